@@ -1,0 +1,262 @@
+"""The model's shape, read from `config.json` the way transformers' `Blip2Config` reads it.
+
+Official checkpoints leave defaults out of their `config.json`, so every absent key has the value that
+transformers gives it (`Blip2VisionConfig`, `Blip2QFormerConfig`, `OPTConfig`, `T5Config`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import CheckpointError
+
+Family = Literal["opt", "t5"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The picture encoder: EVA ViT-g/14 in the official checkpoints (Fang et al. 2022)."""
+
+    hidden_size: int = 1408
+    intermediate_size: int = 6144
+    num_hidden_layers: int = 39
+    num_attention_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+
+    @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_positions(self) -> int:
+        """Patches and the class token."""
+        return self.num_patches + 1
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """The querying transformer (Li et al. 2023, section 3.1); only its query branch is used here."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    cross_attention_frequency: int = 2
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def has_cross_attention(self, layer: int) -> bool:
+        return layer % self.cross_attention_frequency == 0
+
+
+@dataclass(frozen=True)
+class OptConfig:
+    """The decoder-only language model (Zhang et al. 2022)."""
+
+    vocab_size: int = 50272
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    ffn_dim: int = 3072
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 2048
+    activation_function: str = "relu"
+    do_layer_norm_before: bool = True
+    word_embed_proj_dim: int | None = None
+    enable_bias: bool = True
+    layer_norm_elementwise_affine: bool = True
+    remove_final_layer_norm: bool = False
+    tie_word_embeddings: bool = True
+    pad_token_id: int = 1
+    bos_token_id: int = 2
+    eos_token_ids: tuple[int, ...] = (2,)
+
+    family: Family = "opt"
+    # OPT's position table starts with two rows that no token uses.
+    position_offset: int = 2
+    layer_norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def context_length(self) -> int:
+        """Positions the model has, picture tokens included."""
+        return self.max_position_embeddings
+
+    @property
+    def decoder_start_token_id(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The encoder-decoder language model (Raffel et al. 2020; Flan-T5: Chung et al. 2022)."""
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+    # T5 1.0 scales the decoder's output by d_model**-0.5 before a tied head; 1.1 and Flan do neither.
+    tie_word_embeddings: bool = True
+    pad_token_id: int = 0
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = (1,)
+    decoder_start_token_id: int = 0
+
+    family: Family = "t5"
+    # Relative positions have no end; the model was trained on prompts of this length.
+    context_length: int = 512
+
+    @property
+    def hidden_size(self) -> int:
+        return self.d_model
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_heads * self.d_kv
+
+    @property
+    def is_gated(self) -> bool:
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation(self) -> str:
+        """`gelu_new` for `gated-gelu`, as transformers reads it; else the name after `gated-`."""
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.split("-")[-1]
+
+
+TextConfig = OptConfig | T5Config
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A BLIP-2 model for conditional generation: its three parts and how they join."""
+
+    vision: VisionConfig
+    qformer: QFormerConfig
+    text: TextConfig
+    num_query_tokens: int = 32
+    image_token_id: int | None = None
+
+    @property
+    def family(self) -> Family:
+        return self.text.family
+
+    @property
+    def prompt_budget(self) -> int:
+        """Text tokens (prompt, and for OPT the answer too) that fit beside the picture."""
+        return self.text.context_length - self.num_query_tokens
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ModelConfig:
+        """Reads `folder/config.json`; `CheckpointError` when it is absent, not JSON, or not BLIP-2."""
+        path = Path(folder) / "config.json"
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint folder") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+        return cls.from_dict(raw, where=str(path))
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
+        """The parsed `config.json` -> the shape. `where` names it in errors."""
+        kind = raw.get("model_type") if isinstance(raw, dict) else None
+        if kind != "blip-2":
+            raise CheckpointError(
+                f"{where}: model_type is {kind!r}, not 'blip-2'; name a BLIP-2 checkpoint, "
+                "such as Salesforce/blip2-opt-2.7b"
+            )
+        if "ForImageTextRetrieval" in " ".join(raw.get("architectures") or []):
+            raise CheckpointError(
+                f"{where}: this checkpoint matches pictures with texts and has no language model to chat with; "
+                "use Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint"
+            )
+        try:
+            text = dict(raw.get("text_config") or {})
+            return cls(
+                vision=_vision(dict(raw.get("vision_config") or {})),
+                qformer=_pick(QFormerConfig, dict(raw.get("qformer_config") or {})),
+                text=_text(text, where),
+                num_query_tokens=int(raw.get("num_query_tokens", 32)),
+                image_token_id=raw.get("image_token_index", raw.get("image_token_id")),
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: {error}") from None
+
+
+def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
+    """The dataclass's fields found in `raw`, its defaults for the absent and the null ones."""
+    known = {name: raw[name] for name in kind.__dataclass_fields__ if raw.get(name) is not None}
+    return kind(**{**known, **override})
+
+
+def _square(value: int | list[int], name: str) -> int:
+    if isinstance(value, int):
+        return value
+    sides = [int(side) for side in value]
+    if len(set(sides)) != 1:
+        raise ValueError(f"{name} {value} is not square")
+    return sides[0]
+
+
+def _vision(raw: dict[str, Any]) -> VisionConfig:
+    square = {name: _square(raw[name], name) for name in ("image_size", "patch_size") if name in raw}
+    config: VisionConfig = _pick(VisionConfig, raw, **square)
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(f"vision hidden_size {config.hidden_size} is not a multiple of its heads")
+    return config
+
+
+def _ids(value: int | list[int] | None, default: int) -> tuple[int, ...]:
+    if value is None:
+        return (default,)
+    return tuple(value) if isinstance(value, list) else (int(value),)
+
+
+def _text(raw: dict[str, Any], where: str) -> TextConfig:
+    kind = raw.get("model_type", "opt")
+    if kind == "opt":
+        opt: OptConfig = _pick(
+            OptConfig,
+            raw,
+            eos_token_ids=_ids(raw.get("eos_token_id"), 2),
+            remove_final_layer_norm=bool(raw.get("_remove_final_layer_norm", False)),
+        )
+        if opt.hidden_size % opt.num_attention_heads:
+            raise ValueError(f"text hidden_size {opt.hidden_size} is not a multiple of its heads")
+        return opt
+    if kind == "t5":
+        layers = int(raw.get("num_layers", T5Config.num_layers))
+        t5: T5Config = _pick(
+            T5Config,
+            raw,
+            num_decoder_layers=int(raw.get("num_decoder_layers") or layers),
+            eos_token_ids=_ids(raw.get("eos_token_id"), 1),
+        )
+        return t5
+    raise CheckpointError(f"{where}: the language model is {kind!r}; this package knows 'opt' and 't5'")

@@ -1,0 +1,67 @@
+"""The protocol that every runtime satisfies; `generation.py` knows nothing else of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class State(Protocol):
+    """What a language model keeps of the sequences it has read: B rows, one KV cache each."""
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """Per row the text token ids read so far, picture tokens not counted.
+
+        For an encoder-decoder model: the prompt that the encoder read, without what the decoder wrote.
+        """
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes; what a bounded cache of states counts."""
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Row i becomes a copy of the old row `rows[i]`; rows may repeat, vanish, or grow in number."""
+
+    def truncate(self, length: int) -> None:
+        """Forgets every text token after the first `length` of each row."""
+
+    def append(self, other: State) -> None:
+        """Takes over the rows of another state of the same engine, after its own."""
+
+
+class Engine(Protocol):
+    """One loaded model. Not thread-safe: one caller at a time."""
+
+    config: ModelConfig
+    name: str  # "onnx" or "torch"
+    precision: str  # "fp32", "fp16", "bf16", "int8", "int4"
+    device: str  # "cpu", "cuda", ...
+
+    def encode_image(self, pixels: Floats) -> Floats:
+        """float32 pixels [B,3,H,W] -> query vectors [B,Q,D], D the language model's width."""
+
+    def prefill(
+        self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
+    ) -> tuple[State, Floats]:
+        """Reads whole prompts and returns the logits [B,V] after each row's last token.
+
+        `query_vectors` [B,Q,D]; `token_ids` B rows of any lengths, each at least one token. With a `state`
+        of the same picture and the same B, the longest common prefix of its tokens with `token_ids` is
+        kept and only the rest is computed; the state given is used up. An encoder-decoder model returns the
+        logits after its decoder's start token, and can keep nothing of a prompt that differs.
+        """
+
+    def step(self, state: State, token_ids: Sequence[int]) -> Floats:
+        """Appends one token to each of the state's B rows -> logits [B,V]."""
+
+    def close(self) -> None:
+        """Frees the model's memory."""

@@ -1,0 +1,35 @@
+"""The few errors a user can meet. Each message names the thing that is wrong and the way out."""
+
+from __future__ import annotations
+
+
+class Blip2ChatError(Exception):
+    """Base of every error this package raises on purpose; its text is one line, fit to show as it is."""
+
+
+class PictureError(Blip2ChatError):
+    """A picture cannot be read, is too large, or may not be fetched."""
+
+
+class CheckpointError(Blip2ChatError):
+    """A model name or folder is not a complete, safe BLIP-2 checkpoint."""
+
+
+class NotEnoughMemoryError(Blip2ChatError):
+    """The model would not fit in this machine's memory at the precision asked for."""
+
+
+class MissingExtraError(Blip2ChatError):
+    """An optional part is not installed; the message carries the `pip install` that brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+        self.extra = extra
+
+
+class GenerationError(Blip2ChatError):
+    """Decoding settings that contradict each other, or a prompt longer than the model's context."""
+
+
+class ConversationError(Blip2ChatError):
+    """A saved conversation that cannot be read, or a turn that does not exist."""
