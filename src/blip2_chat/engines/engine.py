@@ -19,10 +19,8 @@ class State(Protocol):
 
     @property
     def tokens(self) -> list[list[int]]:
-        """Per row the text token ids read so far, picture tokens not counted.
-
-        For an encoder-decoder model: the prompt that the encoder read, without what the decoder wrote.
-        """
+        """Per row the text token ids in the decoder's KV cache: for OPT the prompt and what followed it
+        (picture tokens not counted), for T5 what followed the start token (the encoder's prompt not counted)."""
 
     @property
     def nbytes(self) -> int:
@@ -32,7 +30,7 @@ class State(Protocol):
         """Row i becomes a copy of the old row `rows[i]`; rows may repeat, vanish, or grow in number."""
 
     def truncate(self, length: int) -> None:
-        """Forgets every text token after the first `length` of each row."""
+        """Forgets all but the first `length` of each row's `tokens`."""
 
     def append(self, other: State) -> None:
         """Takes over the rows of another state of the same engine, after its own."""
@@ -57,7 +55,8 @@ class Engine(Protocol):
         `query_vectors` [B,Q,D]; `token_ids` B rows of any lengths, each at least one token. With a `state`
         of the same picture and the same B, the longest common prefix of its tokens with `token_ids` is
         kept and only the rest is computed; the state given is used up. An encoder-decoder model returns the
-        logits after its decoder's start token, and can keep nothing of a prompt that differs.
+        logits after its decoder's start token; its encoder reads both ways, so it reuses a state only when
+        the whole prompt is the same.
         """
 
     def step(self, state: State, token_ids: Sequence[int]) -> Floats:
