@@ -119,8 +119,9 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
-    # T5 1.0 scales the decoder's output by d_model**-0.5 before a tied head; 1.1 and Flan do neither.
-    tie_word_embeddings: bool = True
+    # T5 1.0 scales the decoder's output by d_model**-0.5 before the head; 1.1 and Flan do not, and their
+    # configurations tell it by `tie_word_embeddings: false`. Whether the head is tied, the weights tell.
+    scale_decoder_outputs: bool = True
     pad_token_id: int = 0
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = (1,)
@@ -256,6 +257,9 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             T5Config,
             raw,
             num_decoder_layers=int(raw.get("num_decoder_layers") or layers),
+            scale_decoder_outputs=bool(
+                raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings") is not False)
+            ),
             eos_token_ids=_ids(raw.get("eos_token_id"), 1),
         )
         return t5
