@@ -1,0 +1,253 @@
+"""A name -> a local folder that is complete and safe.
+
+`find` brings a folder: the embedded model, a directory, or a name on the hub. `inspect` looks it over without
+reading any weight: what is missing, cut off, of the wrong shape or only a pickle is said in one line, before
+anything heavy happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .config import ModelConfig, T5Config
+from .errors import CheckpointError
+from .hub import Progress, download, is_hub_name
+from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
+from .layout import HEAD, Part, aliases, count_parameters, expected_tensors
+from .safetensors_files import (
+    INDEX,
+    SINGLE,
+    TensorInfo,
+    indexed_tensors,
+    is_pickle,
+    is_safe_name,
+    read_header,
+    read_json,
+    weight_files,
+)
+
+__all__ = [
+    "CONVERTED",
+    "EMBEDDED",
+    "KNOWN",
+    "Checkpoint",
+    "KnownCheckpoint",
+    "TensorInfo",
+    "expected_tensors",
+    "find",
+    "inspect",
+]
+
+# What makes a folder one of our own conversions.
+CONVERTED = "blip2-chat.json"
+
+_FLOATS = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that passed `inspect`."""
+
+    folder: Path
+    config: ModelConfig
+    kind: Literal["official", "converted"]
+    # Numbers per part; one that has several names counts once.
+    parameters: dict[Part, int]
+    # By name, those we do not use included; empty for a converted folder, whose weights are in its graphs.
+    tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
+
+    @property
+    def total_parameters(self) -> int:
+        return sum(self.parameters.values())
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The safetensors files, sorted; for hashing and for reading them in order."""
+        return tuple(sorted({info.file for info in self.tensors.values()}))
+
+
+def find(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.
+
+    A hub name may carry its revision (`org/name@refs/pr/3`, a branch, tag or commit). The hub's cache, tokens
+    (`token`, HF_TOKEN, `hf auth login`) and HF_HUB_OFFLINE work as everywhere; without a network the cached
+    copy is used. A directory goes before a hub name; `./demo` is the directory of that name.
+    `on_progress(bytes so far, bytes in all)` is called during a download, from its threads.
+
+    The folder is not looked into (`inspect` does), except that the hub's small files are checked before its
+    large ones are fetched. Raises `CheckpointError`.
+    """
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return Path(__file__).parent / "demo"
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; name the folder that holds it")
+    hub_name, _, at = name.partition("@")
+    if isinstance(name_or_path, str) and is_hub_name(hub_name):
+        return download(hub_name, revision or at or None, token, on_progress)
+    if path.is_absolute() or name.startswith((".", "~")) or isinstance(name_or_path, Path):
+        raise CheckpointError(f"there is no folder {path}")
+    raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
+
+
+def inspect(folder: str | Path) -> Checkpoint:
+    """Looks a folder over; `CheckpointError`, in one line with the way out, when it is not complete and safe.
+
+    Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
+    config = ModelConfig.from_folder(folder)
+    if (folder / CONVERTED).is_file():
+        _check_converted(folder)
+        return Checkpoint(folder, config, "converted", count_parameters(config))
+    _check_companions(folder)
+    tensors = _read_tensors(folder)
+    # Whether a T5 model's head is its embeddings, only the weights tell.
+    tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
+    _check_tensors(folder, config, tied_head, tensors)
+    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors)
+
+
+def _check_converted(folder: Path) -> None:
+    manifest = read_json(folder / CONVERTED)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    # A list of names, or a table of names with their sizes or hashes.
+    if not isinstance(files, (list, dict)) or not files:
+        raise CheckpointError(
+            f"{folder / CONVERTED} lists no files: it is damaged; convert the checkpoint again"
+        )
+    for name in files:
+        if not is_safe_name(name):
+            raise CheckpointError(
+                f"{folder / CONVERTED} names {name!r}, which is no file of this folder: refused"
+            )
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} lacks {name}: the conversion is incomplete; convert the checkpoint again"
+            )
+
+
+def _check_companions(folder: Path) -> None:
+    """The tokenizer and the picture's settings."""
+    if not (folder / "tokenizer.json").is_file():
+        if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
+            path = folder.as_posix()
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json, only an older tokenizer's files; make it with transformers "
+                f'installed: python -c "from transformers import AutoTokenizer as T; '
+                f"T.from_pretrained('{path}').save_pretrained('{path}')\""
+            )
+        raise CheckpointError(f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from")
+    if not _has_picture_settings(folder):
+        raise CheckpointError(
+            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from"
+        )
+
+
+def _has_picture_settings(folder: Path) -> bool:
+    if (folder / "preprocessor_config.json").is_file():
+        return True
+    # Transformers 5 writes them into processor_config.json instead.
+    merged = folder / "processor_config.json"
+    settings: Any = read_json(merged) if merged.is_file() else None
+    return isinstance(settings, dict) and isinstance(settings.get("image_processor"), dict)
+
+
+def _read_tensors(folder: Path) -> dict[str, TensorInfo]:
+    files = weight_files(folder)
+    if not files:
+        raise _no_weights(folder)
+    absent = [file for file in files if not (folder / file).is_file()]
+    if absent:
+        more = f" and {len(absent) - 1} more of {len(files)} files" if len(absent) > 1 else ""
+        raise CheckpointError(f"{folder} lacks {absent[0]}{more}, which its index names; fetch them again")
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, info in read_header(folder / file).items():
+            if name in tensors:
+                raise CheckpointError(f"{folder}: {name} is both in {tensors[name].file} and in {file}")
+            tensors[name] = info
+    if files != [SINGLE]:
+        for name, file in indexed_tensors(folder).items():
+            if name not in tensors:
+                raise CheckpointError(
+                    f"{folder / file} lacks {name}, which the index says is in it; fetch it again"
+                )
+    return tensors
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    names = sorted(path.name for path in folder.iterdir())
+    safe = [name for name in names if name.endswith(".safetensors")]
+    if safe:
+        return CheckpointError(
+            f"{folder} has {safe[0]} but neither {SINGLE} nor {INDEX}; fetch the index too"
+        )
+    pickles = [name for name in names if is_pickle(name)]
+    if not pickles:
+        return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}")
+    return CheckpointError(
+        f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when loaded; take the "
+        f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}"
+    )
+
+
+def conversion_command(folder: Path, pickles: list[str]) -> str:
+    """A shell command that writes `model.safetensors` beside the pickled weights of that folder.
+
+    It reads tensors only (`weights_only`) and copies each, since safetensors refuses shared memory. It does
+    not go through transformers, whose version 5 rewrites config.json on saving.
+    """
+    path = folder.as_posix()
+    is_official = any(name.startswith("pytorch_model") for name in pickles)
+    source = f"{path}/{'pytorch_model*.bin' if is_official else pickles[0]}"
+    code = (
+        "import glob, torch; from safetensors.torch import save_file; w = {}; "
+        f"[w.update(torch.load(f, 'cpu', weights_only=True)) for f in glob.glob('{source}')]; "
+        "w = {k: t.contiguous().clone() for k, t in w.items()}; "
+        f"save_file(w, '{path}/{SINGLE}', {{'format': 'pt'}})"
+    )
+    return f'python -c "{code}"'
+
+
+def _check_tensors(
+    folder: Path, config: ModelConfig, tied_head: bool | None, tensors: dict[str, TensorInfo]
+) -> None:
+    expected = expected_tensors(config)
+    embeddings = aliases(config, tied_head)
+    missing = [name for name in expected if name not in tensors and name not in embeddings]
+    if not any(name in tensors for name in embeddings):
+        missing.append(embeddings[0])
+    if missing:
+        more = f" and {len(missing) - 1} more of {len(expected)}" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{folder}: the weights lack {missing[0]}{more}, which its config.json asks for"
+        )
+    for name, shape in expected.items():
+        info = tensors.get(name)
+        if info is None:
+            continue
+        # Before the shape, which packing changes: this is the error that says why.
+        if info.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{folder}: {name} is stored as {info.dtype}, already quantised; use the original checkpoint "
+                "(precision= quantises it here)"
+            )
+        if info.shape != shape:
+            raise CheckpointError(
+                f"{folder / info.file}: {name} has the shape {list(info.shape)}, "
+                f"and config.json asks for {list(shape)}"
+            )

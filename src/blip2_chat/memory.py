@@ -1,0 +1,294 @@
+"""What a model needs against what the machine has, before anything is loaded. All sizes are bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from .config import ModelConfig, OptConfig
+from .errors import NotEnoughMemoryError
+from .known import EMBEDDED, KNOWN
+from .layout import HEAD, count_parameters, distinct_tensors, part_of
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+EngineName = Literal["onnx", "torch"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The constants of `needed` for one engine: the only numbers to calibrate against measurements."""
+
+    # Bytes per number of a weight matrix; of the 8 and 4 bits, the scales of their blocks included.
+    matrix: dict[str, float]
+    # Bytes per number of a table that is looked up instead of multiplied: embeddings, positions.
+    table: dict[str, float]
+    # Bytes per number of the KV cache.
+    cache: dict[str, float]
+    # Whether int8 and int4 include the head. A tied one is then held apart from the embeddings it is equal to.
+    quantises_head: bool
+    # What loading holds beside the weights at its peak, as a share of them.
+    loading: float
+    # The interpreter with the engine's libraries, before any weight.
+    runtime: int
+    # From the most precise to the smallest: what `best_precision` and the advice choose from.
+    precisions: tuple[Precision, ...]
+
+
+COSTS: dict[str, Costs] = {
+    "onnx": Costs(
+        # int8: blocks of 128 with a 4-byte scale; int4: blocks of 64. The kernels take fp32 scales on a CPU.
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 64},
+        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
+        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        quantises_head=True,
+        loading=0.0,
+        runtime=120_000_000,
+        # ONNX Runtime has no half-precision matrix products on a CPU: it would compute in fp32, slowly.
+        precisions=("fp32", "int8", "int4"),
+    ),
+    "torch": Costs(
+        # bitsandbytes: int8 has a scale per row; nf4 has a 4-byte one per 64. Tables and head keep 16 bits.
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
+        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
+        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
+        quantises_head=False,
+        loading=0.0,
+        runtime=450_000_000,
+        # Of the two 16-bit kinds bf16: it has the range of fp32, which T5's activations need.
+        precisions=("fp32", "bf16", "int8", "int4"),
+    ),
+}
+
+# A conversation of usual length, the picture's tokens included. Beams and batches multiply its cache;
+# they are the user's choice at run time, not the checkpoint's.
+_TOKENS = 288
+# Models below this many numbers run at full precision anywhere: nothing is gained by less.
+_SMALL = 200_000_000
+# "Comfortably" leaves this share of the available memory to everything else on the machine.
+_SPARE = 0.2
+_TABLES = ("embed_tokens", "embed_positions", "position_embedding", "class_embedding", "shared", "relative_")
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as people read them: "4.8 GB" (10**9), "310 MB" below one gigabyte."""
+    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
+
+
+def needed(config: ModelConfig, precision: str, engine: str) -> int:
+    """Estimated peak of the whole process, in bytes, for one picture and a conversation of usual length.
+
+    weights at the precision + what loading holds beside them + the largest activations + KV cache + runtime.
+    """
+    costs = COSTS[engine]
+    if precision not in costs.matrix:
+        raise ValueError(f"precision {precision!r}: one of {', '.join(costs.matrix)}")
+    weights = _weights(config, precision, costs) * (1 + costs.loading)
+    return int(weights + _activations(config) + _cache(config) * costs.cache[precision] + costs.runtime)
+
+
+def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
+    total = 0.0
+    for name, shape in distinct_tensors(config).items():
+        if part_of(name) == "qformer" or len(shape) == 1:
+            # The Q-Former with its query tokens, all norms and biases stay fp32 at any precision: cast below
+            # it, captions change.
+            each = 4.0
+        elif any(table in name for table in _TABLES) or (name == HEAD and not costs.quantises_head):
+            each = costs.table[precision]
+        else:
+            each = costs.matrix[precision]
+        total += prod(shape) * each
+    text = config.text
+    is_quantised = precision in ("int8", "int4")
+    if is_quantised and costs.quantises_head and isinstance(text, OptConfig) and text.tie_word_embeddings:
+        # The product with the head wants blocks along the width, the lookup wants rows.
+        total += text.vocab_size * (text.word_embed_proj_dim or text.hidden_size) * costs.matrix[precision]
+    return total
+
+
+def _activations(config: ModelConfig) -> int:
+    """The busiest moment, in fp32: a layer of the picture encoder, or of the language model over the prompt."""
+    vision, text = config.vision, config.text
+    heads = text.num_attention_heads if isinstance(text, OptConfig) else text.num_heads
+    inner = text.ffn_dim if isinstance(text, OptConfig) else 2 * text.d_ff
+
+    def layer(tokens: int, width: int, inner: int, heads: int) -> int:
+        # Input, its norm, q, k, v and the sum; the feed-forward before and after its activation; the scores
+        # before and after the softmax.
+        return 4 * (6 * tokens * width + 2 * tokens * inner + 2 * heads * tokens**2)
+
+    picture = layer(
+        vision.num_positions, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
+    )
+    return max(picture, layer(_TOKENS, text.hidden_size, inner, heads) + 4 * text.vocab_size)
+
+
+def _cache(config: ModelConfig) -> int:
+    """Numbers in the KV cache: keys and values per layer and token."""
+    text = config.text
+    if isinstance(text, OptConfig):
+        return 2 * text.num_hidden_layers * text.hidden_size * _TOKENS
+    # The decoder's own, and those over the encoder's output.
+    return 2 * text.num_decoder_layers * text.inner_dim * 2 * _TOKENS
+
+
+def best_precision(config: ModelConfig, engine: str, available: int) -> Precision:
+    """What `precision="auto"` means on a machine with `available` bytes.
+
+    Small models: fp32. Otherwise the most precise that fits comfortably, with one exception: the onnx engine
+    starts at int8, because on a CPU every answer token reads all weights once, so that a quarter of the bytes
+    is several times the speed, at nearly the same answers. When nothing fits comfortably, the most precise that
+    fits at all; when nothing does, the smallest, which `require_fit` then refuses with the numbers.
+    """
+    choices = COSTS[engine].precisions
+    if sum(count_parameters(config).values()) < _SMALL:
+        return "fp32"
+    if engine == "onnx":
+        choices = choices[choices.index("int8") :]
+    for limit in (available * (1 - _SPARE), available):
+        for precision in choices:
+            if needed(config, precision, engine) <= limit:
+                return precision
+    return choices[-1]
+
+
+def require_fit(
+    config: ModelConfig, precision: str, engine: str, *, available: int | None = None, name: str
+) -> None:
+    """Raises `NotEnoughMemoryError` when the model would not fit; the message says what would.
+
+    `available` is in bytes (None: this machine's memory; for a model that goes to a GPU, give the GPU's free one).
+    `name` is how the user called the model.
+    """
+    if available is None:
+        available = available_memory()
+    size = needed(config, precision, engine)
+    if size <= available:
+        return
+    raise NotEnoughMemoryError(
+        f"{name} at {precision} with the {engine} engine needs about {gigabytes(size)} of memory, and "
+        f"{gigabytes(available)} is available; {_advice(config, engine, available, name)}; "
+        "--force loads it regardless"
+    )
+
+
+def _advice(config: ModelConfig, engine: str, available: int, name: str) -> str:
+    """What fits instead: a precision of this engine, or of the other, another checkpoint, the embedded model."""
+    for one in (engine, *(other for other in COSTS if other != engine)):
+        fitting = _most_precise(config, one, available)
+        if fitting:
+            size = gigabytes(needed(config, fitting, one))
+            with_engine = "" if one == engine else f" --engine {one}"
+            return f"--precision {fitting}{with_engine} needs {size} and fits"
+    # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
+    alike = [known for known in KNOWN if known.image_size == config.vision.image_size and known.name != name]
+    for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+        fitting = _most_precise(known.config, engine, available)
+        if fitting:
+            size = gigabytes(needed(known.config, fitting, engine))
+            return f"no precision of it fits, but {known.name} --precision {fitting} needs {size} and does"
+    return f"no precision of it fits, nor any official checkpoint; the embedded model, {EMBEDDED}, does"
+
+
+def _most_precise(config: ModelConfig, engine: str, available: int) -> Precision | None:
+    fits = (one for one in COSTS[engine].precisions if needed(config, one, engine) <= available)
+    return next(fits, None)
+
+
+def available_memory() -> int:
+    """Bytes this process can still take without swapping, container limits respected.
+
+    `sys.maxsize` where the system does not tell: an unknown amount refuses nothing.
+    """
+    if sys.platform == "win32":
+        return _windows()
+    if sys.platform == "darwin":
+        return _macos(_output("vm_stat"))
+    return min([*_linux(Path("/"))], default=sys.maxsize)
+
+
+def _linux(root: Path) -> Iterator[int]:
+    """What the machine has, and what each enclosing control group leaves."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    if found:
+        yield int(found[1]) * 1024
+    mounts = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            # Version 2; beside version 1 it is mounted one folder down.
+            for mount in (mounts, mounts / "unified"):
+                yield from _group_limits(mount, group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _group_limits(mounts / "memory", group, *names)
+
+
+def _group_limits(mount: Path, group: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    """Bytes left in a group and in those around it.
+
+    In a container the path is often the host's and the limit is at the mount itself, which comes last.
+    """
+    parts = [part for part in group.split("/") if part not in ("", "..")]
+    for depth in range(len(parts), -1, -1):
+        folder = mount.joinpath(*parts[:depth])
+        most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
+        # "max" and, in version 1, a number near 2**63 mean that there is no limit.
+        if not most.isdigit() or not used.isdigit() or int(most) >= 1 << 60:
+            continue
+        # The kernel gives file cache back before it refuses memory.
+        found = re.search(rf"^{reclaimable} (\d+)", _text(folder / "memory.stat"), re.MULTILINE)
+        yield max(0, int(most) - max(0, int(used) - int(found[1] if found else 0)))
+
+
+def _macos(vm_stat: str) -> int:
+    """From `vm_stat`: free, inactive and speculative pages are handed out without swapping."""
+    page = re.search(r"page size of (\d+) bytes", vm_stat)
+    pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)", vm_stat, re.MULTILINE)
+    return int(page[1]) * sum(map(int, pages)) if page and pages else sys.maxsize
+
+
+class _MemoryStatus(ctypes.Structure):
+    """Windows' MEMORYSTATUSEX."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("available", ctypes.c_uint64),
+        ("total_page_file", ctypes.c_uint64),
+        ("available_page_file", ctypes.c_uint64),
+        ("total_virtual", ctypes.c_uint64),
+        ("available_virtual", ctypes.c_uint64),
+        ("available_extended", ctypes.c_uint64),
+    )
+
+
+def _windows() -> int:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    # `windll` exists on Windows only, for the type checker too.
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009
+    return int(status.available) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else sys.maxsize
+
+
+def _output(command: str) -> str:
+    """What a system command prints; empty when it cannot be run."""
+    try:
+        return subprocess.run([command], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _text(path: Path) -> str:
+    """A small system file; empty when it is absent or may not be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
