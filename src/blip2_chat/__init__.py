@@ -1,0 +1,83 @@
+"""Chat with pictures through BLIP-2, on the computer you already own.
+
+    import blip2_chat
+
+    model = blip2_chat.load()                                # the embedded model, or a checkpoint's name
+    chat = model.chat("photo.jpg")
+    print(chat.caption())
+    print(chat.ask("what is on the left?"))
+
+Nothing heavy is imported before it is used, so that `blip2-chat --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .answers import Answer
+    from .chat import Chat, Turn
+    from .decoding import Decoding
+    from .errors import (
+        Blip2ChatError,
+        CheckpointError,
+        ConversationError,
+        GenerationError,
+        MissingExtraError,
+        NotEnoughMemoryError,
+        PictureError,
+    )
+    from .images import PictureLimits
+    from .loading import load
+    from .model import Model
+    from .prompts import PromptTemplate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "loading",
+    "Model": "model",
+    "Chat": "chat",
+    "Turn": "chat",
+    "Answer": "answers",
+    "Decoding": "decoding",
+    "PictureLimits": "images",
+    "PromptTemplate": "prompts",
+    "Blip2ChatError": "errors",
+    "CheckpointError": "errors",
+    "ConversationError": "errors",
+    "GenerationError": "errors",
+    "MissingExtraError": "errors",
+    "NotEnoughMemoryError": "errors",
+    "PictureError": "errors",
+}
+
+__all__ = [
+    "Answer",
+    "Blip2ChatError",
+    "Chat",
+    "CheckpointError",
+    "ConversationError",
+    "Decoding",
+    "GenerationError",
+    "MissingExtraError",
+    "Model",
+    "NotEnoughMemoryError",
+    "PictureError",
+    "PictureLimits",
+    "PromptTemplate",
+    "Turn",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,204 @@
+"""A picture and what was said about it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answer
+from .decoding import Decoding
+from .engines.engine import State
+from .errors import ConversationError, GenerationError
+from .images import Advice, PictureSource, advise
+from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_FORMAT = "blip2-chat conversation 1"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer; or a caption, whose `question` is None and whose `start` the caption goes on
+    from. `dropped_turns` of the oldest turns did not fit the model's context beside this question."""
+
+    question: str | None
+    answer: Answer
+    start: str = ""
+    dropped_turns: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.answer.text
+
+
+class Chat:
+    """A conversation about one picture. Made by `Model.chat`; earlier questions are context for later ones."""
+
+    def __init__(
+        self,
+        model: Model,
+        picture: PictureSource,
+        *,
+        template: PromptTemplate | None = None,
+        **settings: Any,
+    ) -> None:
+        self.model = model
+        self.picture = model.open(picture)
+        self.template = template or model.template
+        self.settings = settings
+        self.turns: list[Turn] = []
+        self._source = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
+        # What the language model has read of this picture: the next prompt goes on from the common beginning.
+        self._state: State | None = None
+        Decoding.of(**settings)  # a wrong setting is said now, not at the first question
+
+    def __repr__(self) -> str:
+        return f"<Chat about {self.picture.name} with {self.model.name}: {len(self.turns)} turns>"
+
+    @property
+    def advice(self) -> list[Advice]:
+        """What about the picture may make answers worse, with the measured numbers; empty when all is well."""
+        return advise(self.picture.image)
+
+    def caption(self, start: str | None = None, **settings: Any) -> Answer:
+        """Describes the picture; `start` are first words to go on from, such as "a photo of"."""
+        for _ in self.stream_caption(start, **settings):
+            pass
+        return self.turns[-1].answer
+
+    def ask(self, question: str, **settings: Any) -> Answer:
+        """Answers a question, with the turns before as context. `settings` are `Decoding`'s, for this once.
+
+        Raises `GenerationError` when the question is empty or alone too long for the model. Broken off by
+        ctrl-C, what was written stays as the last of `turns`.
+        """
+        for _ in self.stream(question, **settings):
+            pass
+        return self.turns[-1].answer
+
+    def stream(self, question: str, **settings: Any) -> Iterator[str]:
+        """`ask`, piece by piece as it is written; the turn is complete when the iterator ends."""
+        decoding = self._decoding(settings)
+        question = " ".join(question.split())
+        if not question:
+            raise GenerationError("the question is empty: ask something about the picture")
+        budget = self.model.prompt_budget(decoding)
+        prompt = fit(self.template, self.model.tokenizer.encode, self.exchanges, question, budget)
+        return self._write(prompt, decoding, question=question)
+
+    def stream_caption(self, start: str | None = None, **settings: Any) -> Iterator[str]:
+        """`caption`, piece by piece as it is written."""
+        text = self.template.caption if start is None else start.strip()
+        prompt = FittedPrompt(text, self.model.tokenizer.encode(text), 0)
+        return self._write(prompt, self._decoding(settings), start=text)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The answered questions so far: the context of the next one. Captions are no part of it."""
+        return [Exchange(turn.question, turn.text) for turn in self.turns if turn.question and turn.text]
+
+    def undo(self) -> Turn:
+        """Takes back the last turn and returns it; `ConversationError` when there is none."""
+        if not self.turns:
+            raise ConversationError("there is no turn to undo")
+        return self.turns.pop()
+
+    def reset(self) -> None:
+        """Forgets all turns; the picture stays."""
+        self.turns.clear()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the conversation as JSON: the picture's path or URL (or the picture itself, when it came
+        from neither), its digest, the model's name, and every turn."""
+        saved = {
+            "format": _FORMAT,
+            "model": self.model.name,
+            "picture": {
+                "name": self.picture.name,
+                "source": self._source if self._source is not None else self._as_data_url(),
+                "digest": self.picture.digest,
+            },
+            "turns": [_saved_turn(turn) for turn in self.turns],
+        }
+        target = Path(path)
+        try:
+            # Whole or not at all: a full disk must not cost the conversation that is there already.
+            draft = target.with_name(target.name + ".part")
+            draft.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            draft.replace(target)
+        except OSError as error:
+            raise ConversationError(f"{target} cannot be written: {error.strerror or error}") from None
+
+    @classmethod
+    def from_saved(
+        cls, model: Model, saved: Any, *, where: str = "conversation", picture: PictureSource | None = None
+    ) -> Chat:
+        """A conversation out of what `save` wrote, parsed; see `Model.load_chat`."""
+        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
+            raise ConversationError(f"{where} is not a conversation saved by blip2-chat")
+        try:
+            about = saved["picture"]
+            chat = cls(model, about["source"] if picture is None else picture)
+            turns = [_loaded_turn(turn) for turn in saved["turns"]]
+            digest, name = about["digest"], about["name"]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConversationError(f"{where} is damaged: {error!r}") from None
+        if chat.picture.digest != digest:
+            raise ConversationError(
+                f"{where} is about {name}, and {chat.picture.name} is another picture: give the one it is about"
+            )
+        chat.turns = turns
+        return chat
+
+    def _decoding(self, settings: dict[str, Any]) -> Decoding:
+        return Decoding.of(**{**self.settings, **settings})
+
+    def _write(
+        self, prompt: FittedPrompt, decoding: Decoding, question: str | None = None, start: str = ""
+    ) -> Iterator[str]:
+        # Taken out while in use: a state that was broken off half-way must not be used again.
+        state, self._state = self._state, None
+        writing = self.model.write(self.picture, prompt.token_ids, decoding, state, self.template.stop)
+        complete = False
+        try:
+            yield from writing
+            self._state = writing.state
+            complete = True
+        finally:
+            answer = writing.answer()
+            if complete or answer.text:
+                self.turns.append(Turn(question, answer, start, prompt.dropped_turns))
+
+    def _as_data_url(self) -> str:
+        png = io.BytesIO()
+        self.picture.image.save(png, "PNG")
+        return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def _saved_turn(turn: Turn) -> dict[str, Any]:
+    answer = {**asdict(turn.answer), "others": [asdict(other) for other in turn.answer.others]}
+    return {**asdict(turn), "answer": answer}
+
+
+def _loaded_turn(saved: dict[str, Any]) -> Turn:
+    answer = dict(saved["answer"])
+    others = tuple(_loaded_answer({**other, "others": ()}) for other in answer.pop("others", ()))
+    return Turn(
+        saved["question"],
+        _loaded_answer({**answer, "others": others}),
+        saved.get("start", ""),
+        int(saved.get("dropped_turns", 0)),
+    )
+
+
+def _loaded_answer(saved: dict[str, Any]) -> Answer:
+    lists = {name: tuple(saved.get(name, ())) for name in ("tokens", "logprobs")}
+    return Answer(**{**saved, **lists})

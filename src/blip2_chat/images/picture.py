@@ -1,0 +1,193 @@
+"""Opening a picture from whatever a person has: a path, URL, bytes, open file, PIL image or array."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import PictureError
+from .decode import decode
+from .fetch import fetch
+from .limits import PictureLimits
+from .naming import UNNAMED, file_name, one_line, url_name
+from .rgb import array_to_image, upright_rgb
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture ready for the model.
+
+    image: PIL image, mode RGB, upright. Treat it as read-only: `digest` stands for its pixels.
+    name: what a person is shown: the file name, the URL without query and password, or "picture".
+    digest: sha256, in hex, of the size and the RGB bytes. The same pixels have the same digest whatever
+        file they came from; query vectors are kept under it.
+    """
+
+    image: Image.Image
+    name: str
+    digest: str
+
+
+PictureSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "
+    "| Image.Image | npt.NDArray[Any] | Picture"
+)
+
+_DEFAULT_LIMITS = PictureLimits()
+# Two letters at least before the colon, so that C:\cat.jpg stays a path.
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
+    """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
+
+    source: a path (str or PathLike, `~` expanded), an http(s) or `data:` URL, the bytes of a file, a file
+        opened with "rb" (read from its start if it can seek), a PIL image (its current frame), or a numpy
+        array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255.
+    Raises PictureError, one line that names the picture and the way out, and nothing else that comes
+    from the picture, the disk or the network.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Image.Image):
+        name = _attribute_name(source, "filename")
+        return _picture(_loaded(source, name, limits), name)
+    if isinstance(source, np.ndarray):
+        if source.ndim >= 2:
+            limits.require_pixels(source.shape[1], source.shape[0], UNNAMED)
+        return _picture(array_to_image(source, UNNAMED), UNNAMED)
+    name, data = _read(source, limits)
+    return _picture(decode(data, name, limits), name)
+
+
+def _picture(image: Image.Image, name: str) -> Picture:
+    try:
+        rgb = upright_rgb(image)
+    except Exception as error:  # Pillow's conversions raise nearly anything on damaged palettes and notes
+        raise PictureError(
+            f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that"
+        ) from error
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
+    digest.update(rgb.tobytes())
+    return Picture(rgb, name, digest.hexdigest())
+
+
+def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image:
+    limits.require_pixels(*image.size, name)
+    try:
+        image.load()
+    except Exception as error:  # a lazily opened file fails here, in as many ways as decode() meets
+        raise PictureError(
+            f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again"
+        ) from error
+    return image
+
+
+def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
+    """(name, encoded bytes) of a source that holds a picture file."""
+    if isinstance(source, str):
+        scheme = _SCHEME.match(source)
+        if source[:5].lower() == "data:":
+            return UNNAMED, _from_data_url(source, limits)
+        if scheme and scheme[1].lower() in ("http", "https"):
+            return url_name(source), fetch(source, limits)
+        if scheme:
+            raise PictureError(
+                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) URL or a path"
+            )
+        return file_name(source), _from_path(source, limits)
+    if isinstance(source, os.PathLike):
+        path: str = os.fsdecode(source)
+        return file_name(path), _from_path(path, limits)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        limits.require_bytes(memoryview(source).nbytes, UNNAMED)
+        return UNNAMED, bytes(source)
+    if callable(getattr(source, "read", None)):
+        name = _attribute_name(source, "name")
+        return name, _from_stream(source, name, limits)
+    raise PictureError(
+        f"a {type(source).__name__} is not a picture; "
+        "give a path, URL, bytes, file opened with 'rb', PIL image or numpy array"
+    )
+
+
+def _attribute_name(source: object, attribute: str) -> str:
+    # Open files may carry a descriptor number as their name, and PIL images b"" or nothing.
+    value = getattr(source, attribute, None)
+    return file_name(os.fsdecode(value)) if isinstance(value, (str, bytes, os.PathLike)) else UNNAMED
+
+
+def _from_path(path: str, limits: PictureLimits) -> bytes:
+    name = file_name(path)
+    if not limits.allow_paths:
+        raise PictureError(
+            f"{name}: opening pictures by path is switched off here; upload the picture instead"
+        )
+    try:
+        expanded = Path(path).expanduser()
+        mode = expanded.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PictureError(f"{name} is a folder; give the path of one picture in it")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device might never end
+            raise PictureError(f"{name} is a pipe or device, not a file; give its bytes or an open file")
+        with expanded.open("rb") as file:
+            return _from_stream(file, name, limits)
+    except FileNotFoundError as error:
+        raise PictureError(f"{one_line(path)} was not found; check the path") from error
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # ValueError: a NUL in it; RuntimeError: no such ~user
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PictureError(f"{name} cannot be opened ({one_line(reason)}); check the path") from error
+
+
+def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
+    data = bytearray()
+    try:
+        # Pipes, sockets and objects with nothing but read() are taken from where they stand.
+        with contextlib.suppress(AttributeError, OSError):
+            stream.seek(0)
+        # They also give less than asked for, and nothing only at their end.
+        while chunk := stream.read(limits.max_bytes + 1 - len(data)):
+            data += chunk
+            limits.require_bytes(len(data), name)
+    except PictureError:
+        raise
+    except Exception as error:  # the object is the caller's, and so is what it raises
+        raise PictureError(
+            f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'"
+        ) from error
+    return bytes(data)
+
+
+def _from_data_url(url: str, limits: PictureLimits) -> bytes:
+    head, comma, body = url.partition(",")
+    if not comma:
+        raise PictureError("the data: URL has no comma before its data; copy it whole")
+    # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
+    is_base64 = head.lower().rstrip().endswith(";base64")
+    limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
+    data = unquote_to_bytes(body)
+    if is_base64:
+        packed = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        try:
+            data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+        except binascii.Error as error:
+            raise PictureError(f"the data: URL is not valid base64 ({error}); copy it whole") from error
+    limits.require_bytes(len(data), "the data: URL")
+    return data

@@ -1,0 +1,145 @@
+"""A loaded model: pictures in, answers out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answer, Writing
+from .decoding import Decoding
+from .engines.engine import Engine, Floats, State
+from .errors import ConversationError, GenerationError
+from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
+from .prompts import TEMPLATES, PromptTemplate
+from .tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+
+class QueryVectorCache:
+    """The query vectors of the pictures seen last, under their content's digest, bounded in bytes.
+
+    Vectors are what the picture encoder and the Q-Former make of a picture: the slow part of a first answer,
+    and 0.3 MB at most. Least recently used goes first.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, Floats] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, digest: str) -> Floats | None:
+        vectors = self._kept.get(digest)
+        if vectors is not None:
+            self._kept.move_to_end(digest)
+        return vectors
+
+    def put(self, digest: str, vectors: Floats) -> None:
+        if digest not in self._kept:
+            self._kept[digest] = vectors
+            self._bytes += vectors.nbytes
+        while self._bytes > self._max_bytes and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+class Model:
+    """One BLIP-2 model on one engine. Made by `blip2_chat.load`; not for use by several threads at once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        name: str,
+        template: PromptTemplate | None = None,
+        limits: PictureLimits | None = None,
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.name = name
+        self.template = template or TEMPLATES[engine.config.family]
+        self.limits = limits or PictureLimits()
+        self._vectors = QueryVectorCache()
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}: {self.engine.name}, {self.engine.precision}, {self.engine.device}>"
+
+    def open(self, picture: PictureSource) -> Picture:
+        """A path, URL, bytes, file, PIL image or array -> a picture, within this model's limits."""
+        return open_picture(picture, limits=self.limits)
+
+    def query_vectors(self, picture: Picture) -> Floats:
+        """The picture as the language model sees it: float32 [1,Q,D], computed once per content."""
+        vectors = self._vectors.get(picture.digest)
+        if vectors is None:
+            vectors = self.engine.encode_image(to_pixels(picture, self.preprocess))
+            self._vectors.put(picture.digest, vectors)
+        return vectors
+
+    def chat(
+        self, picture: PictureSource, *, template: PromptTemplate | None = None, **settings: Any
+    ) -> Chat:
+        """A conversation about one picture; `settings` are `Decoding`'s, for all its answers."""
+        from .chat import Chat
+
+        return Chat(self, picture, template=template, **settings)
+
+    def generate(self, picture: PictureSource, prompt: str = "", **settings: Any) -> Answer:
+        """Goes on from a raw prompt ("this is a picture of"), or captions when it is empty.
+
+        `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
+        """
+        writing = self.write(self.open(picture), self.tokenizer.encode(prompt), Decoding.of(**settings))
+        for _ in writing:
+            pass
+        return writing.answer()
+
+    def write(
+        self,
+        picture: Picture,
+        prompt: list[int],
+        decoding: Decoding,
+        state: State | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> Writing:
+        """Starts an answer to a tokenised prompt; `state` is that of an earlier prompt about this picture,
+        `stop` are the template's stop strings (the model's own by default)."""
+        started = time.perf_counter()
+        budget = self.prompt_budget(decoding)
+        if len(prompt) > budget:
+            raise GenerationError(
+                f"the prompt is {len(prompt)} tokens, and {max(budget, 0)} fit beside the picture and the answer: "
+                "shorten it, or lower max_new_tokens"
+            )
+        vectors = self.query_vectors(picture)
+        stop = self.template.stop if stop is None else stop
+        return Writing(self.engine, self.tokenizer, vectors, prompt, decoding, stop, state, started)
+
+    def prompt_budget(self, decoding: Decoding) -> int:
+        """Prompt tokens that fit. In a decoder-only model the answer takes its place in the same context."""
+        config = self.engine.config
+        answer = decoding.max_new_tokens if config.family == "opt" else 0
+        return config.prompt_budget - answer
+
+    def load_chat(self, path: str | Path, picture: PictureSource | None = None) -> Chat:
+        """Takes up a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
+
+        Raises `ConversationError` when the file is not one, or the picture is another.
+        """
+        from .chat import Chat
+
+        try:
+            saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConversationError(f"{path} cannot be read as a conversation: {error}") from None
+        return Chat.from_saved(self, saved, where=str(path), picture=picture)
+
+    def close(self) -> None:
+        """Frees the model's memory."""
+        self.engine.close()

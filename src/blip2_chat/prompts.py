@@ -1,0 +1,87 @@
+"""Turns -> the text that a model family expects, and what is cut from what it writes.
+
+The wordings are those of the BLIP-2 authors' evaluation (Li et al. 2023, section 4.2, and LAVIS): OPT is asked
+"Question: {} Answer:", Flan-T5 "Question: {} Short answer:"; a conversation is "Question: {} Answer: {}." per
+turn, joined by spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .config import Family
+from .errors import GenerationError
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and the answer it got."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How turns become a prompt. `{question}` and `{answer}` stand for the two; override any field."""
+
+    question: str
+    turn: str = "Question: {question} Answer: {answer}."
+    caption: str = ""
+    # A model that goes on to invent the next turn has finished its answer.
+    stop: tuple[str, ...] = ("Question:", "\n")
+
+    def __post_init__(self) -> None:
+        if "{question}" not in self.question or not all(
+            part in self.turn for part in ("{question}", "{answer}")
+        ):
+            raise GenerationError(
+                "a prompt template needs {question} in `question`, and {question} and {answer} in `turn`"
+            )
+
+    def render(self, exchanges: Sequence[Exchange], question: str) -> str:
+        """The whole conversation as one prompt that ends where the model is to answer."""
+        turns = [
+            self.turn.replace("{question}", one.question).replace("{answer}", one.answer.rstrip(". "))
+            for one in exchanges
+        ]
+        return " ".join([*turns, self.question.replace("{question}", question.strip())])
+
+
+TEMPLATES: dict[Family, PromptTemplate] = {
+    "opt": PromptTemplate(question="Question: {question} Answer:"),
+    "t5": PromptTemplate(question="Question: {question} Short answer:"),
+}
+
+
+@dataclass(frozen=True)
+class FittedPrompt:
+    """A prompt that fits: its text, its token ids, and how many of the oldest turns had to go."""
+
+    text: str
+    token_ids: list[int]
+    dropped_turns: int
+
+
+def fit(
+    template: PromptTemplate,
+    encode: Callable[[str], list[int]],
+    exchanges: Sequence[Exchange],
+    question: str,
+    budget: int,
+) -> FittedPrompt:
+    """The longest recent part of the conversation whose prompt has at most `budget` tokens.
+
+    The oldest turns go first; the picture is not in `budget` and never goes. `GenerationError` when the
+    question alone is too long.
+    """
+    for dropped in range(len(exchanges) + 1):
+        text = template.render(exchanges[dropped:], question)
+        token_ids = encode(text)
+        if len(token_ids) <= budget:
+            return FittedPrompt(text, token_ids, dropped)
+    raise GenerationError(
+        f"the question alone is {len(token_ids)} tokens, and {max(budget, 0)} fit beside the picture and the "
+        "answer: shorten it, or lower max_new_tokens"
+    )

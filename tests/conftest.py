@@ -1,0 +1,29 @@
+"""What many tests share: random checkpoints on disk, and the engines over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import make_checkpoint
+
+# Tiny tensors on several threads spend their time waiting for each other: 60 times slower on a busy machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`checkpoint(family, seed, ...)` -> a folder in the official layout, made once per test run."""
+    made: dict[str, Path] = {}
+
+    def make(family: str = "opt", seed: int = 0, **overrides: Any) -> Path:
+        key = repr((family, seed, sorted(overrides.items())))
+        if key not in made:
+            made[key] = make_checkpoint(tmp_path_factory.mktemp(family), family, seed, **overrides)
+        return made[key]
+
+    return make

@@ -1,0 +1,227 @@
+"""Pictures by URL, from a real HTTP server on loopback: limits hold and nothing secret is shown."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blip2_chat.errors import PictureError
+from blip2_chat.images import PictureLimits, open_picture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="u1")
+_stream = io.BytesIO()
+Image.fromarray(PIXELS).save(_stream, "PNG")
+PNG = _stream.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: list[dict[str, str]] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.seen.append(dict(self.headers))
+        if path == "/cat.png":
+            self.answer(200, {"Content-Length": str(len(PNG))}, PNG)
+        elif path.startswith("/hop/"):
+            left = int(path.rpartition("/")[2])
+            target = f"/hop/{left - 1}" if left > 1 else "/cat.png"
+            self.answer(302, {"Location": target, "Content-Length": "0"})
+        elif path == "/to-file":
+            self.answer(302, {"Location": "file:///etc/passwd", "Content-Length": "0"})
+        elif path == "/to-nonsense":
+            self.answer(302, {"Location": "http://[", "Content-Length": "0"})
+        elif path == "/loop":
+            self.answer(301, {"Location": "/loop", "Content-Length": "0"})
+        elif path == "/liar":
+            self.answer(200, {"Content-Length": str(10**12)})
+        elif path == "/endless":
+            self.answer(200, {"Connection": "close"})
+            try:
+                while True:
+                    self.wfile.write(bytes(1000))
+            except OSError:
+                self.close_connection = True
+        elif path == "/short":
+            self.answer(200, {"Content-Length": str(len(PNG))}, PNG[:50])
+            self.close_connection = True
+        elif path == "/gzip":
+            self.answer(200, {"Content-Length": "3", "Content-Encoding": "gzip"}, b"abc")
+        elif path == "/page":
+            self.answer(200, {"Content-Length": "15"}, b"<!doctype html>")
+        else:
+            self.answer(404, {"Content-Length": "0"})
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def refusal(url: str, limits: PictureLimits | None = None) -> str:
+    with pytest.raises(PictureError) as caught:
+        open_picture(url, limits=limits or PictureLimits(timeout_seconds=5))
+    message = str(caught.value)
+    assert "\n" not in message and message.isprintable()
+    return message
+
+
+def test_picture_by_url(site: str) -> None:
+    picture = open_picture(f"{site}/cat.png")
+    assert np.array_equal(np.asarray(picture.image), PIXELS)
+    assert picture.name == f"{site}/cat.png"
+
+
+def test_scheme_in_capitals(site: str) -> None:
+    assert np.array_equal(np.asarray(open_picture(site.replace("http", "HTTP") + "/cat.png").image), PIXELS)
+
+
+def test_secrets_in_a_url_are_shown_nowhere(site: str) -> None:
+    secret = site.replace("http://", "http://me:hunter2@")
+    assert open_picture(f"{secret}/cat.png?token=abc#f").name == f"{site}/cat.png"
+    message = refusal(f"{secret}/none?token=abc")
+    assert message.startswith(f"{site}/none answered 404")
+    assert "hunter2" not in message and "abc" not in message
+
+
+def test_compression_is_not_asked_for(site: str) -> None:
+    Handler.seen.clear()
+    open_picture(f"{site}/cat.png")
+    assert Handler.seen[0]["Accept-Encoding"] == "identity"
+    assert "compressed" in refusal(f"{site}/gzip")
+
+
+def test_redirects_are_followed_up_to_the_limit(site: str) -> None:
+    assert np.array_equal(np.asarray(open_picture(f"{site}/hop/5").image), PIXELS)
+    assert "more than 5 times" in refusal(f"{site}/hop/6")
+    assert "more than 5 times" in refusal(f"{site}/loop")
+    assert "more than 0 times" in refusal(f"{site}/hop/1", PictureLimits(max_redirects=0))
+
+
+def test_redirect_out_of_http_is_refused(site: str) -> None:
+    assert "not an http or https address" in refusal(f"{site}/to-file")
+    assert "could not be downloaded" in refusal(f"{site}/to-nonsense")
+
+
+def test_bytes_are_limited_by_header_and_by_count(site: str) -> None:
+    limits = PictureLimits(max_bytes=100_000, timeout_seconds=5)
+    assert "larger than the limit" in refusal(f"{site}/liar", limits)
+    assert "larger than the limit" in refusal(f"{site}/endless", limits)
+
+
+def test_cut_connection_and_web_page(site: str) -> None:
+    assert "could not be downloaded" in refusal(f"{site}/short")
+    assert "web page" in refusal(f"{site}/page")
+
+
+def test_policy_sees_the_first_url_and_every_redirect(site: str) -> None:
+    asked: list[str] = []
+    open_picture(f"{site}/hop/2?x=1", limits=PictureLimits(check_url=asked.append))
+    assert asked == [f"{site}/hop/2?x=1", f"{site}/hop/1", f"{site}/cat.png"]
+
+
+def test_policy_refuses_a_redirect_before_it_is_requested(site: str) -> None:
+    def refuse_cats(url: str) -> None:
+        if url.endswith("/cat.png"):
+            raise PictureError("no cats")
+
+    Handler.seen.clear()
+    assert refusal(f"{site}/hop/1", PictureLimits(check_url=refuse_cats)) == "no cats"
+    assert len(Handler.seen) == 1
+
+
+def test_address_policy_acts_before_a_byte_is_sent(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A proxy would hide the address; it must not be used even if the environment names one.
+    for key in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    asked: list[str] = []
+    open_picture(f"{site}/hop/1", limits=PictureLimits(check_address=asked.append))
+    assert asked == ["127.0.0.1", "127.0.0.1"]
+
+    def refuse_loopback(address: str) -> None:
+        raise PictureError(f"{address} is private")
+
+    Handler.seen.clear()
+    assert refusal(f"{site}/cat.png", PictureLimits(check_address=refuse_loopback)) == "127.0.0.1 is private"
+    assert Handler.seen == []
+
+
+def test_nobody_answers() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert "could not be downloaded" in refusal(f"http://127.0.0.1:{port}/cat.png")
+
+
+@pytest.mark.parametrize("url", ["http://", "http:///x.png", "http://[::1", "http://a b/", "http://x:99999/"])
+def test_malformed_urls(url: str) -> None:
+    assert "could not be downloaded" in refusal(url)
+
+
+@pytest.mark.parametrize(
+    ("opening", "drop"),
+    [
+        (b"", b""),
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"a"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
+    ],
+    ids=["silent", "dripping header", "dripping body", "dripping body without length"],
+)
+def test_the_whole_download_has_one_deadline(opening: bytes, drop: bytes) -> None:
+    """A server that keeps sending a byte now and then resets every per-read timeout; ours must still end."""
+    stop = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            try:
+                connection.sendall(opening)
+                while not stop.wait(0.05):
+                    connection.sendall(drop)
+            except OSError:
+                pass  # the client hung up, as it should
+
+    server = threading.Thread(target=drip, daemon=True)
+    server.start()
+    started = time.monotonic()
+    try:
+        port = listener.getsockname()[1]
+        message = refusal(f"http://127.0.0.1:{port}/cat.png", PictureLimits(timeout_seconds=0.4))
+    finally:
+        stop.set()
+        server.join(5)
+        listener.close()
+    assert "did not arrive within 0.4 seconds" in message
+    assert time.monotonic() - started < 3
