@@ -127,7 +127,7 @@ class TorchEngine:
     def load(cls, folder: Path, precision: str = "fp32", device: str = "auto") -> TorchEngine:
         """Loads an official-layout folder. `precision` int8 and int4 go through bitsandbytes."""
         config = ModelConfig.from_folder(folder)
-        device = _device(device)
+        device = accelerator() or "cpu" if device == "auto" else device
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
         if precision in _DTYPES:
             options["dtype"] = _DTYPES[precision]
@@ -285,12 +285,11 @@ def _numpy(tensor: Tensor) -> Floats:
     return cast(Floats, tensor.float().cpu().numpy())
 
 
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
+def accelerator() -> str | None:
+    """The GPU that torch can use here: "cuda", "mps", or None."""
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "mps" if torch.backends.mps.is_available() else None
 
 
 def _bitsandbytes(precision: str, device: str) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""`load`: a name -> a model that is ready to talk, on the engine and at the precision that fit the machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from .checkpoint import EMBEDDED, Checkpoint, find, inspect
+from .engines.engine import Engine
+from .errors import CheckpointError, MissingExtraError
+from .images import PictureLimits, Preprocess
+from .memory import COSTS, available_memory, best_precision, require_fit
+from .model import Model
+from .prompts import PromptTemplate
+from .tokens import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
+
+ENGINES = ("auto", "onnx", "torch")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run a checkpoint: chosen by the user, or by `choose` where the user said "auto"."""
+
+    engine: str
+    precision: str
+    device: str
+    reason: str
+
+
+def load(
+    name_or_path: str | Path = EMBEDDED,
+    *,
+    precision: str = "auto",
+    engine: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    token: str | None = None,
+    template: PromptTemplate | None = None,
+    limits: PictureLimits | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    on_progress: Progress | None = None,
+) -> Model:
+    """Loads a BLIP-2 model: the embedded one, a local folder, or a name on the Hugging Face hub.
+
+    `precision` is "fp32", "int8" or "int4" (the torch engine has "fp16" and "bf16" too); `engine` "onnx"
+    (any CPU, no torch) or "torch" (GPUs, and the reference); "auto" picks what fits this machine. The onnx
+    engine converts a checkpoint once, and keeps the result in the user's cache. `threads` are those of the
+    onnx engine (by default all cores). `force` loads what this machine's memory should not hold.
+
+    Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
+    """
+    download = None if on_progress is None else _downloading(on_progress)
+    folder = find(name_or_path, revision=revision, token=token, on_progress=download)
+    checkpoint = inspect(folder)
+    name = str(name_or_path)
+    plan = choose(checkpoint, precision=precision, engine=engine, device=device)
+    if not force and plan.device == "cpu":
+        require_fit(checkpoint.config, plan.precision, plan.engine, name=name)
+    running = _start(checkpoint, plan, name, threads, on_progress)
+    tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
+    return Model(running, tokenizer, Preprocess.from_folder(folder), name, template, limits)
+
+
+def choose(
+    checkpoint: Checkpoint, *, precision: str = "auto", engine: str = "auto", device: str = "auto"
+) -> Plan:
+    """Fills in what is "auto". `CheckpointError` for a word that is none of the choices, or for a combination
+    that does not exist."""
+    every = sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True)
+    for what, given, known in (
+        ("precision", precision, ("auto", *every)),
+        ("engine", engine, ENGINES),
+        ("device", device.split(":")[0], DEVICES),
+    ):
+        if given not in known:
+            raise CheckpointError(f"{what} {given!r} is none of {', '.join(known)}")
+    reason = "as asked"
+    if checkpoint.kind == "converted":
+        return _converted(checkpoint, precision, engine, device)
+    if engine == "auto":
+        engine, reason = _engine(precision, device)
+    if engine == "onnx" and device not in ("auto", "cpu"):
+        raise CheckpointError(f"the onnx engine runs on the CPU; for {device} use engine='torch'")
+    if engine == "onnx" and precision in ("fp16", "bf16"):
+        raise CheckpointError(f"{precision} needs the torch engine; the onnx engine has fp32, int8 and int4")
+    if device == "auto":
+        device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
+    if precision == "auto":
+        if device.startswith("cuda"):
+            precision, reason = "fp16" if checkpoint.config.family == "opt" else "bf16", "the usual one on a GPU"
+        else:
+            available = available_memory()
+            precision = best_precision(checkpoint.config, engine, available)
+            reason = f"fits the {available / 1e9:.1f} GB of memory available"
+    return Plan(engine, precision, device, reason)
+
+
+def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str) -> Plan:
+    """A folder of ours has one precision and one engine."""
+    from .engines.onnx.manifest import Manifest
+
+    has = Manifest.from_folder(checkpoint.folder).precision
+    if precision not in ("auto", has) or engine == "torch" or device not in ("auto", "cpu"):
+        raise CheckpointError(
+            f"{checkpoint.folder} is converted to {has} for the onnx engine on the CPU; for anything else load "
+            "the checkpoint that it was made from"
+        )
+    return Plan("onnx", has, "cpu", "as it was converted")
+
+
+def _engine(precision: str, device: str) -> tuple[str, str]:
+    if device not in ("auto", "cpu") or precision in ("fp16", "bf16"):
+        return "torch", f"{device if device != 'auto' else precision} needs it"
+    if device == "auto" and _accelerator():
+        return "torch", "there is a GPU"
+    return "onnx", "the fastest on a CPU"
+
+
+def _accelerator() -> str | None:
+    """The GPU that torch could use; torch itself, seconds to import, is asked only where there may be one."""
+    if not (sys.platform == "darwin" or shutil.which("nvidia-smi")) or find_spec("torch") is None:
+        return None
+    from .engines.torch_engine import accelerator
+
+    return accelerator()
+
+
+def _start(
+    checkpoint: Checkpoint, plan: Plan, name: str, threads: int | None, on_progress: Progress | None
+) -> Engine:
+    if plan.engine == "torch":
+        if find_spec("torch") is None or find_spec("transformers") is None:
+            raise MissingExtraError("the torch engine", "torch")
+        from .engines.torch_engine import TorchEngine
+
+        return TorchEngine.load(checkpoint.folder, plan.precision, plan.device)
+    from .conversion import converted
+    from .engines.onnx.session import OnnxEngine
+
+    folder = checkpoint.folder
+    if checkpoint.kind == "official":
+        folder = converted(checkpoint, plan.precision, name=name, on_progress=on_progress)
+    return OnnxEngine.load(folder, threads=threads)
+
+
+def _downloading(on_progress: Progress) -> Callable[[int, int], None]:
+    def told(done: int, total: int) -> None:
+        on_progress("downloading", done, total)
+
+    return told
