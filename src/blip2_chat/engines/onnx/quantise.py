@@ -1,0 +1,87 @@
+"""Weights as small integers.
+
+Two layouts, for two operators of ONNX Runtime (docs/ContribOperators.md):
+
+- `blocks` for MatMulNBits: along the inputs, each block of 16 to 256 weights has a scale of its own, as in
+  LLM.int8()'s successors and llama.cpp's Q4_0/Q8_0. The operator quantises the activations per block as well, so an
+  outlier channel costs its own block some precision and no other.
+- `columns` for DynamicQuantizeMatMul: one scale per output. Weights keep 7 bits: without VNNI, x86 adds
+  pairs of u8 x s8 products in 16 bits (vpmaddubsw) and 2 * 255 * 64 = 32640 is the most that fits
+  (https://github.com/microsoft/onnxruntime/issues/6004).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import Floats
+
+# 2 * 255 * 64 < 2**15
+COLUMN_LEVELS = 64
+
+
+def columns(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """[N, K] -> (integers [K, N], scales [N]); weight ~ integers.T * scales[:, None]."""
+    scale = np.abs(weight).max(axis=1) / COLUMN_LEVELS
+    np.maximum(scale, np.finfo(np.float32).tiny, out=scale)
+    integers = np.rint(weight / scale[:, None]).astype(np.int8)
+    return np.ascontiguousarray(integers.T), scale.astype(np.float32)
+
+
+def blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
+    """[N, K] -> (packed [N, ceil(K/block), block*bits/8], scales [N, ceil(K/block)]).
+
+    Integers are stored with 2**(bits-1) added; two 4-bit ones share a byte, the first in its low half. The last
+    block is filled up with zeros.
+    """
+    n, k = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -k % block_size))).reshape(n, -1, block_size)
+    # A vocabulary's rows at once would need several copies of a 500 MB matrix; a few thousand do not.
+    rows = max(1, 2**22 // padded[0].size)
+    parts = [_blocks(padded[start : start + rows], bits) for start in range(0, n, rows)]
+    return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
+
+
+def _blocks(values: Floats, bits: int) -> tuple[NDArray[np.uint8], Floats]:
+    middle = 1 << (bits - 1)
+    largest: Floats = np.abs(values).max(axis=-1)
+    scales = _best_scales(values, middle) if bits == 4 else largest / np.float32(middle - 1)
+    integers = _integers(values, scales, middle)
+    integers += middle
+    unsigned: NDArray[np.uint8] = integers.astype(np.uint8)
+    if bits == 4:
+        unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << np.uint8(4))
+    return unsigned, scales
+
+
+def _integers(values: Floats, scales: Floats, middle: int) -> Floats:
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    integers = values * inverse[..., None]
+    np.rint(integers, out=integers)
+    return np.clip(integers, -middle, middle - 1, out=integers)
+
+
+# Shares of the largest weight that the range reaches to; the last bit is bought by cutting the tails.
+_REACHES = (1.0, 0.92, 0.85, 0.78, 0.7)
+
+
+def _best_scales(values: Floats, middle: int) -> Floats:
+    """Per block the scale of least squared error among a few.
+
+    The largest weight by size sits at the level -`middle`, the one without a counterpart (llama.cpp's
+    Q4_0), so all 16 levels are used; then its range is cut by `_REACHES`.
+    """
+    position = np.abs(values).argmax(axis=-1)[..., None]
+    full: Floats = np.take_along_axis(values, position, axis=-1)[..., 0] / np.float32(-middle)
+    best = full.copy()
+    least = np.full(full.shape, np.inf, np.float32)
+    for reach in _REACHES:
+        scales: Floats = full * np.float32(reach)
+        difference = _integers(values, scales, middle)
+        difference *= scales[..., None]
+        difference -= values
+        error = np.einsum("nbk,nbk->nb", difference, difference)
+        better = error < least
+        least[better], best[better] = error[better], scales[better]
+    return best
