@@ -7,6 +7,7 @@ turn, joined by spaces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,11 +43,13 @@ class PromptTemplate:
 
     def render(self, exchanges: Sequence[Exchange], question: str) -> str:
         """The whole conversation as one prompt that ends where the model is to answer."""
-        turns = [
-            self.turn.replace("{question}", one.question).replace("{answer}", one.answer.rstrip(". "))
-            for one in exchanges
-        ]
-        return " ".join([*turns, self.question.replace("{question}", question.strip())])
+        turns = [_fill(self.turn, question=one.question, answer=one.answer.rstrip(". ")) for one in exchanges]
+        return " ".join([*turns, _fill(self.question, question=question.strip())])
+
+
+def _fill(template: str, **values: str) -> str:
+    """All places at once, so that braces in what people say are only text."""
+    return re.sub(r"\{(question|answer)\}", lambda place: values.get(place[1], place[0]), template)
 
 
 TEMPLATES: dict[Family, PromptTemplate] = {

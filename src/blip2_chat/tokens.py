@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
 
-from .config import TextConfig
+from .config import OptConfig, TextConfig
 from .errors import CheckpointError
 
 # What a byte-level decoder shows for the first bytes of a character whose last ones have not come yet.
@@ -20,8 +20,11 @@ class Tokenizer:
     def __init__(self, tokenizer: _Tokenizer, text_config: TextConfig) -> None:
         self._tokenizer = tokenizer
         self._config = text_config
-        # A user may type "</s>" or "<image>": that is text, and must not become a control token.
+        # A user may type "</s>" or "<image>": that must not become a control token. A byte-level tokenizer then
+        # takes it for text; T5's finds it in its vocabulary all the same, so there it is left out.
         tokenizer.encode_special_tokens = True
+        added = tokenizer.get_added_tokens_decoder()
+        self._controls = {at for at, token in added.items() if token.special and token.content != "<unk>"}
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
@@ -35,12 +38,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The prompt's ids: OPT reads `</s>` first, T5 reads `</s>` last, also when the text is empty."""
-        ids = list(self._tokenizer.encode(text).ids)
-        if self._config.family == "opt":
-            start = self._config.bos_token_id
-            return ids if ids[:1] == [start] or start is None else [start, *ids]
-        end = self._config.eos_token_ids[0]
-        return ids if ids[-1:] == [end] else [*ids, end]
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = [one for one in ids if one not in self._controls]
+        if isinstance(self._config, OptConfig):
+            return [self._config.bos_token_id, *ids]
+        return [*ids, self._config.eos_token_ids[0]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, control tokens left out, leading space kept as the tokenizer has it."""
