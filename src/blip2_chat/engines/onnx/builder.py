@@ -175,9 +175,9 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
-    def weight(self, tensor: Tensor, name: str | None = None) -> Value:
+    def weight(self, tensor: Tensor) -> Value:
         """A float32 initializer."""
-        name = name or tensor.sources[0][0]
+        name = tensor.sources[0][0] if tensor.sources else f"weight.{len(self.recipes)}"
         return self._recipe(tensor, [(name, FLOAT, tensor.shape)], lambda array: [array])[0]
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:

@@ -108,7 +108,9 @@ class CrossCache:
 
     def take(self, rows: Sequence[int]) -> CrossCache:
         rows = list(rows)
-        return CrossCache(self.data[:, rows], self.lengths[rows], [self.prompts[row] for row in rows])
+        return CrossCache(
+            self.data.take(rows, axis=1), self.lengths[rows], [self.prompts[row] for row in rows]
+        )
 
     def joined(self, other: CrossCache) -> CrossCache:
         longest = max(self.data.shape[3], other.data.shape[3])
