@@ -1,7 +1,7 @@
 """transformers' own BLIP-2 behind the engine protocol: the reference, and the way to a GPU.
 
-The only module of the package that imports torch. Rows of unequal length stand right-aligned in one cache with a
-mask over its slots; what a `truncate` forgets is masked, or cut where no row needs the slot.
+The only module of the package that imports torch. Rows of unequal length stand right-aligned in one cache, with a
+mask over its slots.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ except ImportError as error:  # one line for the user, whichever of the two is a
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
 _KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
+
+
+class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
+    """transformers' model, with what must be fp32 kept there in bf16 too; its own rule is for fp16 only."""
+
+    _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
 
 
 class TorchState:
@@ -72,11 +78,15 @@ class TorchState:
             self.cross.batch_select_indices(index)
 
     def truncate(self, length: int) -> None:
-        self.mask = self.mask & (self.mask.cumsum(1) <= self._picture_slots + length)
+        keep = self.mask & (self.mask.cumsum(1) <= self._picture_slots + length)
+        used = int(keep.sum(1).max())
+        # Each row's kept slots, in their order, moved to the right end: T5 measures distances in slots.
+        order = keep.int().argsort(dim=1, stable=True)[:, -used:]
+        self.mask = keep.gather(1, order)
+        for layer in self.cache.layers:
+            index = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+            layer.keys, layer.values = layer.keys.gather(2, index), layer.values.gather(2, index)
         self._tokens = [row[:length] for row in self._tokens]
-        used = int(self.mask.any(0).nonzero().max()) + 1
-        self.cache.crop(used - self.mask.shape[1])
-        self.mask = self.mask[:, :used]
 
     def append(self, other: State) -> None:
         other = cast(TorchState, other)
@@ -134,7 +144,7 @@ class TorchEngine:
         else:
             options |= _bitsandbytes(precision, device)
         try:
-            model = Blip2ForConditionalGeneration.from_pretrained(folder, **options)
+            model = _Blip2.from_pretrained(folder, **options)
         except torch.OutOfMemoryError:
             raise Blip2ChatError(f"{device} has not enough memory for {folder.name} in {precision}") from None
         if precision in _DTYPES:

@@ -1,0 +1,50 @@
+# Everything from a fresh clone: `make chat`, `make test`, `make lint`, `make bench`, `make train`.
+# Plain pip commands for the same are in README.md.
+PYTHON ?= python3
+VENV   ?= .venv
+# The CPU build, pinned: an unpinned torch brings gigabytes of CUDA.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help chat test test-all lint bench train clean
+
+help:
+	@grep -E '^#: ' $(MAKEFILE_LIST) | sed 's/^#: //'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The core, without torch.
+$(VENV)/core: pyproject.toml | $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+# What tests, linters and benchmarks need on top.
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(PIP) install "$(TORCH)"
+	$(PIP) install -e ".[dev]"
+	@touch $@ $(VENV)/core
+
+#: make chat      talk about a sample picture in the terminal (PICTURE=photo.jpg for another)
+chat: $(VENV)/core
+	@$(BIN)/blip2-chat chat $(PICTURE)
+
+#: make test      the tests, in a few minutes
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+#: make test-all  and the slow ones
+test-all: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+#: make lint      ruff and mypy
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+#: make clean     removes the environment and what tools left behind
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
