@@ -89,7 +89,7 @@ def find(
     if name == EMBEDDED:
         return Path(__file__).parent / "demo"
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
     if path.is_file():
         raise CheckpointError(f"{path} is a file; name the folder that holds it")
@@ -123,13 +123,12 @@ def inspect(folder: str | Path) -> Checkpoint:
 
 def _check_converted(folder: Path) -> None:
     manifest = read_json(folder / CONVERTED)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    # A list of names, or a table of names with their sizes or hashes.
-    if not isinstance(files, (list, dict)) or not files:
+    sizes = manifest.get("sizes") if isinstance(manifest, dict) else None
+    if not isinstance(sizes, dict) or not sizes:
         raise CheckpointError(
             f"{folder / CONVERTED} lists no files: it is damaged; convert the checkpoint again"
         )
-    for name in files:
+    for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
                 f"{folder / CONVERTED} names {name!r}, which is no file of this folder: refused"
@@ -137,6 +136,10 @@ def _check_converted(folder: Path) -> None:
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} lacks {name}: the conversion is incomplete; convert the checkpoint again"
+            )
+        if (folder / name).stat().st_size != size:
+            raise CheckpointError(
+                f"{folder / name} is not {size} bytes long: it is damaged; convert the checkpoint again"
             )
 
 

@@ -139,6 +139,8 @@ def _explain(error: Exception, name: str, revision: str | None) -> CheckpointErr
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if is_full or "os error 28" in str(error):  # the second is how hf_xet, which is not Python, says it
         return _disk_full(name, "no space is left")
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return CheckpointError(f"the hub does not let your token read {name}; for another one, run {login}")
     detail = f"{type(error).__name__}: {_first_line(error)}"
     return CheckpointError(
         f"{name} could not be downloaded from {constants.ENDPOINT} ({detail}); "

@@ -15,7 +15,7 @@ from typing import Literal
 from .config import ModelConfig, OptConfig
 from .errors import NotEnoughMemoryError
 from .known import EMBEDDED, KNOWN
-from .layout import HEAD, count_parameters, distinct_tensors, part_of
+from .layout import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 EngineName = Literal["onnx", "torch"]
@@ -25,14 +25,16 @@ EngineName = Literal["onnx", "torch"]
 class Costs:
     """The constants of `needed` for one engine: the only numbers to calibrate against measurements."""
 
-    # Bytes per number of a weight matrix; of the 8 and 4 bits, the scales of their blocks included.
+    # Bytes per number, by precision: of the matrices of the picture encoder and of the language model, of the
+    # head, of tables that are looked up (embeddings, positions) and of the KV cache. Of 8 and 4 bits, the
+    # scales of their blocks included.
+    picture: dict[str, float]
     matrix: dict[str, float]
-    # Bytes per number of a table that is looked up instead of multiplied: embeddings, positions.
+    head: dict[str, float]
     table: dict[str, float]
-    # Bytes per number of the KV cache.
     cache: dict[str, float]
-    # Whether int8 and int4 include the head. A tied one is then held apart from the embeddings it is equal to.
-    quantises_head: bool
+    # Whether the embeddings stay on disk, a few rows of them read. A head tied to them is then held apart.
+    maps_embeddings: bool
     # What loading holds beside the weights at its peak, as a share of them.
     loading: float
     # The interpreter with the engine's libraries, before any weight.
@@ -42,23 +44,28 @@ class Costs:
 
 
 COSTS: dict[str, Costs] = {
+    # As engines/onnx/convert.py stores them: int8 per column for pictures, whatever the precision; blocks of
+    # 128 with a 4-byte scale for the language model; a head of 8 bits.
     "onnx": Costs(
-        # int8: blocks of 128 with a 4-byte scale; int4: blocks of 64. The kernels take fp32 scales on a CPU.
-        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 64},
-        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
-        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
-        quantises_head=True,
+        picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 128},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 1 + 4 / 128},
+        table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
+        cache={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
+        maps_embeddings=True,
         loading=0.0,
         runtime=120_000_000,
         # ONNX Runtime has no half-precision matrix products on a CPU: it would compute in fp32, slowly.
         precisions=("fp32", "int8", "int4"),
     ),
+    # bitsandbytes: int8 has a scale per row, nf4 a 4-byte one per 64; tables and head keep 16 bits.
     "torch": Costs(
-        # bitsandbytes: int8 has a scale per row; nf4 has a 4-byte one per 64. Tables and head keep 16 bits.
+        picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
         matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
         table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
         cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
-        quantises_head=False,
+        maps_embeddings=False,
         loading=0.0,
         runtime=450_000_000,
         # Of the two 16-bit kinds bf16: it has the range of fp32, which T5's activations need.
@@ -73,7 +80,7 @@ _TOKENS = 288
 _SMALL = 200_000_000
 # "Comfortably" leaves this share of the available memory to everything else on the machine.
 _SPARE = 0.2
-_TABLES = ("embed_tokens", "embed_positions", "position_embedding", "class_embedding", "shared", "relative_")
+_TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative_attention_bias")
 
 
 def gigabytes(size: float) -> str:
@@ -94,27 +101,31 @@ def needed(config: ModelConfig, precision: str, engine: str) -> int:
 
 
 def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
+    embeddings, *others = aliases(config)
     total = 0.0
     for name, shape in distinct_tensors(config).items():
-        if part_of(name) == "qformer" or len(shape) == 1:
+        part = part_of(name)
+        if part == "qformer" or len(shape) == 1:
             # The Q-Former with its query tokens, all norms and biases stay fp32 at any precision: cast below
             # it, captions change.
             each = 4.0
-        elif any(table in name for table in _TABLES) or (name == HEAD and not costs.quantises_head):
+        elif name == embeddings:
+            if not costs.maps_embeddings:
+                each = costs.table[precision]
+            else:
+                each = costs.head[precision] if HEAD in others else 0.0
+        elif name == HEAD:
+            each = costs.head[precision]
+        elif any(table in name for table in _TABLES):
             each = costs.table[precision]
         else:
-            each = costs.matrix[precision]
+            each = (costs.picture if part == "vision" else costs.matrix)[precision]
         total += prod(shape) * each
-    text = config.text
-    is_quantised = precision in ("int8", "int4")
-    if is_quantised and costs.quantises_head and isinstance(text, OptConfig) and text.tie_word_embeddings:
-        # The product with the head wants blocks along the width, the lookup wants rows.
-        total += text.vocab_size * (text.word_embed_proj_dim or text.hidden_size) * costs.matrix[precision]
     return total
 
 
 def _activations(config: ModelConfig) -> int:
-    """The busiest moment, in fp32: a layer of the picture encoder, or of the language model over the prompt."""
+    """The busiest moment, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
     vision, text = config.vision, config.text
     heads = text.num_attention_heads if isinstance(text, OptConfig) else text.num_heads
     inner = text.ffn_dim if isinstance(text, OptConfig) else 2 * text.d_ff
@@ -144,8 +155,8 @@ def best_precision(config: ModelConfig, engine: str, available: int) -> Precisio
 
     Small models: fp32. Otherwise the most precise that fits comfortably, with one exception: the onnx engine
     starts at int8, because on a CPU every answer token reads all weights once, so that a quarter of the bytes
-    is several times the speed, at nearly the same answers. When nothing fits comfortably, the most precise that
-    fits at all; when nothing does, the smallest, which `require_fit` then refuses with the numbers.
+    is several times the speed, at nearly the same answers. When nothing fits comfortably, the most precise
+    that fits at all; when nothing does, the smallest, which `require_fit` then refuses with the numbers.
     """
     choices = COSTS[engine].precisions
     if sum(count_parameters(config).values()) < _SMALL:
@@ -164,7 +175,7 @@ def require_fit(
 ) -> None:
     """Raises `NotEnoughMemoryError` when the model would not fit; the message says what would.
 
-    `available` is in bytes (None: this machine's memory; for a model that goes to a GPU, give the GPU's free one).
+    `available` is in bytes (None: this machine's memory; for a model on a GPU, give the GPU's).
     `name` is how the user called the model.
     """
     if available is None:
@@ -180,7 +191,7 @@ def require_fit(
 
 
 def _advice(config: ModelConfig, engine: str, available: int, name: str) -> str:
-    """What fits instead: a precision of this engine, or of the other, another checkpoint, the embedded model."""
+    """What fits instead: a precision of this or the other engine, another checkpoint, the embedded model."""
     for one in (engine, *(other for other in COSTS if other != engine)):
         fitting = _most_precise(config, one, available)
         if fitting:

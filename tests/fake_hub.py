@@ -1,0 +1,126 @@
+"""A hub on 127.0.0.1 that serves folders to the real huggingface_hub client, and remembers what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class FakeHub:
+    """`revisions` maps `org/name` to its revisions, each a folder of plain files (no LFS, no Xet)."""
+
+    def __init__(self) -> None:
+        self.revisions: dict[str, dict[str, Path]] = {}
+        self.gated: set[str] = set()
+        self.token: str | None = None  # when set, every request needs it
+        self.failing = False  # answers 503 to everything
+        self.requests: list[str] = []  # "GET /org/name/resolve/…"
+        self.url = ""
+
+    @property
+    def files_sent(self) -> list[str]:
+        return [
+            line.rsplit("/", 1)[-1]
+            for line in self.requests
+            if line.startswith("GET") and "/resolve/" in line
+        ]
+
+    @staticmethod
+    def commit_of(folder: Path) -> str:
+        return hashlib.sha1(str(folder).encode()).hexdigest()
+
+    def answer(self, method: str, raw_path: str, token: str | None) -> tuple[int, dict[str, str], bytes]:
+        path = unquote(urlsplit(raw_path).path)
+        parts = path.strip("/").split("/")
+        is_api = parts[:2] == ["api", "models"]
+        if not is_api and "resolve" not in parts:
+            return 404, {}, b""  # what the client asks for its own purposes is not this test's business
+        self.requests.append(f"{method} {path}")
+        if self.failing:
+            return 503, {}, b""
+        if self.token is not None and token is None:
+            return 401, {"X-Error-Code": "RepoNotFound"}, b""
+        if self.token is not None and token != f"Bearer {self.token}":
+            return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b""
+        org, name, *rest = parts[2:] if is_api else parts
+        repository = f"{org}/{name}"
+        if repository not in self.revisions:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if repository in self.gated and not (is_api and rest[:1] == ["revision"]):
+            return 403, {"X-Error-Code": "GatedRepo"}, b""
+        kind, *rest = rest or ["revision", "main"]
+        is_pull_request = rest[:2] == ["refs", "pr"]
+        revision, file = "/".join(rest[:3]) if is_pull_request else rest[0], rest[-1]
+        revisions = self.revisions[repository]
+        folder = revisions.get(revision) or {self.commit_of(one): one for one in revisions.values()}.get(
+            revision
+        )
+        if folder is None:
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if is_api:
+            return (
+                200,
+                {"Content-Type": "application/json"},
+                json.dumps(self._listing(kind, repository, folder)).encode(),
+            )
+        if not (folder / file).is_file():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
+        data = (folder / file).read_bytes()
+        return 200, {"ETag": f'"{self._blob(data)}"', "X-Repo-Commit": self.commit_of(folder)}, data
+
+    @staticmethod
+    def _blob(data: bytes) -> str:
+        return hashlib.sha1(data).hexdigest()
+
+    def _listing(self, kind: str, repository: str, folder: Path) -> Any:
+        files = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+        if kind == "tree":
+            return [
+                {"type": "file", "path": name, "size": len(data), "oid": self._blob(data)}
+                for name, data in files
+            ]
+        siblings = [
+            {"rfilename": name, "size": len(data), "blobId": self._blob(data)} for name, data in files
+        ]
+        return {"id": repository, "sha": self.commit_of(folder), "siblings": siblings}
+
+
+@contextmanager
+def fake_hub() -> Iterator[FakeHub]:
+    hub = FakeHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, headers, body = hub.answer(self.command, self.path, self.headers["Authorization"])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
