@@ -1,0 +1,114 @@
+"""`blip2-chat convert` and `blip2-chat cache`: conversions made on purpose, and those that the cache keeps."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Json
+from .terminal import ProgressBar, note, say, say_json
+
+if TYPE_CHECKING:
+    from ..conversion_cache import Cached
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_DIR", help="A hub name such as Salesforce/blip2-opt-2.7b, or a folder."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to make.")],
+    precision: Annotated[str, typer.Option(help="int8, int4 or fp32.")] = "int8",
+    block_size: Annotated[
+        int,
+        typer.Option(
+            help="Weights that share a scale: 16, 32, 64, 128 or 256; fewer are more exact, and larger."
+        ),
+    ] = 128,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
+) -> None:
+    """Convert a checkpoint into a folder of your own.
+
+    Other commands do it by themselves, once, into a cache (see `blip2-chat cache`); this is for a folder to
+    copy to another machine, or for another block size.
+    """
+    from ..checkpoint import find, inspect
+    from ..conversion import convert as convert_into
+    from ..conversion_cache import folder_size
+    from ..memory import gigabytes
+
+    begun = time.monotonic()
+    with ProgressBar(f"reading {source}") as progress:
+        folder = find(
+            source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
+        )
+        made = convert_into(
+            inspect(folder),
+            out,
+            precision,
+            name=source if revision is None else f"{source}@{revision}",
+            block_size=block_size,
+            force=force,
+            on_progress=progress,
+        )
+    seconds = time.monotonic() - begun
+    # The path alone on stdout, for scripts.
+    note(f"{source} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
+    say(str(made))
+    note(f"Talk with it: blip2-chat chat photo.jpg --model {_quoted(out)}")
+
+
+def cache(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="With --clear: of this model only.")
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove conversions; they are made again when needed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the conversions that other commands keep, or remove them."""
+    from ..conversion_cache import cached, conversions_folder
+    from ..conversion_cache import clear as remove
+    from ..memory import gigabytes
+
+    if name is not None and not clear:
+        raise typer.BadParameter("a NAME goes with --clear")
+    entries = remove(name) if clear else cached()
+    for entry in entries:
+        if as_json:
+            say_json(_as_dict(entry))
+        else:
+            state = "" if entry.is_usable else "  (damaged, or of another version)"
+            say(f"{entry.source}  {entry.precision}  {gigabytes(entry.size)}{state}")
+    total = gigabytes(sum(entry.size for entry in entries))
+    if clear:
+        note(f"Removed {len(entries)} ({total}) from {conversions_folder()}")
+    elif entries:
+        note(f"{total} in {conversions_folder()}; `blip2-chat cache --clear [NAME]` removes them")
+    else:
+        note(f"Nothing is cached at {conversions_folder()}")
+
+
+def _as_dict(entry: Cached) -> dict[str, object]:
+    return {
+        "source": entry.source,
+        "precision": entry.precision,
+        "bytes": entry.size,
+        "usable": entry.is_usable,
+        "folder": str(entry.folder),
+    }
+
+
+def _quoted(path: str) -> str:
+    """As the user's shell takes it."""
+    if sys.platform == "win32":
+        return f'"{path}"' if " " in path else path
+    return shlex.quote(path)
