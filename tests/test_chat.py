@@ -16,7 +16,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 import blip2_chat
 from blip2_chat.errors import ConversationError, GenerationError
-from blip2_chat.model import Model, QueryVectorCache
+from blip2_chat.model import Model
 from blip2_chat.prompts import PromptTemplate
 
 
@@ -235,16 +235,6 @@ def test_a_picture_is_encoded_once(
     model.chat(bright, max_new_tokens=2).ask("one?")
     model.chat(bright.copy(), max_new_tokens=2).ask("two?")
     assert len(seen) == 1
-
-
-def test_kept_query_vectors_are_bounded_and_the_least_recently_used_goes_first() -> None:
-    cache = QueryVectorCache(max_bytes=3 * 400)
-    vectors = np.zeros((1, 10, 10), np.float32)
-    for key in "abc":
-        cache.put(key, vectors)
-    assert cache.get("a") is not None
-    cache.put("d", vectors)
-    assert [key for key in "abcd" if cache.get(key) is not None] == ["a", "c", "d"]
 
 
 def test_torch_is_imported_by_nothing_but_its_engine() -> None:

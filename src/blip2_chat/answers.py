@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .decoding import Decoding
@@ -53,8 +53,10 @@ class Writing:
         decoding: Decoding,
         stop: Sequence[str] = (),
         state: State | None = None,
+        keep: Callable[[State], None] | None = None,
         started: float | None = None,
     ) -> None:
+        """`state` is one to go on from, and is used up; `keep` is given the state of a complete answer."""
         self._engine = engine
         self._tokenizer = tokenizer
         self._vectors = query_vectors
@@ -67,7 +69,7 @@ class Writing:
         self._ended: float | None = None
         self._results: list[Generated] = []
         self._text = ""
-        self.state: State | None = None  # for the next turn; only once the answer is complete
+        self._keep = keep
 
     def __iter__(self) -> Iterator[str]:
         single = self._decoding.num_beams == 1 and self._decoding.num_answers == 1
@@ -90,16 +92,21 @@ class Writing:
                 yield piece
         rest = text.finish()
         self._text = text.text
-        self.state = writer.state
+        self._leave(writer.state)
         yield rest
 
     def _whole(self) -> Iterator[str]:
-        groups, self.state = generate(
+        groups, state = generate(
             self._engine, self._vectors, [self._prompt], self._decoding, self._ends, self._before
         )
+        self._leave(state)
         self._results = groups[0]
         self._text = self._clean(self._results[0].token_ids)
         yield self._text
+
+    def _leave(self, state: State) -> None:
+        if self._keep is not None and len(state.tokens) == 1:
+            self._keep(state)
 
     def _ends(self, tokens: Sequence[int]) -> bool:
         return bool(self._stop) and first_stop(self._tokenizer.decode(tokens), self._stop) is not None

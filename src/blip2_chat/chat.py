@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import Answer
 from .decoding import Decoding
-from .engines.engine import State
 from .errors import ConversationError, GenerationError
 from .images import Advice, PictureSource, advise
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
@@ -56,8 +55,6 @@ class Chat:
         self.settings = settings
         self.turns: list[Turn] = []
         self._source = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
-        # What the language model has read of this picture: the next prompt goes on from the common beginning.
-        self._state: State | None = None
         Decoding.of(**settings)  # a wrong setting is said now, not at the first question
 
     def __repr__(self) -> str:
@@ -164,13 +161,10 @@ class Chat:
     def _write(
         self, prompt: FittedPrompt, decoding: Decoding, question: str | None = None, start: str = ""
     ) -> Iterator[str]:
-        # Taken out while in use: a state that was broken off half-way must not be used again.
-        state, self._state = self._state, None
-        writing = self.model.write(self.picture, prompt.token_ids, decoding, state, self.template.stop)
+        writing = self.model.write(self.picture, prompt.token_ids, decoding, self.template.stop)
         complete = False
         try:
             yield from writing
-            self._state = writing.state
             complete = True
         finally:
             answer = writing.answer()

@@ -96,7 +96,10 @@ def choose(
         device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
     if precision == "auto":
         if device.startswith("cuda"):
-            precision, reason = "fp16" if checkpoint.config.family == "opt" else "bf16", "the usual one on a GPU"
+            precision, reason = (
+                "fp16" if checkpoint.config.family == "opt" else "bf16",
+                "the usual one on a GPU",
+            )
         else:
             available = available_memory()
             precision = best_precision(checkpoint.config, engine, available)
@@ -144,12 +147,12 @@ def _start(
 
         return TorchEngine.load(checkpoint.folder, plan.precision, plan.device)
     from .conversion import converted
-    from .engines.onnx.session import OnnxEngine
+    from .engines.onnx.session import load_onnx_engine
 
     folder = checkpoint.folder
     if checkpoint.kind == "official":
         folder = converted(checkpoint, plan.precision, name=name, on_progress=on_progress)
-    return OnnxEngine.load(folder, threads=threads)
+    return load_onnx_engine(folder, threads)
 
 
 def _downloading(on_progress: Progress) -> Callable[[int, int], None]:

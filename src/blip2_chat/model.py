@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,36 +14,11 @@ from .engines.engine import Engine, Floats, State
 from .errors import ConversationError, GenerationError
 from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
 from .prompts import TEMPLATES, PromptTemplate
+from .reuse import QueryVectorCache, StateCache
 from .tokens import Tokenizer
 
 if TYPE_CHECKING:
     from .chat import Chat
-
-
-class QueryVectorCache:
-    """The query vectors of the pictures seen last, under their content's digest, bounded in bytes.
-
-    Vectors are what the picture encoder and the Q-Former make of a picture: the slow part of a first answer,
-    and 0.3 MB at most. Least recently used goes first.
-    """
-
-    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, Floats] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, digest: str) -> Floats | None:
-        vectors = self._kept.get(digest)
-        if vectors is not None:
-            self._kept.move_to_end(digest)
-        return vectors
-
-    def put(self, digest: str, vectors: Floats) -> None:
-        if digest not in self._kept:
-            self._kept[digest] = vectors
-            self._bytes += vectors.nbytes
-        while self._bytes > self._max_bytes and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 class Model:
@@ -66,6 +40,7 @@ class Model:
         self.template = template or TEMPLATES[engine.config.family]
         self.limits = limits or PictureLimits()
         self._vectors = QueryVectorCache()
+        self.states = StateCache()
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {self.engine.name}, {self.engine.precision}, {self.engine.device}>"
@@ -105,11 +80,10 @@ class Model:
         picture: Picture,
         prompt: list[int],
         decoding: Decoding,
-        state: State | None = None,
         stop: Sequence[str] | None = None,
     ) -> Writing:
-        """Starts an answer to a tokenised prompt; `state` is that of an earlier prompt about this picture,
-        `stop` are the template's stop strings (the model's own by default)."""
+        """Starts an answer to a tokenised prompt; `stop` are the template's stop strings (the model's own by
+        default). What an earlier prompt about this picture has in common with this one is not read again."""
         started = time.perf_counter()
         budget = self.prompt_budget(decoding)
         if len(prompt) > budget:
@@ -119,7 +93,12 @@ class Model:
             )
         vectors = self.query_vectors(picture)
         stop = self.template.stop if stop is None else stop
-        return Writing(self.engine, self.tokenizer, vectors, prompt, decoding, stop, state, started)
+        state = self.states.take(picture.digest, prompt)
+
+        def keep(state: State) -> None:
+            self.states.put(picture.digest, state)
+
+        return Writing(self.engine, self.tokenizer, vectors, prompt, decoding, stop, state, keep, started)
 
     def prompt_budget(self, decoding: Decoding) -> int:
         """Prompt tokens that fit. In a decoder-only model the answer takes its place in the same context."""
@@ -142,4 +121,5 @@ class Model:
 
     def close(self) -> None:
         """Frees the model's memory."""
+        self.states.clear()
         self.engine.close()

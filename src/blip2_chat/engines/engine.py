@@ -64,3 +64,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the model's memory."""
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """The number of leading tokens that two sequences share."""
+    same = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        same += 1
+    return same

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..errors import Blip2ChatError, MissingExtraError
-from .engine import Floats, State
+from .engine import Floats, State, common_prefix
 
 try:
     import torch
@@ -168,7 +168,7 @@ class TorchEngine:
         if mine is not None and len(mine.tokens) == len(rows):
             pairs = zip(mine.tokens, rows, strict=True)
             # The last token is always read again: its logits are what is asked for.
-            common = min(min(_common(old, new), len(new) - 1) for old, new in pairs)
+            common = min(min(common_prefix(old, new), len(new) - 1) for old, new in pairs)
             mine.truncate(common)
             return mine, self._feed(
                 mine, [self._embed(row[common:]) for row in rows], [row[common:] for row in rows]
@@ -279,16 +279,6 @@ class TorchEngine:
 
     def _text_config(self) -> Any:
         return self._language_model.config
-
-
-def _common(old: Sequence[int], new: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    same = 0
-    for one, other in zip(old, new, strict=False):
-        if one != other:
-            break
-        same += 1
-    return same
 
 
 def _numpy(tensor: Tensor) -> Floats:
