@@ -170,7 +170,10 @@ class TestSources:
             ("data:image/png;base64,A", "not valid base64"),
             ("data:image/png;base64,@@@@", "not valid base64"),
             ("data:image/png;base64,", "empty"),
+            # Its length is judged before it is unpacked, or this would be about base64.
+            ("data:image/png;base64," + "@" * 70_000_000, "larger than the limit"),
         ],
+        ids=["no comma", "short", "letters", "empty", "long"],
     )
     def test_broken_data_url(self, url: str, says: str) -> None:
         assert says in refusal(url)
@@ -542,6 +545,9 @@ class TestLimits:
         stream = Endless()
         assert "larger than the limit" in refusal(stream, PictureLimits(max_bytes=1000))
         assert stream.given <= 1001
+
+    def test_no_pixels_at_all(self) -> None:
+        assert "no pixels (0 x 5)" in refusal(Image.new("RGB", (0, 5)))
 
     def test_pixels_of_every_source(self) -> None:
         short = PictureLimits(max_pixels=24 * 32 - 1)

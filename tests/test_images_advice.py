@@ -95,6 +95,12 @@ def test_blurred_at_any_resolution(size: tuple[int, int]) -> None:
     assert 8 * 2.5 * 0.4 < only(advise(blurred), "blurred").measured < 8 * 2.5 * 2
 
 
+def test_sensor_noise_does_not_hide_blur() -> None:
+    blurred = np.asarray(SCENE.resize((2000, 1500)).filter(ImageFilter.GaussianBlur(36)))
+    noisy = blurred + np.random.default_rng(0).normal(0, 10, blurred.shape)
+    only(advise(Image.fromarray(noisy.clip(0, 255).astype("u1"))), "blurred")
+
+
 def test_edge_of_known_blur_is_measured_at_its_width() -> None:
     half = np.zeros((448, 448, 3), dtype="u1")
     half[:, 224:] = 255
@@ -105,10 +111,18 @@ def test_edge_of_known_blur_is_measured_at_its_width() -> None:
         )
 
 
-def test_small_thing_on_plain_ground_and_faded_pictures_are_not_blurred() -> None:
+def test_a_plain_wall_has_no_edges_to_be_blurred() -> None:
+    only(advise(Image.fromarray(np.tile(np.linspace(180, 186, 300).astype("u1"), (300, 1)))), "washed out")
+
+
+@pytest.mark.parametrize("side", [20, 60, 90, 200])
+def test_small_thing_on_plain_ground_is_not_blurred(side: int) -> None:
     page = Image.new("RGB", (800, 800), "white")
-    ImageDraw.Draw(page).ellipse((350, 350, 450, 450), fill="navy")
-    assert advise(page) == []
+    ImageDraw.Draw(page).rectangle((350, 350, 350 + side, 350 + side), fill="navy")
+    assert "blurred" not in [advice.kind for advice in advise(page)]
+
+
+def test_faded_picture_is_not_called_blurred_as_well() -> None:
     only(advise(faded(SCENE, 0.15)), "washed out")
 
 

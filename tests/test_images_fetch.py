@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -172,8 +174,15 @@ def test_address_policy_acts_before_a_byte_is_sent(site: str, monkeypatch: pytes
         raise PictureError(f"{address} is private")
 
     Handler.seen.clear()
-    assert refusal(f"{site}/cat.png", PictureLimits(check_address=refuse_loopback)) == "127.0.0.1 is private"
-    assert Handler.seen == []
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always", ResourceWarning)
+        message = refusal(f"{site}/cat.png", PictureLimits(check_address=refuse_loopback))
+        for thread in threading.enumerate():  # the watchdog's, which ends at once but not instantly
+            if isinstance(thread, threading.Timer):
+                thread.join(5)
+        gc.collect()
+    assert message == "127.0.0.1 is private"
+    assert Handler.seen == [] and left_open == []
 
 
 def test_nobody_answers() -> None:

@@ -39,12 +39,10 @@ def fetch(url: str, limits: PictureLimits) -> bytes:
         raise PictureError(
             f"{name}: opening pictures by URL is switched off here; upload the picture instead"
         )
-    # A connection kept for reuse would hide from the watchdog which socket is in use.
-    pool = httpx.Limits(max_keepalive_connections=0)
     direct = limits.check_address is not None
     watch = _Watchdog(limits.timeout_seconds, limits.check_address)
     try:
-        with watch, httpx.Client(trust_env=not direct, limits=pool) as client:
+        with watch, httpx.Client(trust_env=not direct) as client:
             return _follow(client, url, name, limits, watch)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ImportError, OSError, ValueError) as error:
         # Every failure after the deadline is the deadline's doing: the watchdog cuts the connection.
@@ -72,6 +70,7 @@ def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, wa
                 return _body(response, name, limits, watch)
             url = str(response.next_request.url)
         finally:
+            # Closed unread, its connection is not reused: each hop opens one the watchdog sees.
             response.close()
     raise PictureError(
         f"{name} redirects more than {limits.max_redirects} times; use the address of the picture itself"
