@@ -233,4 +233,4 @@ def test_the_whole_download_has_one_deadline(opening: bytes, drop: bytes) -> Non
         server.join(5)
         listener.close()
     assert "did not arrive within 0.4 seconds" in message
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
