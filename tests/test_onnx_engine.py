@@ -251,6 +251,18 @@ def test_append(official: Case) -> None:
     official.check(logits, [(i, p, [*a, token]) for (i, p, a), token in zip(rows, new, strict=True)])
 
 
+def test_take(official: Case) -> None:
+    prompts = [official.tokens(length) for length in (3, 90, 8)]
+    state, _ = official.engine.prefill(official.vectors, prompts)
+    official.engine.step(state, [5, 6, 7])
+    taken = state.take([2, 0])
+    rows = [(2, prompts[2], [7, 11]), (0, prompts[0], [5, 12])]
+    official.check(official.engine.step(taken, [11, 12]), rows)
+    logits = official.engine.step(state, [14, 15, 16])
+    official.check(logits, [(i, prompt, [5 + i, 14 + i]) for i, prompt in enumerate(prompts)])
+    assert state.take([0]).nbytes < state.nbytes / 2
+
+
 def test_a_follow_up_reuses_the_common_prefix(official: Case) -> None:
     shared = official.tokens(20)
     state, _ = official.engine.prefill(official.vectors[:1], [[*shared, 5, 6]])

@@ -95,6 +95,20 @@ def test_reorder_truncate_and_append(reference: Reference, engine: TorchEngine) 
         np.testing.assert_allclose(logits[place], reference.logits(i, prompt, written), **CLOSE)
 
 
+def test_rows_are_taken_as_a_state_of_their_own(reference: Reference, engine: TorchEngine) -> None:
+    vectors = engine.encode_image(reference.pixels[:3])
+    state, _ = engine.prefill(vectors, PROMPTS[:3])
+    engine.step(state, [7, 8, 9])
+    taken = state.take([2, 0])
+    logits = engine.step(taken, [19, 17])
+    rows = [(2, [9, 19]), (0, [7, 17])]
+    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
+    logits = engine.step(state, [27, 28, 29])
+    rows = [(i, [7 + i, 27 + i]) for i in range(3)]
+    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
+    assert state.take([0]).nbytes < state.nbytes / 2
+
+
 def test_a_state_is_reused_as_far_as_the_prompts_agree(
     reference: Reference, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,9 @@ class State(Protocol):
     def append(self, other: State) -> None:
         """Takes over the rows of another state of the same engine, after its own."""
 
+    def take(self, rows: Sequence[int]) -> State:
+        """Copies of some rows, as a state of their own; this one stays as it is."""
+
 
 class Engine(Protocol):
     """One loaded model. Not thread-safe: one caller at a time."""

@@ -6,6 +6,7 @@ mask over its slots.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -99,6 +100,14 @@ class TorchState:
         if self.encoded is not None and other.encoded is not None:
             self._append_encoded(other)
 
+    def take(self, rows: Sequence[int]) -> TorchState:
+        # Nothing is ever written into the cache's tensors, so a shallow copy may be cut as it pleases.
+        taken = copy.copy(self)
+        taken.cache, taken.cross = _shallow(self.cache), self.cross and _shallow(self.cross)
+        taken.reorder(rows)
+        taken.truncate(max(map(len, taken.tokens)))  # the slots that only longer rows needed go
+        return taken
+
     def _append_encoded(self, other: TorchState) -> None:
         assert self.encoded is not None and self.encoded_mask is not None
         assert other.encoded is not None and other.encoded_mask is not None
@@ -112,6 +121,12 @@ class TorchState:
                 mine.keys = torch.cat([_left_padded(mine.keys, size), _left_padded(theirs.keys, size)])
                 mine.values = torch.cat([_left_padded(mine.values, size), _left_padded(theirs.values, size)])
         self.prompts = [*self.prompts, *other.prompts]
+
+
+def _shallow(cache: DynamicCache) -> DynamicCache:
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    return copied
 
 
 def _left_padded(tensor: Tensor, size: int, axis: int = -2) -> Tensor:

@@ -72,6 +72,17 @@ class KVCache:
         self.data[:, -other.rows :, :, :end] = other.data[:, :, :, :end]
         self.lengths = np.concatenate([self.lengths, other.lengths])
 
+    def take(self, rows: Sequence[int]) -> KVCache:
+        """Copies of some rows, in a buffer no larger than they need."""
+        twice_layers, _, heads, _, head_dim = self.data.shape
+        lengths = self.lengths[list(rows)]
+        taken = KVCache(twice_layers // 2, len(rows), heads, head_dim, int(lengths.max(initial=0)))
+        for new, old in enumerate(rows):
+            end = int(lengths[new])
+            taken.data[:, new, :, :end] = self.data[:, old, :, :end]
+        taken.lengths[:] = lengths
+        return taken
+
     def _move(self, rows: Sequence[int], capacity: int) -> None:
         """A new buffer with the old one's `rows` (-1: left zero)."""
         twice_layers, _, heads, _, head_dim = self.data.shape

@@ -74,6 +74,13 @@ class OnnxState:
         self._sources += other._sources
         self.binding = None
 
+    def take(self, rows: Sequence[int]) -> OnnxState:
+        rows = [int(row) for row in rows]
+        taken = OnnxState(self.cache.take(rows), self.head, self.cross.take(rows) if self.cross else None)
+        taken._tokens = [list(self._tokens[row]) for row in rows]
+        taken._sources = [self._sources[row] for row in rows]
+        return taken
+
     def extend(self, token_ids: Sequence[int]) -> None:
         """One more token per row, its keys and values being in the cache already."""
         for row, token in zip(self._tokens, token_ids, strict=True):
