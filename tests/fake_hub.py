@@ -57,7 +57,8 @@ class FakeHub:
             return 403, {"X-Error-Code": "GatedRepo"}, b""
         kind, *rest = rest or ["revision", "main"]
         is_pull_request = rest[:2] == ["refs", "pr"]
-        revision, file = "/".join(rest[:3]) if is_pull_request else rest[0], rest[-1]
+        depth = 3 if is_pull_request else 1
+        revision, file = "/".join(rest[:depth]), "/".join(rest[depth:])
         revisions = self.revisions[repository]
         folder = revisions.get(revision) or {self.commit_of(one): one for one in revisions.values()}.get(
             revision
@@ -80,7 +81,8 @@ class FakeHub:
         return hashlib.sha1(data).hexdigest()
 
     def _listing(self, kind: str, repository: str, folder: Path) -> Any:
-        files = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths]
         if kind == "tree":
             return [
                 {"type": "file", "path": name, "size": len(data), "oid": self._blob(data)}

@@ -46,6 +46,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     sharded = make_checkpoint(base / "sharded", "opt", max_shard_size="100KB")
     for name in ("pytorch_model.bin", "training_args.pkl", "README.md", "flax_model.msgpack"):
         (sharded / name).write_bytes(b"not wanted")
+    (sharded / "onnx").mkdir()
+    for name in ("quantisation.json", "model.safetensors"):
+        (sharded / "onnx" / name).write_bytes(b"not wanted")
     single = make_checkpoint(base / "single", "opt", seed=1)
     pickled = Path(shutil.copytree(single, base / "pickled"))
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -87,6 +90,7 @@ def test_download_then_cache_then_offline(ask: Ask, served: FakeHub, sources: di
     assert inspect(folder).weight_files == tuple(shards)
     for name in ("config.json", "tokenizer.json", *shards):
         assert (folder / name).read_bytes() == (sources["sharded"] / name).read_bytes()
+    assert {"quantisation.json", "model.safetensors"}.isdisjoint(served.files_sent)
     suffixes = {Path(name).suffix for name in served.files_sent}
     assert suffixes == {".json", ".safetensors"}
     # Small files first: nothing heavy is sent before they have been looked at.

@@ -185,12 +185,12 @@ def require_fit(
         return
     raise NotEnoughMemoryError(
         f"{name} at {precision} with the {engine} engine needs about {gigabytes(size)} of memory, and "
-        f"{gigabytes(available)} is available; {_advice(config, engine, available, name)}; "
+        f"{gigabytes(available)} is available; {_advice(config, engine, available)}; "
         "--force loads it regardless"
     )
 
 
-def _advice(config: ModelConfig, engine: str, available: int, name: str) -> str:
+def _advice(config: ModelConfig, engine: str, available: int) -> str:
     """What fits instead: a precision of this or the other engine, another checkpoint, the embedded model."""
     for one in (engine, *(other for other in COSTS if other != engine)):
         fitting = _most_precise(config, one, available)
@@ -199,7 +199,7 @@ def _advice(config: ModelConfig, engine: str, available: int, name: str) -> str:
             with_engine = "" if one == engine else f" --engine {one}"
             return f"--precision {fitting}{with_engine} needs {size} and fits"
     # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
-    alike = [known for known in KNOWN if known.image_size == config.vision.image_size and known.name != name]
+    alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
     for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
         fitting = _most_precise(known.config, engine, available)
         if fitting:
