@@ -181,10 +181,11 @@ def _search(
         # The first beam, cut back to the prompt, serves a next turn.
         state.reorder([0])
         state.truncate(0 if engine.config.text.decoder_start_token_id is not None else len(prompts[0]))
-    return [_ranked(search, decoding, eos) for search in searches], state
+    return [ranked(search, decoding, eos) for search in searches], state
 
 
-def _ranked(search: BeamSearch, decoding: Decoding, eos: Sequence[int]) -> list[Generated]:
+def ranked(search: BeamSearch, decoding: Decoding, eos: Sequence[int]) -> list[Generated]:
+    """The answers of a search that is over, best first, without their stop tokens."""
     results = []
     for one in search.best[: decoding.num_answers]:
         tokens = list(one.tokens)
