@@ -1,0 +1,49 @@
+"""`blip2-chat chat [PIC]`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .answers import STDIN, open_source
+from .options import ModelOptions, WritingOptions
+from .talk import Talk
+from .terminal import note
+
+# Inside the package, and within what the embedded model can talk about.
+_SAMPLE = Path(__file__).parents[1] / "demo" / "samples" / "dog-and-apple.png"
+
+
+def chat(
+    model: ModelOptions,
+    writing: WritingOptions,
+    picture: Annotated[
+        str | None, typer.Argument(metavar="PIC", help="A path or URL; without it, a sample picture.")
+    ] = None,
+) -> None:
+    """Talk about a picture.
+
+    Every line is a question, or a command: /help lists them. From a pipe, answers go to stdout, one line per
+    question (an empty one where it failed; the exit status is then 1), and everything else to stderr.
+    """
+    settings = writing.settings()
+    if picture == STDIN:
+        raise typer.BadParameter("the questions come from stdin: give the picture as a path or URL")
+    source = str(_SAMPLE) if picture is None else picture
+    if "://" not in source:
+        open_source(source)  # a wrong path is said before the model loads, which may take minutes
+    interactive = sys.stdin.isatty()
+    running = model.load()
+    talk = Talk(running, source, settings, interactive)
+    model.tell_limits()
+    if interactive:
+        engine = running.engine
+        about = f"{engine.name}, {engine.precision}, {engine.device}"
+        note(f"{talk.chat.picture.name}, with {running.name} ({about})")
+        note("/help lists the commands, ctrl-D leaves")
+    talk.run()
+    if talk.failed and not interactive:
+        raise typer.Exit(1)

@@ -1,0 +1,30 @@
+"""`blip2-chat doctor`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .options import Json
+from .terminal import say, say_json
+
+
+def doctor(as_json: Json = False) -> None:
+    """Show what a bug report needs: versions, machine, engines.
+
+    One screen to paste; no secrets are in it, and the home folder is shown as ~.
+    """
+    from .machine import facts
+
+    found = facts()
+    if as_json:
+        say_json(found)
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        say(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,188 @@
+"""Facts about this machine and installation, each found without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import CheckpointError
+from ..memory import available_memory, gigabytes
+
+_PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
+_OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")
+# What the fast kernels of both engines ask the CPU for: x86's names, then ARM's as Linux and macOS spell them.
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
+_MACOS_FLAGS = {"AdvSIMD": "asimd", "FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm"}
+_ENVIRONMENT = (
+    "BLIP2_CHAT_MODEL",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
+
+
+def facts() -> dict[str, Any]:
+    """Name -> value (text, list of texts, or table), in the order to show them."""
+    found: dict[str, Callable[[], Any]] = {
+        "blip2-chat": lambda: __version__,
+        "python": lambda: f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform,
+        "packages": lambda: _versions(_PACKAGES),
+        "optional": lambda: _versions(_OPTIONAL),
+        "cpu": _cpu,
+        "cpu features": lambda: _cpu_flags() or "not told by this system",
+        "cores": _cores,
+        "memory": _memory,
+        "gpu": lambda: _gpu() or "none found",
+        "engines": _engines,
+        "embedded model": _embedded,
+        "hub cache": _hub_cache,
+        "conversions": _conversions,
+        "environment": lambda: {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} or "-",
+    }
+    return {name: _safely(find) for name, find in found.items()}
+
+
+def _safely(find: Callable[[], Any]) -> Any:
+    """A report with a gap is better than none; and nobody's name is in it."""
+    try:
+        value = find()
+    except Exception as error:
+        value = f"unknown ({type(error).__name__}: {error})"
+    return value.replace(str(Path.home()), "~") if isinstance(value, str) else value
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "-"
+    return found
+
+
+def _cpu() -> str:
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    named = re.search(r"^model name\s*: (.+)", _cpuinfo(), re.MULTILINE)
+    return f"{named[1] if named else platform.processor() or 'unknown'} ({platform.machine()})"
+
+
+def _cpu_flags() -> list[str]:
+    if sys.platform == "darwin":
+        if platform.machine() == "x86_64":
+            leaf = _output("sysctl", "-n", "machdep.cpu.leaf7_features").lower().split()
+            return [flag for flag in _FLAGS if flag in leaf]
+        names = _MACOS_FLAGS.items()
+        return [flag for name, flag in names if _output("sysctl", "-n", f"hw.optional.arm.{name}") == "1"]
+    listed = re.search(r"^(?:flags|Features)\s*: (.+)", _cpuinfo(), re.MULTILINE)
+    return [flag for flag in _FLAGS if flag in listed[1].split()] if listed else []
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _cores() -> str:
+    total = os.cpu_count() or 1
+    # A container or `taskset` may allow fewer than there are.
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else total
+    return f"{usable} usable of {total}"
+
+
+def _memory() -> str:
+    total = _total_memory()
+    of = f" of {gigabytes(total)}" if total else ""
+    available = available_memory()
+    return f"{gigabytes(available) if available != sys.maxsize else 'unknown'} available{of}"
+
+
+def _total_memory() -> int | None:
+    if sys.platform == "win32":
+        kilobytes = ctypes.c_ulonglong()
+        return (
+            int(kilobytes.value) * 1024
+            if ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+            else None
+        )
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gpu() -> list[str]:
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return ["Apple GPU (mps)"]
+    query = "--query-gpu=name,memory.total,memory.free,driver_version"
+    return [
+        "{} {} ({} free), driver {}".format(*re.split(r",\s*", line))
+        for line in _output("nvidia-smi", query, "--format=csv,noheader").splitlines()
+        if line.count(",") == 3
+    ]
+
+
+def _engines() -> dict[str, str]:
+    torch = all(find_spec(name) for name in ("torch", "transformers"))
+    return {
+        "onnx": _onnx(),
+        "torch": "installed" if torch else "not installed (pip install 'blip2-chat[torch]')",
+    }
+
+
+def _onnx() -> str:
+    # Imported for real: on Windows a missing system library shows only then.
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"broken ({error})"
+    return f"works ({', '.join(onnxruntime.get_available_providers())})"
+
+
+def _embedded() -> str:
+    from ..checkpoint import EMBEDDED, find, inspect
+
+    try:
+        checkpoint = inspect(find(EMBEDDED))
+    except CheckpointError as error:
+        return f"damaged: {error}"
+    return f"complete, {checkpoint.total_parameters / 1e6:.1f} million parameters"
+
+
+def _hub_cache() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return _folder(Path(HF_HUB_CACHE))
+
+
+def _conversions() -> str:
+    from ..conversion_cache import conversions_folder
+
+    return _folder(conversions_folder())
+
+
+def _folder(folder: Path) -> str:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = gigabytes(shutil.disk_usage(there).free)
+    return f"{folder}{'' if folder.exists() else ' (not there yet)'}, {free} free"
+
+
+def _output(*command: str) -> str:
+    """What a system command prints; empty when it cannot be run."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,143 @@
+"""The options that several commands share, each in one place: which model, and how it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import Blip2ChatError
+from .terminal import ProgressBar, note
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+# Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
+_EMBEDDED = "demo"
+PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model runs, and on what."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar="BLIP2_CHAT_MODEL",
+            help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
+        ),
+    ] = _EMBEDDED
+    precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="fp32, int8 or int4; torch also fp16, bf16; auto: what fits."),
+    ] = "auto"
+    engine: Annotated[str, typer.Option(metavar="NAME", help="onnx (any CPU) or torch (GPUs).")] = "auto"
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or mps.")] = "auto"
+    revision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub name.")
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
+    ] = None
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == _EMBEDDED
+
+    def load(self) -> Model:
+        """The running model; on a terminal a bar shows its loading."""
+        from ..loading import load
+
+        with ProgressBar(f"loading {self.model}") as progress:
+            return load(
+                self.model,
+                precision=self.precision,
+                engine=self.engine,
+                device=self.device,
+                revision=self.revision,
+                threads=self.threads,
+                force=self.force,
+                on_progress=progress,
+            )
+
+    def tell_limits(self) -> None:
+        """Of the embedded model: what it cannot do, and the command that can."""
+        if self.is_embedded:
+            note(
+                "The embedded model knows drawn scenes and has never seen a photograph; "
+                f"for photographs: {PHOTOGRAPHS}"
+            )
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How answers are written; what is not given is left to `Decoding`'s defaults."""
+
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Longest answer, in tokens (50).")
+    ] = None
+    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest answer, in tokens.")] = (
+        None
+    )
+    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
+    length_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Of beams: above 1 favours long answers.")
+    ] = None
+    answers: Annotated[int | None, typer.Option(metavar="N", help="So many answers, best first.")] = None
+    temperature: Annotated[
+        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
+    ] = None
+    top_k: Annotated[int | None, typer.Option(metavar="K", help="Draw among the k likeliest.")] = None
+    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw the same again.")] = None
+    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
+        None
+    )
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(metavar="N", help="No sequence of n tokens twice.")
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End an answer before this; may repeat."),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """`Decoding`'s keywords, checked: a contradiction is said before a model is loaded.
+
+        Raises `GenerationError`, with the names that the user typed.
+        """
+        from ..decoding import Decoding
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings = {
+            _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
+        }
+        try:
+            Decoding.of(**settings)
+        except Blip2ChatError as error:
+            raise type(error)(_as_typed(str(error))) from None
+        return settings
+
+
+# Where the option is shorter than `Decoding`'s keyword.
+_KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
+
+
+def _as_typed(message: str) -> str:
+    """`Decoding`'s message, with options in the place of its keywords."""
+    for field in fields(WritingOptions):
+        option = "--" + field.name.replace("_", "-")
+        keyword = _KEYWORDS.get(field.name, field.name)
+        if "_" in keyword:  # the others are words of the sentence as well
+            message = message.replace(keyword, option)
+    return message
