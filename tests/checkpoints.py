@@ -151,6 +151,9 @@ def randomise(model: torch.nn.Module, seed: int, std: float = 0.05) -> None:
         # Matrices keep the size of what goes through them, so that the logits have clear winners.
         if parameter.ndim == 2:
             noise *= max(1.0, 1 / (std * parameter.shape[-1] ** 0.5))
+        # T5 scales no scores: its queries are drawn smaller instead, or attention would jump at every rounding.
+        if name.endswith("Attention.q.weight"):
+            noise *= model.config.text_config.d_kv**-0.5
         parameter.copy_(noise + 1 if is_norm else noise)
 
 

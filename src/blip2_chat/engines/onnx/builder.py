@@ -177,7 +177,7 @@ class Graph:
 
     def weight(self, tensor: Tensor) -> Value:
         """A float32 initializer."""
-        name = tensor.sources[0][0] if tensor.sources else f"weight.{len(self.recipes)}"
+        name = self._name(tensor)
         return self._recipe(tensor, [(name, FLOAT, tensor.shape)], lambda array: [array])[0]
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
@@ -203,8 +203,8 @@ class Graph:
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, scheme: Scheme = FLOAT32) -> Value:
         """x [..., K] times `weight` [N, K] transposed, plus `bias` [N] -> [..., N]."""
         n, k = weight.shape
-        name = weight.sources[0][0]
         added = self.weight(bias) if bias is not None else None
+        name = self._name(weight)
         if scheme.kind == "float":
             matrix = self._recipe(weight, [(name, FLOAT, (k, n))], lambda w: [np.ascontiguousarray(w.T)])[0]
             y = self.op("MatMul", x, matrix)
@@ -341,6 +341,10 @@ class Graph:
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="blip2-chat"
         )
+
+    def _name(self, tensor: Tensor) -> str:
+        """Its first source's, which no other tensor of a graph begins with."""
+        return tensor.sources[0][0] if tensor.sources else f"constant.{len(self.recipes)}"
 
     def _recipe(
         self,

@@ -5,9 +5,10 @@ Two layouts, for two operators of ONNX Runtime (docs/ContribOperators.md):
 - `blocks` for MatMulNBits: along the inputs, each block of 16 to 256 weights has a scale of its own, as in
   LLM.int8()'s successors and llama.cpp's Q4_0/Q8_0. The operator quantises the activations per block as well, so an
   outlier channel costs its own block some precision and no other.
-- `columns` for DynamicQuantizeMatMul: one scale per output. Weights keep 7 bits: without VNNI, x86 adds
-  pairs of u8 x s8 products in 16 bits (vpmaddubsw) and 2 * 255 * 64 = 32640 is the most that fits
-  (https://github.com/microsoft/onnxruntime/issues/6004).
+- `columns` for DynamicQuantizeMatMul: one scale per output. Without VNNI, x86 adds the products of two adjacent
+  inputs in 16 bits (vpmaddubsw), where 255 * (w0 + w1) may not fit
+  (https://github.com/microsoft/onnxruntime/issues/6004). The usual remedy is 7-bit weights; here each output's scale is
+  the smallest at which none of its pairs overflows, which leaves about 7.6 bits.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ from numpy.typing import NDArray
 
 from ..engine import Floats
 
-# 2 * 255 * 64 < 2**15
-COLUMN_LEVELS = 64
+# 255 * 128 < 2**15
+_PAIR_LIMIT = 128
 
 
 def columns(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """[N, K] -> (integers [K, N], scales [N]); weight ~ integers.T * scales[:, None]."""
-    scale = np.abs(weight).max(axis=1) / COLUMN_LEVELS
+    """[N, K] -> (integers [K, N], scales [N]); weight ~ integers.T * scales[:, None].
+
+    Any two adjacent inputs' integers of one sign add up to 128 at most (either alignment: the kernels' pairs start at
+    even inputs, but that is nowhere promised).
+    """
+    size = np.abs(weight)
+    pairs = size[:, 1:] + size[:, :-1]
+    pairs[(weight[:, 1:] < 0) != (weight[:, :-1] < 0)] = 0
+    # Both may be rounded up by a half: one less than the limit.
+    scale = np.maximum(size.max(axis=1) / 127, pairs.max(axis=1, initial=0) / (_PAIR_LIMIT - 1))
     np.maximum(scale, np.finfo(np.float32).tiny, out=scale)
     integers = np.rint(weight / scale[:, None]).astype(np.int8)
     return np.ascontiguousarray(integers.T), scale.astype(np.float32)
