@@ -8,7 +8,7 @@ BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test test-all lint bench train clean
+.PHONY: help chat serve test test-all lint bench train clean
 
 help:
 	@grep -E '^#: ' $(MAKEFILE_LIST) | sed 's/^#: //'
@@ -21,15 +21,24 @@ $(VENV)/core: pyproject.toml | $(BIN)/python
 	$(PIP) install -e .
 	@touch $@
 
+# The page and the API.
+$(VENV)/web: pyproject.toml | $(BIN)/python
+	$(PIP) install -e ".[web]"
+	@touch $@ $(VENV)/core
+
 # What tests, linters and benchmarks need on top.
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	$(PIP) install "$(TORCH)"
 	$(PIP) install -e ".[dev]"
-	@touch $@ $(VENV)/core
+	@touch $@ $(VENV)/core $(VENV)/web
 
 #: make chat      talk about a sample picture in the terminal (PICTURE=photo.jpg for another)
 chat: $(VENV)/core
 	@$(BIN)/blip2-chat chat $(PICTURE)
+
+#: make serve     the page and the API at http://127.0.0.1:8000 (ARGS="--port 9000" for more)
+serve: $(VENV)/web
+	@$(BIN)/blip2-chat serve $(ARGS)
 
 #: make test      the tests, in a few minutes
 test: $(VENV)/dev

@@ -1,4 +1,4 @@
-"""The command line: `blip2-chat caption | ask | chat | models | convert | cache | doctor | evaluate`.
+"""The command line: `blip2-chat caption | ask | chat | models | convert | cache | serve | doctor | evaluate`.
 
 Importing this brings typer alone; what needs numpy, Pillow or an engine is imported by the command that runs.
 """
@@ -21,6 +21,7 @@ from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .models import models
+from .serve import serve
 
 app = typer.Typer(
     name="blip2-chat",
@@ -51,7 +52,7 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, doctor, evaluate):
+for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate):
     add(app, command)
 
 

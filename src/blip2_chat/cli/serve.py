@@ -1,0 +1,116 @@
+"""`blip2-chat serve`"""
+
+from __future__ import annotations
+
+import webbrowser
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from ..errors import MissingExtraError
+from .options import ModelOptions
+from .terminal import note
+
+_ACCESS = "Who may ask"
+_LIMITS = "Limits"
+
+
+def serve(
+    model: ModelOptions,
+    host: Annotated[str, typer.Option(help="Address to bind to.", rich_help_panel=_ACCESS)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BLIP2_CHAT_API_KEY",
+            help="Answer only who sends this key. Visible to other users of this machine: better in the variable.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Bind where others reach it, without a key.", rich_help_panel=_ACCESS
+        ),
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name of this server, as in its URL; may repeat.", rich_help_panel=_ACCESS),
+    ] = None,
+    allow_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-urls", help="Fetch pictures from the public internet by URL.", rich_help_panel=_ACCESS
+        ),
+    ] = False,
+    slots: Annotated[
+        int, typer.Option(min=1, max=64, help="Answers written side by side.", rich_help_panel=_LIMITS)
+    ] = 8,
+    queue: Annotated[
+        int,
+        typer.Option(min=0, help="Requests that wait; more get 429.", rich_help_panel=_LIMITS),
+    ] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=_LIMITS)
+    ] = 256,
+    max_picture_mib: Annotated[
+        int, typer.Option(min=1, max=1024, help="Largest picture file.", rich_help_panel=_LIMITS)
+    ] = 20,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, max=1000, help="Largest picture.", rich_help_panel=_LIMITS)
+    ] = 40,
+    time_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds for one request.", rich_help_panel=_LIMITS)
+    ] = 120,
+    log_text: Annotated[
+        bool, typer.Option("--log-text", help="Write prompts and answers to the log.")
+    ] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve a page to chat about pictures, and an OpenAI-compatible API.
+
+    Only this machine reaches it, unless --host says otherwise. Ctrl-C ends it; a second one at once.
+    """
+    if any(
+        find_spec(name) is None for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    ):
+        raise MissingExtraError("serve", "web")
+    from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, make_server, require_safe
+    from ..web.settings import MIB, Settings
+
+    require_safe(host, api_key, insecure)
+    listener = bind(host, port)  # before the model, whose loading may take minutes
+    names = (*LOCAL_NAMES, host.lower(), *(name.lower() for name in allowed_host or ()))
+    settings = Settings(
+        api_key=api_key,
+        # Where others reach it they use names that are not known here; there the key keeps strangers out.
+        allowed_hosts=names if is_loopback(host) or allowed_host else (),
+        allow_urls=allow_urls,
+        slots=slots,
+        queue=queue,
+        max_tokens=max_tokens,
+        max_picture_bytes=max_picture_mib * MIB,
+        # Base64 takes a third more; and there is text around it.
+        max_body_bytes=max_picture_mib * MIB * 3 // 2 + 2 * MIB,
+        max_held_bytes=max(256, 8 * max_picture_mib) * MIB,
+        max_pixels=max_megapixels * 1_000_000,
+        time_limit=time_limit,
+        log_text=log_text,
+    )
+    running = model.load()
+    server, service = make_server(running, settings)
+    log_to_stderr()
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    note(f"{running.name} ({running.engine.name}, {running.engine.precision}) at {url}")
+    note(f'The page: {url}/   The API: base_url="{url}/v1", model "{service.model_id}"')
+    if insecure and api_key is None and not is_loopback(host):
+        note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
+    model.tell_limits()
+    if open_browser:
+        webbrowser.open(url)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        running.close()

@@ -1,0 +1,124 @@
+"""The application, put together: routes in the middle, around them what takes in, guards and records."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from .. import __version__
+from . import caption_api, openai_api, page_files
+from .errors import ApiError, invalid
+from .guard import Guard
+from .intake import Intake
+from .metrics import CONTENT_TYPE
+from .record import Record
+from .service import ClientGoneError, Service
+
+_SUMMARY = "Chat with pictures through BLIP-2: OpenAI's chat completions with image_url parts, and captions."
+
+
+def make_app(service: Service) -> ASGIApp:
+    """The ASGI application over `service`, which it closes when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await anyio.to_thread.run_sync(service.close)
+
+    # FastAPI's own documentation pages load scripts from elsewhere: there is /openapi.json and docs/serve.md.
+    app = FastAPI(
+        title="blip2-chat",
+        version=__version__,
+        summary=_SUMMARY,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    page = page_files.load()
+    app.include_router(openai_api.router(service))
+    app.include_router(caption_api.router(service))
+    app.include_router(page_files.router(page))
+    intake = Intake(app, service.settings, lambda: service.scheduler.wait)
+    _add_state_routes(app, service, intake)
+    _add_error_handlers(app)
+    schema = _openapi(app, service.settings.api_key is not None)
+    app.openapi = lambda: schema  # type: ignore[method-assign]
+    known = {*schema["paths"], *page, "/openapi.json"}
+
+    def route(path: str) -> str:
+        if path.startswith("/v1/models/"):
+            return "/v1/models/{model}"
+        return path if path in known else "other"
+
+    return Record(Guard(intake, service.settings, frozenset(page)), service.metrics, route)
+
+
+def _add_state_routes(app: FastAPI, service: Service, intake: Intake) -> None:
+    @app.get("/health", summary="The process is there")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get(
+        "/ready",
+        summary="A request sent now would be answered",
+        responses={503: {"description": "Shutting down, or all places are taken."}},
+    )
+    async def ready() -> JSONResponse:
+        if not service.scheduler.alive:
+            return JSONResponse({"status": "stopped"}, 503)
+        if intake.full:
+            return JSONResponse({"status": "full"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @app.get(
+        "/metrics",
+        summary="Numbers for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def told(_: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_: Request, error: RequestValidationError) -> Response:
+        return invalid(error.errors()).response()
+
+    @app.exception_handler(HTTPException)
+    async def not_here(_: Request, error: HTTPException) -> Response:
+        return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+
+    @app.exception_handler(ClientGoneError)
+    async def gone(_: Request, __: ClientGoneError) -> Response:
+        return Response(status_code=499)  # for the log: nobody reads it
+
+
+def _openapi(app: FastAPI, locked: bool) -> dict[str, Any]:
+    """FastAPI's document, with the key if there is one, and without its own 422: a wrong request is 400 here."""
+    schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+    if locked:
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                operation["security"] = [] if path in ("/health", "/ready") else [{"key": []}]
+    return schema

@@ -1,0 +1,99 @@
+"""A chat request's messages -> the picture they are about and the prompt that continues them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..decoding import Decoding
+from ..errors import GenerationError
+from ..model import Model
+from ..prompts import Exchange, FittedPrompt, fit
+from .errors import ApiError
+from .schemas import ImagePart, Message, TextPart
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is asked about which picture, and what was said about it before. No question: a caption."""
+
+    picture: str
+    exchanges: tuple[Exchange, ...]
+    question: str
+
+
+def read(messages: list[Message], settings: Settings) -> Conversation:
+    """400 for messages without a picture or a question, or with more than this server takes.
+
+    BLIP-2 looks at one picture: the last one. Turns before it were about another and are left out, as are system
+    messages, for which it has no place.
+    """
+    if len(messages) > settings.max_messages:
+        raise _wrong(f"{len(messages)} messages; this server allows {settings.max_messages}")
+    parts = [part for message in messages for part in _parts(message)]
+    pictures = sum(isinstance(part, ImagePart) for part in parts)
+    if pictures > settings.max_pictures:
+        raise _wrong(f"{pictures} pictures; this server allows {settings.max_pictures} in a request")
+    if sum(len(part.text) for part in parts if isinstance(part, TextPart)) > settings.max_text:
+        raise _wrong(f"the messages have more than {settings.max_text} characters of text")
+    if messages[-1].role != "user":
+        raise _wrong("the last message must be the user's")
+
+    picture: str | None = None
+    exchanges: list[Exchange] = []
+    asked: list[str] = []
+    for message in messages:
+        if message.role == "user":
+            urls = [part.image_url.url for part in _parts(message) if isinstance(part, ImagePart)]
+            if len(urls) > 1:
+                raise _wrong(
+                    "BLIP-2 looks at one picture at a time: send one per message, or many to /v1/caption"
+                )
+            if urls:
+                picture, exchanges, asked = urls[0], [], []
+            asked.append(_text(message))
+        elif message.role == "assistant":
+            question, answer = _joined(asked), _text(message)
+            if question and answer:
+                exchanges.append(Exchange(question, answer))
+            asked = []
+    if picture is None:
+        raise _wrong("there is no picture: add an image_url part to a user's message")
+    question = _joined(asked)
+    if not question and exchanges:
+        raise _wrong("the last message is empty: ask something about the picture")
+    return Conversation(picture, tuple(exchanges), question)
+
+
+def prompt(conversation: Conversation, model: Model, decoding: Decoding) -> FittedPrompt:
+    """The conversation in the model's words, as much of it as fits; 400 when not even the question does."""
+    if not conversation.question:
+        text = model.template.caption
+        return FittedPrompt(text, model.tokenizer.encode(text), 0)
+    budget = model.prompt_budget(decoding)
+    # A turn takes more than one token: the rest could not fit, and would be tried in vain.
+    recent = conversation.exchanges[-max(budget, 1) :]
+    try:
+        fitted = fit(model.template, model.tokenizer.encode, recent, conversation.question, budget)
+    except GenerationError as error:
+        raise ApiError(400, str(error), param="messages", code="context_length_exceeded") from None
+    unread = len(conversation.exchanges) - len(recent)
+    return FittedPrompt(fitted.text, fitted.token_ids, fitted.dropped_turns + unread)
+
+
+def _parts(message: Message) -> list[TextPart | ImagePart]:
+    if isinstance(message.content, str):
+        return [TextPart(type="text", text=message.content)]
+    return message.content or []
+
+
+def _text(message: Message) -> str:
+    return " ".join(part.text for part in _parts(message) if isinstance(part, TextPart))
+
+
+def _joined(texts: list[str]) -> str:
+    return " ".join(" ".join(texts).split())
+
+
+def _wrong(text: str) -> ApiError:
+    return ApiError(400, text, param="messages")

@@ -1,0 +1,283 @@
+"""`/v1/chat/completions` and `/v1/models`, for OpenAI's clients as they are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from ..prompts import FittedPrompt
+from . import conversation, schemas
+from .errors import ApiError, internal_error
+from .pictures import Seen
+from .rows import End, Event, Piece, Score, Task
+from .scheduler import Ticket
+from .service import Service, advice, too_late, unless_gone
+
+log = logging.getLogger(__name__)
+
+# Every route's, for the OpenAPI document.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorResponse}
+    for status in (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
+}
+# What would change an answer and is not to be had here, and the values that ask for nothing.
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "logit_bias": (None, {}),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+}
+
+
+def router(service: Service) -> APIRouter:
+    """The routes over one service."""
+    routes = APIRouter(prefix="/v1", responses=ERRORS)
+
+    @routes.get("/models", summary="The model that is here")
+    async def models() -> schemas.ModelList:
+        return schemas.ModelList(data=[service.about_model()])
+
+    @routes.get("/models/{model:path}", summary="One model")
+    async def model(model: str) -> schemas.ModelEntry:
+        service.require_model(model)
+        return service.about_model()
+
+    @routes.post(
+        "/chat/completions",
+        summary="Go on with a conversation about a picture",
+        response_model=schemas.ChatResponse,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
+    async def chat(request: Request, body: schemas.ChatRequest) -> Response:
+        return await _Completion(service, request, body).response()
+
+    return routes
+
+
+class _Completion:
+    """One answer to one request, whole or streamed."""
+
+    def __init__(self, service: Service, request: Request, body: schemas.ChatRequest) -> None:
+        self._service = service
+        self._request = request
+        self._body = body
+        self._deadline = anyio.current_time() + service.settings.time_limit
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        _check(service, body)
+        most = body.max_completion_tokens or body.max_tokens
+        self._decoding = service.decoding(body, most, body.n)
+        # The likeliest words are the same however often: written once, given n times.
+        self._copies = body.n if self._decoding.num_answers == 1 else 1
+
+    async def response(self) -> Response:
+        asked = conversation.read(self._body.messages, self._service.settings)
+        seen = await self._in_time(self._service.open(asked.picture))
+        prompt = await anyio.to_thread.run_sync(
+            conversation.prompt, asked, self._service.model, self._decoding
+        )
+        top = (self._body.top_logprobs or 0) if self._body.logprobs else None
+        stop = (*self._service.model.template.stop, *self._decoding.stop)
+        task = Task(prompt.token_ids, self._decoding, stop, top)
+        ticket = self._service.submit(seen, task, self._request)
+        try:
+            events = ticket.__aiter__()
+            # The first word decides between an error's status and a stream's.
+            first = await self._in_time(events.__anext__())
+            if self._body.stream:
+                pieces = self._streamed(first, events, ticket, seen, prompt)
+                return _EventStream(pieces, self._service, ticket)
+            made = await self._in_time(self._whole(first, events, ticket, seen, prompt))
+        except BaseException:
+            self._service.scheduler.cancel(ticket)
+            raise
+        return Response(made.model_dump_json(), media_type="application/json")
+
+    async def _in_time(self, work: Any) -> Any:
+        return await unless_gone(self._request, work, self._deadline - anyio.current_time())
+
+    async def _whole(
+        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+    ) -> schemas.ChatResponse:
+        scores: dict[int, list[Score]] = {}
+        ends: list[End] = []
+        event: Event | None = first
+        while event is not None:
+            if isinstance(event, Piece):
+                scores.setdefault(event.index, []).extend(event.scores)
+            else:
+                ends.append(event)
+            event = await anext(events, None)
+        ends.sort(key=lambda end: end.index)
+        choices = [
+            schemas.Choice(
+                index=index,
+                message=schemas.AnswerMessage(content=end.text),
+                logprobs=self._logprobs(scores.get(end.index, []), []),
+                finish_reason=_reason(end),
+            )
+            for index, end in enumerate(ends * self._copies)
+        ]
+        usage = self._finish(ticket, prompt, ends)
+        return schemas.ChatResponse(
+            id=self._id,
+            created=self._created,
+            model=self._service.model_id,
+            system_fingerprint=self._fingerprint,
+            choices=choices,
+            usage=usage,
+            blip2_chat=_about(seen, prompt),
+        )
+
+    async def _streamed(
+        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+    ) -> AsyncIterator[str]:
+        answers = range(self._decoding.num_answers * self._copies)
+        opening = [_choice(index, {"role": "assistant", "content": ""}) for index in answers]
+        yield self._chunk(opening, blip2_chat=_about(seen, prompt).model_dump())
+        ends: list[End] = []
+        before: dict[int, list[int]] = {}
+        event: Event | None = first
+        try:
+            while event is not None:
+                if isinstance(event, End):
+                    ends.append(event)
+                for choice in self._told(event, before.setdefault(event.index, [])):
+                    yield self._chunk([choice])
+                with anyio.fail_after(max(0, self._deadline - anyio.current_time())):
+                    event = await anext(events, None)
+            usage = self._finish(ticket, prompt, ends)
+            options = self._body.stream_options
+            if options is not None and options.include_usage:
+                yield self._chunk([], usage=usage.model_dump())
+            yield "data: [DONE]\n\n"
+        except TimeoutError:
+            yield _data(too_late().body)
+        except Exception as error:
+            log.error("%s in a stream", type(error).__name__)
+            yield _data(internal_error().body)
+
+    def _told(self, event: Event, before: list[int]) -> Iterator[dict[str, Any]]:
+        """A piece or an end, for each of the copies."""
+        for copy in range(self._copies):
+            index = event.index + copy
+            if isinstance(event, End):
+                yield _choice(index, {}, _reason(event))
+                continue
+            told = self._logprobs(list(event.scores), before)
+            yield _choice(index, {"content": event.text}, None, None if told is None else told.model_dump())
+        if isinstance(event, Piece):
+            before += [score.token for score in event.scores]
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        chunk: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._service.model_id,
+            "system_fingerprint": self._fingerprint,
+            "choices": choices,
+        }
+        if self._body.stream_options is not None and self._body.stream_options.include_usage:
+            chunk["usage"] = None
+        return _data({**chunk, **more})
+
+    @property
+    def _fingerprint(self) -> str:
+        engine = self._service.model.engine
+        return f"blip2-chat-{engine.name}-{engine.precision}"
+
+    def _finish(self, ticket: Ticket, prompt: FittedPrompt, ends: list[End]) -> schemas.Usage:
+        usage = self._service.usage([(ticket, ends)], self._copies)
+        self._service.count(ticket, usage)
+        if self._service.settings.log_text:
+            log.info("%r -> %s", prompt.text, [end.text for end in ends])
+        return usage
+
+    def _logprobs(self, scores: list[Score], before: list[int]) -> schemas.Logprobs | None:
+        """`before`: the answer's tokens ahead of these; what a token is in text depends on them."""
+        if not self._body.logprobs:
+            return None
+        ids = list(before)
+        content = []
+        for score in scores:
+            likeliest = [self._entry(ids, *pair) for pair in score.likeliest]
+            chosen = self._entry(ids, score.token, score.logprob)
+            content.append(schemas.TokenLogprob(**chosen.model_dump(), top_logprobs=likeliest))
+            ids.append(score.token)
+        return schemas.Logprobs(content=content)
+
+    def _entry(self, before: list[int], token: int, logprob: float) -> schemas.TopLogprob:
+        decode = self._service.model.tokenizer.decode
+        start = decode(before)
+        text = decode([*before, token])
+        text = text[len(start) :] if text.startswith(start) else decode([token])
+        # A part of a character has no text of its own.
+        whole = text != "" and "\N{REPLACEMENT CHARACTER}" not in text
+        return schemas.TopLogprob(
+            token=text, logprob=max(logprob, -9999.0), bytes=list(text.encode()) if whole else None
+        )
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events; however the response ends, its slots are freed."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: AsyncIterator[str], service: Service, ticket: Ticket) -> None:
+        super().__init__(pieces, headers={"X-Accel-Buffering": "no"})
+        self._service = service
+        self._ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._service.scheduler.cancel(self._ticket)
+
+
+def _check(service: Service, body: schemas.ChatRequest) -> None:
+    service.require_model(body.model)
+    for name, nothing in _REFUSED.items():
+        value = (body.model_extra or {}).get(name)
+        if value not in nothing:
+            raise ApiError(
+                400, f"{name} is not supported by this server", param=name, code="unsupported_parameter"
+            )
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    if body.top_logprobs and body.num_beams > 1:
+        raise ApiError(400, "beam search has no top_logprobs", param="top_logprobs")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options needs stream: true", param="stream_options")
+
+
+def _about(seen: Seen, prompt: FittedPrompt) -> schemas.About:
+    return schemas.About(picture=seen.digest, advice=advice(seen), dropped_turns=prompt.dropped_turns)
+
+
+def _reason(end: End) -> Any:
+    return "length" if end.result.finish_reason == "length" else "stop"
+
+
+def _choice(
+    index: int, delta: dict[str, Any], reason: str | None = None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _data(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,48 @@
+"""The page's own files: read once, from the package, and served from memory under fixed names."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+_KINDS = {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "manifest.webmanifest": "application/manifest+json",
+}
+_SCRIPT = "text/javascript; charset=utf-8"
+
+
+def load() -> dict[str, tuple[bytes, str]]:
+    """Path -> content and type. A request's path is looked up here and never becomes a path on the disk."""
+    folder = files(__package__) / "page"
+    found = {}
+    for entry in folder.iterdir():
+        kind = _KINDS.get(entry.name) or (_SCRIPT if entry.name.endswith(".js") else None)
+        if kind is not None:
+            found["/" if entry.name == "index.html" else f"/{entry.name}"] = (entry.read_bytes(), kind)
+    return found
+
+
+def router(page: dict[str, tuple[bytes, str]]) -> APIRouter:
+    """One route per file."""
+    routes = APIRouter(include_in_schema=False)
+    for path, (content, kind) in page.items():
+        routes.add_api_route(path, _served(content, kind), methods=["GET", "HEAD"])
+    return routes
+
+
+def _served(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+
+    async def serve(request: Request) -> Response:
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=kind, headers=headers)
+
+    return serve

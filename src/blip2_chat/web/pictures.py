@@ -1,0 +1,82 @@
+"""Pictures on their way in: opened in threads of their own, kept only as what the model looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from ..engines.engine import Floats
+from ..images import Advice, PictureLimits, Preprocess, advise, open_picture, to_pixels
+from ..images.naming import url_name
+from .urls import download
+
+# A picture as the model sees it is 0.6 MB; conversations come back to the same one.
+_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture, reduced to what answers need: pixels [1,3,H,W], the digest of the whole, and advice."""
+
+    name: str
+    digest: str
+    pixels: Floats
+    advice: tuple[Advice, ...]
+
+
+class _Named(io.BytesIO):
+    """An uploaded file, which messages call by its name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+class Pictures:
+    """Opens what requests bring. Memory stays bounded: two pictures are unpacked at a time."""
+
+    def __init__(self, preprocess: Preprocess, limits: PictureLimits) -> None:
+        self._preprocess = preprocess
+        self._limits = limits
+        self._unpackers = ThreadPoolExecutor(2, "blip2-chat picture")
+        # Apart, so that slow strangers' servers hold up nobody's upload.
+        self._fetchers = ThreadPoolExecutor(8, "blip2-chat fetch")
+        self._kept: OrderedDict[str, Seen] = OrderedDict()
+
+    async def open(self, source: str | bytes, name: str = "") -> Seen:
+        """An http(s) or `data:` URL, or a file's bytes; anything else is refused. `PictureError`."""
+        loop = asyncio.get_running_loop()
+        if isinstance(source, str) and source[:7].lower() in ("http://", "https:/"):
+            name = name or url_name(source)
+            source = await loop.run_in_executor(self._fetchers, download, source, self._limits)
+        key = hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+        seen = self._kept.get(key)
+        if seen is None:
+            seen = await loop.run_in_executor(self._unpackers, self._unpack, source, name)
+            self._kept[key] = seen
+        elif name:
+            seen = replace(seen, name=name)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return seen
+
+    def _unpack(self, source: str | bytes, name: str) -> Seen:
+        picture = open_picture(
+            _Named(source, name) if isinstance(source, bytes) else source, limits=self._limits
+        )
+        return Seen(
+            picture.name,
+            picture.digest,
+            to_pixels(picture, self._preprocess),
+            tuple(advise(picture)),
+        )
+
+    def close(self) -> None:
+        """Waits for nothing: a download ends at its own deadline."""
+        self._unpackers.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,91 @@
+"""Running the application: where it may be bound, and how it ends."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import sys
+
+import uvicorn
+
+from ..errors import Blip2ChatError
+from ..model import Model
+from .app import make_app
+from .service import Service
+from .settings import Settings
+
+# Names under which this machine reaches itself, whatever the bind address.
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+
+
+class BindError(Blip2ChatError):
+    """An address that cannot, or should not without a key, be served at."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what is bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
+    """`BindError` for an address that others reach, without a key and without a word that this is meant."""
+    if api_key is not None and not api_key.strip():
+        raise BindError("the API key is empty; give one of some length, such as `openssl rand -hex 24` makes")
+    if not (is_loopback(host) or api_key is not None or insecure):
+        raise BindError(
+            f"{host} can be reached by others: give --api-key (or BLIP2_CHAT_API_KEY) so that only those who have "
+            "the key are answered, or --insecure if everyone may use this model and this machine's time"
+        )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. `BindError` when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BindError(
+            f"{host} port {port} cannot be bound ({reason}); choose another with --port"
+        ) from None
+    return listener
+
+
+def make_server(model: Model, settings: Settings) -> tuple[uvicorn.Server, Service]:
+    """A server that is not running yet: `server.run(sockets=[...])`."""
+    service = Service(model, settings)
+    config = uvicorn.Config(
+        make_app(service),
+        log_config=None,
+        access_log=False,  # record.py's lines say less
+        server_header=False,
+        proxy_headers=False,
+        # Connections beyond what could be answered wait in the kernel or are refused.
+        limit_concurrency=4 * (settings.slots + settings.queue) + 64,
+        # SIGTERM: what runs is finished, and no request runs longer than this.
+        timeout_graceful_shutdown=int(settings.time_limit) + 5,
+        timeout_keep_alive=30,
+    )
+    return uvicorn.Server(config), service
+
+
+def log_to_stderr() -> None:
+    """One line per request, and what uvicorn has to say."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    for name, level in (("blip2_chat.web", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False

@@ -1,0 +1,37 @@
+"""What a server allows, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The limits of one server. The defaults suit a small machine and strangers' requests.
+
+    slots: answers written side by side; also the most `n` or beams of one request.
+    queue: requests that may wait beside those; one more is answered 429.
+    max_body_bytes: of one request; all requests held at a time share `max_held_bytes`.
+    max_tokens: of one answer; a client that asks for more gets this many.
+    max_text: characters of all messages of a request.
+    time_limit: seconds from a request's arrival to its last word.
+    allowed_hosts: what the `Host` header may say, lower case, without port; empty means anything.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allow_urls: bool = False
+    slots: int = 8
+    queue: int = 64
+    max_body_bytes: int = 32 * MIB
+    max_held_bytes: int = 256 * MIB
+    max_picture_bytes: int = 20 * MIB
+    max_pixels: int = 40_000_000
+    max_pictures: int = 16
+    max_tokens: int = 256
+    max_messages: int = 256
+    max_text: int = 32_768
+    time_limit: float = 120.0
+    log_text: bool = False
