@@ -1,0 +1,1 @@
+"""Measurements that `make bench` repeats; none of them is part of the package."""

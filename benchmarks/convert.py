@@ -1,0 +1,22 @@
+"""One conversion in a process of its own, so that its peak memory can be told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from blip2_chat.checkpoint import inspect
+from blip2_chat.conversion import convert
+
+from .measure import peak_memory
+
+
+def main() -> None:
+    source, target, precision = sys.argv[1:]
+    convert(inspect(source), Path(target), precision, name="synthetic")
+    print("FIGURES " + json.dumps({"convert_memory": peak_memory()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""blip2-opt-2.7b's true shape on this machine: transformers, bitsandbytes and this package, side by side.
+
+    python -m benchmarks.full_size              # make bench; about 15 minutes and 30 GB of disk on 2 cores
+
+Synthetic weights are made, each runtime answers the same question in a process of its own, and one table with
+ratios is printed; docs/benchmark.json and docs/benchmark.svg are rewritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .bandwidth import read_bandwidth
+from .plot import plot
+from .synthetic import write_checkpoint
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "benchmark.json"
+BASE = ("transformers", "fp32")
+RUNS = [
+    ("transformers", "fp32", 12),
+    ("transformers", "bf16", 12),
+    ("transformers", "int8", 2),
+    ("blip2-chat", "fp32", 12),
+    ("blip2-chat", "int8", 24),
+    ("blip2-chat", "int4", 24),
+]
+
+
+def run(work: Path, checkpoint: Path, runtime: str, precision: str, words: int) -> dict[str, Any]:
+    """The figures of one runtime, measured in a process of its own; its conversion, where it needs one, before."""
+    folder = checkpoint
+    extra: dict[str, Any] = {"disk": folder_size(checkpoint)}
+    if runtime == "blip2-chat":
+        folder = work / f"converted-{precision}"
+        if not folder.exists():
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "benchmarks.convert", str(checkpoint), str(folder), precision]
+            extra |= last_json(command)
+            extra["convert"] = time.perf_counter() - start
+        extra["disk"] = folder_size(folder)
+    kind = "onnx" if runtime == "blip2-chat" else runtime
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.measure",
+        kind,
+        str(folder),
+        precision,
+        "--words",
+        str(words),
+    ]
+    return {**last_json(command), **extra}
+
+
+def last_json(command: list[str]) -> dict[str, Any]:
+    """What a child process printed behind `FIGURES `; its errors go through."""
+    out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    line = next(line for line in reversed(out.splitlines()) if line.startswith("FIGURES "))
+    result: dict[str, Any] = json.loads(line.removeprefix("FIGURES "))
+    return result
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def table(results: dict[str, Any]) -> Table:
+    """The figures, and in brackets how many times better than transformers fp32 in the same run."""
+    rows = results["runs"]
+    base = next((row for row in rows if (row["runtime"], row["precision"]) == BASE), None)
+    shown = Table(title=f"{results['model']}'s shape, {results['machine']['cores']} cores")
+    for column in (
+        "runtime",
+        "load",
+        "picture",
+        "first word",
+        "per word",
+        "follow-up",
+        "memory",
+        "disk",
+        "of the limit",
+    ):
+        shown.add_column(column, justify="left" if column == "runtime" else "right")
+    for row in rows:
+
+        def cell(key: str, scale: float = 1, unit: str = "s", row: dict[str, Any] = row) -> str:
+            times = f" ({base[key] / row[key]:.1f}×)" if base and row is not base else ""
+            return f"{row[key] / scale:.3g} {unit}{times}"
+
+        name = row["runtime"] + (
+            " + bitsandbytes" if row["runtime"] == "transformers" and row["precision"] == "int8" else ""
+        )
+        limit = row["bytes_per_word"] / results["machine"]["read_bandwidth"] / row["per_word"]
+        shown.add_row(
+            f"{name} {row['precision']}",
+            cell("load"),
+            cell("encode"),
+            cell("first_word"),
+            cell("per_word"),
+            cell("follow_up"),
+            cell("peak_memory", 1e9, "GB"),
+            cell("disk", 1e9, "GB"),
+            f"{limit:.0%}",
+        )
+    return shown
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "read_bandwidth": read_bandwidth(),
+        "system": platform.platform(),
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "bitsandbytes", "onnxruntime", "numpy")
+        },
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
+    return f"{name} ({', '.join(known)})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="Salesforce/blip2-opt-2.7b")
+    parser.add_argument(
+        "--work", type=Path, help="keep checkpoint and conversions here (else a temporary folder)"
+    )
+    parser.add_argument("--only", nargs="*", help="such as transformers-fp32 blip2-chat-int8")
+    options = parser.parse_args()
+    work = options.work or Path(tempfile.mkdtemp(prefix="blip2-chat-bench-"))
+    console = Console(stderr=True)
+    try:
+        checkpoint = work / "checkpoint"
+        if not (checkpoint / "tokenizer_config.json").exists():
+            console.log("writing synthetic weights")
+            write_checkpoint(checkpoint, options.model)
+        results: dict[str, Any] = {"model": options.model, "machine": machine(), "runs": []}
+        for runtime, precision, words in RUNS:
+            if options.only and f"{runtime}-{precision}" not in options.only:
+                continue
+            console.log(f"{runtime} {precision}")
+            results["runs"].append(run(work, checkpoint, runtime, precision, words))
+            if not options.work and runtime == "blip2-chat":
+                shutil.rmtree(work / f"converted-{precision}")
+        if not options.only:
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            plot(results, RESULTS.with_suffix(".svg"))
+        Console(width=150).print(table(results))
+    finally:
+        if not options.work:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

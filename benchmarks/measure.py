@@ -1,0 +1,165 @@
+"""One runtime, one process: load, first word, words, a follow-up; times, peak memory and bytes as JSON.
+
+    python -m benchmarks.measure transformers CHECKPOINT fp32
+    python -m benchmarks.measure onnx CONVERTED int8
+
+Both answer the same question about the same picture, and go on for the same number of words whatever they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+QUESTION = "Question: how many cats are there? Answer:"
+FOLLOW_UP = "Question: how many cats are there? Answer: two. Question: what are they doing? Answer:"
+
+
+@dataclass
+class Figures:
+    """Seconds, unless it says otherwise."""
+
+    runtime: str
+    precision: str
+    load: float = 0.0
+    encode: float = 0.0
+    first_word: float = 0.0  # from the picture and the question; the encoding included
+    per_word: float = 0.0  # median
+    follow_up: float = 0.0  # from the second question to its first word
+    peak_memory: int = 0  # bytes, the process's largest resident set
+    bytes_per_word: int = 0  # weights that each word reads
+    words: int = 0
+
+
+def picture() -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def peak_memory() -> int:
+    """Bytes; what the kernel counted over the process's life."""
+    import resource
+
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
+    """As in the common tutorial: processor, from_pretrained, generate."""
+    import torch
+    from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2Processor
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):  # type: ignore[misc]
+        """When each token came; the first call is the prompt's."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: object) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None: ...
+
+    figures = Figures("transformers", precision, words=words)
+    start = time.perf_counter()
+    processor = Blip2Processor.from_pretrained(folder)
+    options: dict[str, object] = {"dtype": {"fp32": torch.float32}.get(precision, torch.bfloat16)}
+    if precision == "int8":
+        skipped = ["query_tokens", "qformer", "language_projection", "lm_head"]
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+        options["device_map"] = {"": "cpu"}
+    model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
+    figures.load = time.perf_counter() - start
+
+    def ask(prompt: str, length: int) -> tuple[float, list[float]]:
+        begun = time.perf_counter()
+        inputs = processor(images=picture(), text=prompt, return_tensors="pt").to(dtype=options["dtype"])
+        clock = Clock()
+        model.generate(
+            **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=clock
+        )
+        return begun, clock.times[1:]  # the first entry is the prompt itself
+
+    begun, times = ask(QUESTION, words + 1)
+    figures.first_word = times[0] - begun
+    figures.per_word = statistics.median(np.diff(times).tolist()) if words else 0.0
+    begun, times = ask(FOLLOW_UP, 1)
+    figures.follow_up = times[0] - begun
+    with torch.inference_mode():
+        pixels = processor(images=picture(), return_tensors="pt").pixel_values.to(options["dtype"])
+        start = time.perf_counter()
+        model.get_image_features(pixels, return_dict=True)
+        figures.encode = time.perf_counter() - start
+    language = model.language_model
+    read = sum(
+        p.numel() * p.element_size() for n, p in language.named_parameters() if "embed_positions" not in n
+    )
+    figures.bytes_per_word = read
+    figures.peak_memory = peak_memory()
+    return figures
+
+
+def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
+    """Through the package, as a user's Python does it; nothing is kept from one run to the next."""
+    import blip2_chat
+    from blip2_chat.decoding import Decoding
+    from blip2_chat.generation import Writer
+    from blip2_chat.images import to_pixels
+
+    figures = Figures("blip2-chat", precision, words=words)
+    start = time.perf_counter()
+    model = blip2_chat.load(folder, force=True)
+    figures.load = time.perf_counter() - start
+
+    def ask(prompt: str, length: int) -> list[float]:
+        times = [time.perf_counter()]
+        opened = model.open(picture())
+        tokens = model.tokenizer.encode(prompt)
+        vectors = model.query_vectors(opened)
+        kept = model.states.take(opened.digest, tokens)
+        decoding = Decoding.of(max_new_tokens=length, min_new_tokens=length)
+        writer = Writer(model.engine, vectors, [tokens], decoding, kept)
+        while not writer.done:
+            writer.advance()
+            times.append(time.perf_counter())
+        model.states.put(opened.digest, writer.state)
+        return times
+
+    times = ask(QUESTION, words + 1)
+    figures.first_word = times[1] - times[0]
+    figures.per_word = statistics.median(np.diff(times[1:]).tolist())
+    times = ask(FOLLOW_UP, 1)
+    figures.follow_up = times[1] - times[0]
+    pixels = to_pixels(model.open(picture()), model.preprocess)
+    start = time.perf_counter()
+    model.engine.encode_image(pixels)
+    figures.encode = time.perf_counter() - start
+    figures.bytes_per_word = (folder / "language.onnx.data").stat().st_size
+    figures.peak_memory = peak_memory()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runtime", choices=["transformers", "onnx"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("precision")
+    parser.add_argument("--words", type=int, default=16)
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    measure = {"transformers": measure_transformers, "onnx": measure_onnx}[options.runtime]
+    print("FIGURES " + json.dumps(asdict(measure(options.folder, options.precision, options.words))))
+
+
+if __name__ == "__main__":
+    main()

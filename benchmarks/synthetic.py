@@ -1,0 +1,138 @@
+"""A checkpoint of an official shape with synthetic weights, in the official layout, written as a stream.
+
+The weights are slices of one pool of normal numbers, scaled to keep what flows through the layers its size. Speed
+and memory do not depend on their values; accuracy is not measured on them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from blip2_chat.config import OptConfig
+from blip2_chat.known import KNOWN, KnownCheckpoint
+from blip2_chat.layout import distinct_tensors
+
+# A little more than 16 million, and prime: no two matrices get the same slice.
+_POOL = 16_777_259
+_SHARD = 2_000_000_000
+
+
+def known(name: str) -> KnownCheckpoint:
+    return next(one for one in KNOWN if one.name == name)
+
+
+def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed: int = 0) -> Path:
+    """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of a `name`d OPT model."""
+    config = known(name).config
+    text = config.text
+    assert isinstance(text, OptConfig)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = distinct_tensors(config)
+    shards: list[list[str]] = [[]]
+    size = 0
+    for tensor, shape in tensors.items():
+        if size + prod(shape) * 2 > _SHARD:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += prod(shape) * 2
+    pool = np.random.default_rng(seed).standard_normal(_POOL, np.float32).astype(np.float16)
+    index = {}
+    offset = 0
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        header: dict[str, object] = {}
+        at = 0
+        for tensor in names:
+            nbytes = prod(tensors[tensor]) * 2
+            header[tensor] = {"dtype": "F16", "shape": tensors[tensor], "data_offsets": [at, at + nbytes]}
+            index[tensor] = file
+            at += nbytes
+        encoded = json.dumps(header).encode()
+        with (folder / file).open("wb") as out:
+            out.write(struct.pack("<Q", len(encoded)) + encoded)
+            for tensor in names:
+                offset = _write(out, pool, tensor, tensors[tensor], offset)
+    total = sum(prod(shape) for shape in tensors.values()) * 2
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+    )
+    _write_small_files(folder, text)
+    return folder
+
+
+def _write(out, pool: np.ndarray, name: str, shape: tuple[int, ...], offset: int) -> int:  # type: ignore[no-untyped-def, type-arg]
+    count = prod(shape)
+    if len(shape) == 1:
+        values = np.full(count, 1.0 if name.endswith("weight") else 0.0, np.float16)
+        out.write(values.data)
+        return offset
+    scale = np.float16(1 / np.sqrt(prod(shape[1:])) if len(shape) == 2 else 0.02)
+    scaled = pool * scale
+    while count:
+        part = scaled[offset : offset + count]
+        out.write(part.data)
+        count -= part.size
+        offset = (offset + part.size) % _POOL
+    return offset
+
+
+def _write_small_files(folder: Path, text: OptConfig) -> None:
+    image_token = 50265
+    config = {
+        "architectures": ["Blip2ForConditionalGeneration"],
+        "model_type": "blip-2",
+        "image_token_index": image_token,
+        "num_query_tokens": 32,
+        "vision_config": {"model_type": "blip_2_vision_model"},
+        "qformer_config": {"model_type": "blip_2_qformer"},
+        "text_config": {
+            "model_type": "opt",
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.hidden_size,
+            "word_embed_proj_dim": text.hidden_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "ffn_dim": text.ffn_dim,
+            "num_attention_heads": text.num_attention_heads,
+            "eos_token_id": text.eos_token_ids[0],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    preprocessor = {
+        "image_processor_type": "BlipImageProcessor",
+        "size": {"height": 224, "width": 224},
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": 32})
+    )
+    # Bytes and control tokens at OPT's places, and words that are only numbers up to its vocabulary's end.
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[letter] = len(vocabulary)
+    for number in range(len(vocabulary), text.vocab_size):
+        vocabulary["<image>" if number == image_token else f"w{number}"] = number
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": "</s>",
+                "eos_token": "</s>",
+                "pad_token": "<pad>",
+            }
+        )
+    )
