@@ -25,12 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from .bandwidth import read_bandwidth
-from .plot import plot
+from .plot import name_of, plot
 from .synthetic import write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "benchmark.json"
 BASE = ("transformers", "fp32")
+_BEGIN = "<!-- benchmark: written by `make bench` from docs/benchmark.json -->"
+_END = "<!-- benchmark end -->"
 RUNS = [
     ("transformers", "fp32", 12),
     ("transformers", "bf16", 12),
@@ -79,45 +81,63 @@ def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def table(results: dict[str, Any]) -> Table:
-    """The figures, and in brackets how many times better than transformers fp32 in the same run."""
+HEADINGS = ("", "load", "picture", "first word", "per word", "follow-up", "memory", "disk", "of the limit")
+
+
+def rows_of(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The figures as text, and in brackets how many times better than transformers fp32 in the same run."""
     rows = results["runs"]
     base = next((row for row in rows if (row["runtime"], row["precision"]) == BASE), None)
-    shown = Table(title=f"{results['model']}'s shape, {results['machine']['cores']} cores")
-    for column in (
-        "runtime",
-        "load",
-        "picture",
-        "first word",
-        "per word",
-        "follow-up",
-        "memory",
-        "disk",
-        "of the limit",
-    ):
-        shown.add_column(column, justify="left" if column == "runtime" else "right")
-    for row in rows:
 
-        def cell(key: str, scale: float = 1, unit: str = "s", row: dict[str, Any] = row) -> str:
+    def cells(row: dict[str, Any]) -> tuple[str, ...]:
+        def cell(key: str, scale: float, unit: str) -> str:
             times = f" ({base[key] / row[key]:.1f}×)" if base and row is not base else ""
             return f"{row[key] / scale:.3g} {unit}{times}"
 
-        name = row["runtime"] + (
-            " + bitsandbytes" if row["runtime"] == "transformers" and row["precision"] == "int8" else ""
-        )
         limit = row["bytes_per_word"] / results["machine"]["read_bandwidth"] / row["per_word"]
-        shown.add_row(
-            f"{name} {row['precision']}",
-            cell("load"),
-            cell("encode"),
-            cell("first_word"),
-            cell("per_word"),
-            cell("follow_up"),
+        seconds = [cell(key, 1, "s") for key in ("load", "encode", "first_word", "per_word", "follow_up")]
+        return (
+            name_of(row),
+            *seconds,
             cell("peak_memory", 1e9, "GB"),
             cell("disk", 1e9, "GB"),
             f"{limit:.0%}",
         )
+
+    return [cells(row) for row in rows]
+
+
+def table(results: dict[str, Any]) -> Table:
+    """For the terminal."""
+    shown = Table(title=f"{results['model']}'s shape, {results['machine']['cores']} cores")
+    for column in HEADINGS:
+        shown.add_column(column, justify="right" if column else "left")
+    for row in rows_of(results):
+        shown.add_row(*row)
     return shown
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """For the README: the columns that people wait for, ours in bold."""
+    chosen = [HEADINGS.index(one) for one in ("", "first word", "per word", "follow-up", "memory", "disk")]
+    lines = [
+        f"| {results['machine']['cores']} cores | " + " | ".join(HEADINGS[at] for at in chosen[1:]) + " |",
+        "|---|" + "---:|" * (len(chosen) - 1),
+    ]
+    for row, figures in zip(rows_of(results), results["runs"], strict=True):
+        cells = [row[at] for at in chosen]
+        if figures["runtime"] == "blip2-chat":
+            cells[0] = f"**{cells[0]}**"
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_readme(results: dict[str, Any]) -> None:
+    """Puts the table between the README's two marks."""
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(_BEGIN, 1)
+    after = rest.split(_END, 1)[1]
+    readme.write_text(f"{before}{_BEGIN}\n{markdown(results)}{_END}{after}", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
@@ -170,6 +190,7 @@ def main() -> None:
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             plot(results, RESULTS.with_suffix(".svg"))
+            write_readme(results)
         Console(width=150).print(table(results))
     finally:
         if not options.work:

@@ -22,7 +22,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     rows = results["runs"]
-    names = [_name(row) for row in rows]
+    names = [name_of(row) for row in rows]
     figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(12, 0.5 * len(rows) + 1.3), sharey=True)
     for axis, (key, title, scale) in zip(axes, _PANELS, strict=True):
         values = [row[key] / scale for row in rows]
@@ -39,6 +39,6 @@ def plot(results: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _name(row: dict[str, Any]) -> str:
+def name_of(row: dict[str, Any]) -> str:
     bits = " + bitsandbytes" if row["runtime"] == "transformers" and row["precision"] == "int8" else ""
     return f"{row['runtime']}{bits} {row['precision']}"
