@@ -143,7 +143,8 @@ class Talk:
     def history(self, _: str) -> None:
         """show the conversation so far"""
         for turn in self.chat.turns:
-            note(f"{_PROMPT}{_called(turn)}\n{turn.text}")
+            note(_PROMPT + _called(turn))
+            note(turn.text)
 
     def save(self, file: str) -> None:
         """write the conversation to FILE, as JSON"""

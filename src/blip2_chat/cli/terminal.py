@@ -15,21 +15,25 @@ _PATIENCE = 0.5
 
 def say(text: str, end: str = "\n") -> None:
     """A piece of an answer, at once."""
-    # A model can write any byte: no escape sequence reaches the terminal, and an answer stays one line.
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    print(printable, end=end, flush=True)
+    print(_printable(text), end=end, flush=True)
 
 
 def say_json(entry: dict[str, Any]) -> None:
     """One JSON object on one line."""
     # A pipe on Windows is often not UTF-8; there, escapes keep the line whole and valid.
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    say(json.dumps(entry, ensure_ascii=not is_utf8))
+    print(json.dumps(entry, ensure_ascii=not is_utf8), flush=True)
 
 
-def note(text: str) -> None:
+def note(line: str) -> None:
     """A line about the answers."""
-    print(text, file=sys.stderr, flush=True)
+    print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """A model can write any byte, and a file have any name: no escape sequence reaches the terminal, and what
+    is to be one line is one."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def complain(text: str) -> None:
