@@ -6,8 +6,8 @@ One linear layer (2560 -> 1024) on 64 rows, run in ONNX Runtime through the engi
 kind of activation and scheme: the output's error over the output (root mean squares per row, their mean), in percent;
 for `one huge row`, over the other rows.
 
-The activations are drawn, with outliers as they are reported for real models: OPT's LayerNorm outputs have a few channels
-tens of times larger than the others (Dettmers et al. 2022, LLM.int8(), section 4), and single tokens carry
+The activations are drawn, with outliers as they are reported for real models: OPT's LayerNorm outputs have a few
+channels tens of times larger than the others (Dettmers et al. 2022, LLM.int8(), section 4), and single tokens carry
 activations thousands of times the median (Sun et al. 2024, Massive Activations in Large Language Models).
 """
 

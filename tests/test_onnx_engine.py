@@ -260,7 +260,19 @@ def test_take(official: Case) -> None:
     official.check(official.engine.step(taken, [11, 12]), rows)
     logits = official.engine.step(state, [14, 15, 16])
     official.check(logits, [(i, prompt, [5 + i, 14 + i]) for i, prompt in enumerate(prompts)])
-    assert state.take([0]).nbytes < state.nbytes / 2
+    assert state.take([0]).nbytes < state.nbytes / 3.5
+
+
+def test_take_and_reorder(official: Case) -> None:
+    prompts = [official.tokens(3), official.tokens(8)]
+    state, _ = official.engine.prefill(official.vectors[:2], prompts)
+    taken = state.take([1, 0, 1])
+    logits = official.engine.step(taken, [4, 5, 6])
+    official.check(logits, [(1, prompts[1], [4]), (0, prompts[0], [5]), (1, prompts[1], [6])])
+    # The state taken from is as it was.
+    official.check(official.engine.step(state, [7, 8]), [(0, prompts[0], [7]), (1, prompts[1], [8])])
+    taken.reorder([2, 1, 0])
+    official.check(official.engine.step(taken, [9, 9, 9])[:1], [(1, prompts[1], [6, 9])])
 
 
 def test_a_follow_up_reuses_the_common_prefix(official: Case) -> None:

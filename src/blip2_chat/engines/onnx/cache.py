@@ -26,9 +26,15 @@ class KVCache:
     behind them is undefined.
     """
 
-    def __init__(self, layers: int, rows: int, heads: int, head_dim: int, capacity: int) -> None:
-        self.data: Floats = np.zeros((2 * layers, rows, heads, _rounded(capacity), head_dim), np.float32)
-        self.lengths: NDArray[np.int32] = np.zeros(rows, np.int32)
+    def __init__(self, data: Floats, lengths: NDArray[np.int32]) -> None:
+        self.data = data
+        self.lengths = lengths
+
+    @classmethod
+    def empty(cls, layers: int, rows: int, heads: int, head_dim: int, capacity: int) -> KVCache:
+        """`rows` rows without tokens, with room for `capacity`."""
+        shape = (2 * layers, rows, heads, _rounded(capacity), head_dim)
+        return cls(np.zeros(shape, np.float32), np.zeros(rows, np.int32))
 
     @property
     def rows(self) -> int:
@@ -46,18 +52,23 @@ class KVCache:
         """Makes room for rows of `capacity` tokens; True when the buffer moved."""
         if capacity <= self.capacity:
             return False
-        self._move(range(self.rows), capacity)
+        self.data = self._copy(range(self.rows), capacity)
         return True
+
+    def take(self, rows: Sequence[int]) -> KVCache:
+        """Copies of some rows, as a cache of their own, with room for what they hold."""
+        lengths = self.lengths[list(rows)]
+        return KVCache(self._copy(rows, int(lengths.max(initial=0))), lengths)
 
     def reorder(self, rows: Sequence[int], shared: int) -> bool:
         """Row i becomes the old row `rows[i]`; True when the buffer moved.
 
-        Of `shared` first tokens the caller knows that they are the same in each row and the one it becomes: beams of
-        one prompt differ in a few last tokens, and only those are copied.
+        Of `shared` first tokens the caller knows that they are the same in each row and the one it becomes: beams
+        of one prompt differ in a few last tokens, and only those are copied.
         """
         moved = len(rows) != self.rows
         if moved:
-            self._move(rows, self.capacity)
+            self.data = self._copy(rows, self.capacity)
         else:
             end = int(self.lengths.max(initial=0))
             self.data[:, :, :, shared:end] = self.data[:, list(rows), :, shared:end]
@@ -67,31 +78,18 @@ class KVCache:
     def append(self, other: KVCache) -> None:
         """Takes over another cache's rows after its own."""
         capacity = max(self.capacity, other.capacity)
-        self._move([*range(self.rows), *[-1] * other.rows], capacity)
-        end = int(other.lengths.max(initial=0))
-        self.data[:, -other.rows :, :, :end] = other.data[:, :, :, :end]
+        parts = [cache._copy(range(cache.rows), capacity) for cache in (self, other)]
+        self.data = np.concatenate(parts, axis=1)
         self.lengths = np.concatenate([self.lengths, other.lengths])
 
-    def take(self, rows: Sequence[int]) -> KVCache:
-        """Copies of some rows, in a buffer no larger than they need."""
+    def _copy(self, rows: Sequence[int], capacity: int) -> Floats:
+        """A buffer of its own for some rows. What lies behind their tokens is zero."""
         twice_layers, _, heads, _, head_dim = self.data.shape
-        lengths = self.lengths[list(rows)]
-        taken = KVCache(twice_layers // 2, len(rows), heads, head_dim, int(lengths.max(initial=0)))
+        copy = np.zeros((twice_layers, len(rows), heads, _rounded(capacity), head_dim), np.float32)
         for new, old in enumerate(rows):
-            end = int(lengths[new])
-            taken.data[:, new, :, :end] = self.data[:, old, :, :end]
-        taken.lengths[:] = lengths
-        return taken
-
-    def _move(self, rows: Sequence[int], capacity: int) -> None:
-        """A new buffer with the old one's `rows` (-1: left zero)."""
-        twice_layers, _, heads, _, head_dim = self.data.shape
-        moved = np.zeros((twice_layers, len(rows), heads, _rounded(capacity), head_dim), np.float32)
-        for new, old in enumerate(rows):
-            if old >= 0:
-                end = int(self.lengths[old])
-                moved[:, new, :, :end] = self.data[:, old, :, :end]
-        self.data = moved
+            end = int(self.lengths[old])
+            copy[:, new, :, :end] = self.data[:, old, :, :end]
+        return copy
 
 
 def _rounded(capacity: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import GenerationError
-from ..engine import Floats, State
+from ..engine import Floats, State, common_prefix
 from .cache import KVCache, head_size
 from .runtime import Array, Binding, Runner
 
@@ -35,14 +35,15 @@ class OnnxState:
         self.cache = cache
         self.head = head
         self.cross = cross
-        self._tokens: list[list[int]] = [[] for _ in range(cache.rows)]
+        self.rows: list[list[int]] = [[] for _ in range(cache.rows)]
         # Rows of one source have the same picture (and, for T5, the same prompt): equal tokens, equal cache.
         self._sources = [next(_sources) for _ in range(cache.rows)]
+        # The graph's connection to the buffers; None after they moved.
         self.binding: Binding | None = None
 
     @property
     def tokens(self) -> list[list[int]]:
-        return self._tokens
+        return self.rows
 
     @property
     def nbytes(self) -> int:
@@ -56,13 +57,20 @@ class OnnxState:
             self.cross = self.cross.take(rows)
             moved = True
         self._sources = sources
-        self._tokens = [list(self._tokens[row]) for row in rows]
+        self.rows = [list(self.rows[row]) for row in rows]
         if moved:
             self.binding = None
 
+    def take(self, rows: Sequence[int]) -> OnnxState:
+        rows = [int(row) for row in rows]
+        taken = OnnxState(self.cache.take(rows), self.head, self.cross.take(rows) if self.cross else None)
+        taken.rows = [list(self.rows[row]) for row in rows]
+        taken._sources = [self._sources[row] for row in rows]
+        return taken
+
     def truncate(self, length: int) -> None:
-        self._tokens = [row[:length] for row in self._tokens]
-        self.cache.lengths[:] = [self.head + len(row) for row in self._tokens]
+        self.rows = [row[:length] for row in self.rows]
+        self.cache.lengths[:] = [self.head + len(row) for row in self.rows]
 
     def append(self, other: State) -> None:
         if not isinstance(other, OnnxState) or other.head != self.head:
@@ -70,26 +78,19 @@ class OnnxState:
         self.cache.append(other.cache)
         if self.cross and other.cross:
             self.cross = self.cross.joined(other.cross)
-        self._tokens += [list(row) for row in other._tokens]
+        self.rows += [list(row) for row in other.rows]
         self._sources += other._sources
         self.binding = None
 
-    def take(self, rows: Sequence[int]) -> OnnxState:
-        rows = [int(row) for row in rows]
-        taken = OnnxState(self.cache.take(rows), self.head, self.cross.take(rows) if self.cross else None)
-        taken._tokens = [list(self._tokens[row]) for row in rows]
-        taken._sources = [self._sources[row] for row in rows]
-        return taken
-
     def extend(self, token_ids: Sequence[int]) -> None:
         """One more token per row, its keys and values being in the cache already."""
-        for row, token in zip(self._tokens, token_ids, strict=True):
+        for row, token in zip(self.rows, token_ids, strict=True):
             row.append(int(token))
         self.cache.lengths += 1
 
     def _shared(self, rows: Sequence[int]) -> int:
         """How many first cached positions no row changes when it becomes `rows[i]`."""
-        if len(rows) != len(self._tokens):
+        if len(rows) != len(self.rows):
             return 0
         lengths = [int(self.cache.lengths.max(initial=0))]
         for new, old in enumerate(rows):
@@ -97,7 +98,7 @@ class OnnxState:
                 continue
             if self._sources[new] != self._sources[old]:
                 return 0
-            lengths.append(self.head + common_prefix(self._tokens[new], self._tokens[old]))
+            lengths.append(self.head + common_prefix(self.rows[new], self.rows[old]))
         return min(lengths)
 
 
@@ -163,13 +164,13 @@ class OptModel:
             for i, new in enumerate(rest):
                 self._run(state, self._embed(new)[None], logits[i : i + 1], slice(i, i + 1))
         state.cache.lengths[:] = [q + len(prompt) for prompt in prompts]
-        state._tokens = [list(prompt) for prompt in prompts]
+        state.rows = [list(prompt) for prompt in prompts]
         return state, logits
 
     def _prefill_new(self, query_vectors: Floats, prompts: list[list[int]]) -> tuple[State, Floats]:
         t, q, b = self.text, self.config.num_query_tokens, len(prompts)
         longest = max(map(len, prompts))
-        cache = KVCache(
+        cache = KVCache.empty(
             t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 16
         )
         state = OnnxState(cache, head=q)
@@ -180,7 +181,7 @@ class OptModel:
         logits = np.empty((b, t.vocab_size), np.float32)
         self._run(state, x, logits, slice(None), last=[q + len(prompt) - 1 for prompt in prompts])
         cache.lengths[:] = [q + len(prompt) for prompt in prompts]
-        state._tokens = [list(prompt) for prompt in prompts]
+        state.rows = [list(prompt) for prompt in prompts]
         return state, logits
 
     def step(self, state: State, token_ids: Sequence[int]) -> Floats:
@@ -247,7 +248,7 @@ class T5Model:
         known = _same(state, len(prompts)) if state is not None else None
         if known is None or known.cross is None or known.cross.prompts != prompts:
             known = self._read(query_vectors, prompts)
-        known._tokens = [[] for _ in prompts]
+        known.rows = [[] for _ in prompts]
         known.cache.lengths[:] = 0
         logits = self._run(known, [self.text.decoder_start_token_id] * len(prompts))
         known.cache.lengths += 1
@@ -270,7 +271,7 @@ class T5Model:
         lengths = np.array([q + len(prompt) for prompt in prompts], np.int64)
         data = np.empty((2 * t.num_decoder_layers, b, t.num_heads, size, t.d_kv), np.float32)
         self._encoder.run({"embeddings": x, "lengths": lengths}, _named("cross", data))
-        cache = KVCache(t.num_decoder_layers, b, t.num_heads, head_size(t.d_kv), 32)
+        cache = KVCache.empty(t.num_decoder_layers, b, t.num_heads, head_size(t.d_kv), 32)
         return OnnxState(cache, head=1, cross=CrossCache(data, lengths, prompts))
 
     def _run(self, state: OnnxState, token_ids: Sequence[int]) -> Floats:
@@ -291,12 +292,6 @@ class T5Model:
         }
         state.binding.run(inputs, {"logits": logits})
         return logits
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many first tokens are the same."""
-    length = min(len(one), len(other))
-    return next((i for i in range(length) if one[i] != other[i]), length)
 
 
 def _named(prefix: str, data: Floats) -> dict[str, Array]:

@@ -7,8 +7,8 @@ Two layouts, for two operators of ONNX Runtime (docs/ContribOperators.md):
   outlier channel costs its own block some precision and no other.
 - `columns` for DynamicQuantizeMatMul: one scale per output. Without VNNI, x86 adds the products of two adjacent
   inputs in 16 bits (vpmaddubsw), where 255 * (w0 + w1) may not fit
-  (https://github.com/microsoft/onnxruntime/issues/6004). The usual remedy is 7-bit weights; here each output's scale is
-  the smallest at which none of its pairs overflows, which leaves about 7.6 bits.
+  (https://github.com/microsoft/onnxruntime/issues/6004). The usual remedy is 7-bit weights; here each output's scale
+  is the smallest at which none of its pairs overflows, which leaves about 7.6 bits.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8
     Integers are stored with 2**(bits-1) added; two 4-bit ones share a byte, the first in its low half. The last
     block is filled up with zeros.
     """
-    n, k = weight.shape
-    padded = np.pad(weight, ((0, 0), (0, -k % block_size))).reshape(n, -1, block_size)
-    # A vocabulary's rows at once would need several copies of a 500 MB matrix; a few thousand do not.
-    rows = max(1, 2**22 // padded[0].size)
-    parts = [_blocks(padded[start : start + rows], bits) for start in range(0, n, rows)]
+    # Piece by piece: a vocabulary's matrix at once would need several copies of half a gigabyte.
+    rows = max(1, 2**22 // weight.shape[1])
+    parts = [_blocks(weight[start : start + rows], bits, block_size) for start in range(0, len(weight), rows)]
     return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
 
 
-def _blocks(values: Floats, bits: int) -> tuple[NDArray[np.uint8], Floats]:
+def _blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
+    n, k = weight.shape
+    values = np.pad(weight, ((0, 0), (0, -k % block_size))).reshape(n, -1, block_size)
     middle = 1 << (bits - 1)
     largest: Floats = np.abs(values).max(axis=-1)
     scales = _best_scales(values, middle) if bits == 4 else largest / np.float32(middle - 1)
