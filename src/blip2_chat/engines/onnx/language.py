@@ -116,9 +116,9 @@ class CrossCache:
 
     def take(self, rows: Sequence[int]) -> CrossCache:
         rows = list(rows)
-        return CrossCache(
-            self.data.take(rows, axis=1), self.lengths[rows], [self.prompts[row] for row in rows]
-        )
+        lengths = self.lengths[rows]
+        data = self.data.take(rows, axis=1)[:, :, :, : lengths.max(initial=0)]
+        return CrossCache(np.ascontiguousarray(data), lengths, [self.prompts[row] for row in rows])
 
     def joined(self, other: CrossCache) -> CrossCache:
         longest = max(self.data.shape[3], other.data.shape[3])
