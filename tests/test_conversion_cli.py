@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def test_convert_says_where_how_large_and_what_next(checkpoint: Callable[..., Pa
     assert (manifest.precision, manifest.block_size) == ("int4", 32)
     size, advice = result.stderr.splitlines()
     assert size.startswith(f"{checkpoint()} at int4: {megabytes(out)} in ") and size.endswith(" s")
-    assert advice == f"Talk with it: blip2-chat chat photo.jpg --model {shlex.quote(str(out))}"
+    assert advice.startswith("Talk with it: blip2-chat chat photo.jpg --model ")
+    # The name has a space: what is printed is one argument to the shell of this system.
+    assert shlex.split(advice, posix=sys.platform != "win32")[-1].strip('"') == str(out)
     assert blip2_chat.load(out).name == str(out)
 
 

@@ -27,9 +27,7 @@ def convert(
     precision: Annotated[str, typer.Option(help="int8, int4 or fp32.")] = "int8",
     block_size: Annotated[
         int,
-        typer.Option(
-            help="Weights that share a scale: 16, 32, 64, 128 or 256; fewer are more exact, and larger."
-        ),
+        typer.Option(help="Weights that share a scale: 16, 32, 64 …; fewer: more exact, and larger."),
     ] = 128,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
