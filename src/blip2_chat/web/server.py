@@ -10,6 +10,7 @@ import sys
 import uvicorn
 
 from ..errors import Blip2ChatError
+from ..images import PictureLimits
 from ..model import Model
 from .app import make_app
 from .service import Service
@@ -62,9 +63,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(model: Model, settings: Settings) -> tuple[uvicorn.Server, Service]:
-    """A server that is not running yet: `server.run(sockets=[...])`."""
-    service = Service(model, settings)
+def make_server(
+    model: Model, settings: Settings, limits: PictureLimits | None = None
+) -> tuple[uvicorn.Server, Service]:
+    """A server that is not running yet: `server.run(sockets=[...])`. `limits`: by default those of `settings`."""
+    service = Service(model, settings, limits)
     config = uvicorn.Config(
         make_app(service),
         log_config=None,

@@ -1,0 +1,273 @@
+"""`blip2-chat serve` under load: many clients at once against the same requests one after another.
+
+    python -m benchmarks.serve_load                      # the embedded model's and a mid-size shape
+    python -m benchmarks.serve_load --model FOLDER       # any other checkpoint
+    python -m benchmarks.serve_load --soak 300           # 64 clients for 5 minutes, every answer compared
+
+The server is a process of its own on 127.0.0.1. Two kinds of work: questions about pictures that the server has
+seen, with answers of a fixed length (what batching is for), and captions of pictures it has not (where reading the
+picture, which fills the cores by itself, is most of the work).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+
+def _shape(width: int, layers: int, heads: int, **more: int) -> dict[str, int]:
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width}
+    return {**sizes, "num_hidden_layers": layers, "num_attention_heads": heads, **more}
+
+
+def _opt(width: int, layers: int, heads: int, vocabulary: int) -> dict[str, int]:
+    sizes = {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 4 * width}
+    return {**sizes, "num_hidden_layers": layers, "num_attention_heads": heads, "vocab_size": vocabulary}
+
+
+# What is measured where no checkpoint is given: random weights take the same time as trained ones.
+SHAPES: dict[str, dict[str, Any]] = {
+    "embedded shape": {
+        "vision": _shape(256, 6, 8, image_size=224, patch_size=16),
+        "qformer": _shape(192, 4, 6),
+        "text": _opt(192, 4, 6, 1024),
+    },
+    "mid-size shape": {
+        "vision": _shape(768, 12, 12, image_size=224, patch_size=16),
+        "qformer": _shape(768, 6, 12),
+        "text": _opt(768, 12, 12, 50272),
+    },
+}
+
+
+@dataclass
+class Figures:
+    """One model and one kind of work."""
+
+    model: str
+    work: str
+    clients: int
+    requests: int
+    tokens: int  # written, of all requests
+    alone_seconds: float  # all requests, one after another
+    together_seconds: float  # the same ones, from all clients at once
+    ratio: float  # of the two
+    tokens_per_second: float  # together
+    slowest_seconds: float  # request, together
+
+
+def picture(number: int, size: int = 320) -> str:
+    """A data URL; no two numbers have the same picture."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((size, size), Image.Resampling.NEAREST).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def question(text: str, url: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
+    return [{"role": "user", "content": [*parts, *([{"type": "text", "text": text}] if text else [])]}]
+
+
+@contextmanager
+def serving(folder: str, *options: str) -> Iterator[str]:
+    """A server process; gives its URL."""
+    command = [sys.executable, "-c", "from blip2_chat.cli import main; main()", "serve"]
+    command += ["--model", folder, "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        url = None
+        for line in process.stderr:
+            found = re.search(r"The page: (http://\S+)/", line)
+            if found:
+                url = found[1]
+                break
+        if url is None:
+            raise SystemExit(f"the server did not start (exit status {process.wait()})")
+        # Read on, or a full pipe would stop the server.
+        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+        yield url
+        process.terminate()
+        process.wait(60)
+        drain.wait(10)
+    finally:
+        process.kill()
+
+
+async def ask(
+    client: httpx.AsyncClient, messages: list[dict[str, Any]], tokens: int
+) -> tuple[str, int, float]:
+    """The answer, its tokens, and the seconds it took."""
+    started = time.perf_counter()
+    response = await client.post(
+        "/v1/chat/completions",
+        json={
+            "model": client.params["model"],
+            "messages": messages,
+            "max_tokens": tokens,
+            "min_tokens": tokens,
+        },
+    )
+    response.raise_for_status()
+    answer = response.json()
+    written = answer["usage"]["completion_tokens"]
+    return answer["choices"][0]["message"]["content"], written, time.perf_counter() - started
+
+
+async def timed(
+    url: str, model: str, work: list[list[list[dict[str, Any]]]], tokens: int
+) -> tuple[float, float, int]:
+    """Seconds for all of it and for the slowest request, and tokens. `work`: per client, its requests in order."""
+    async with httpx.AsyncClient(base_url=url, timeout=120, params={"model": model}) as client:
+
+        async def one_client(requests: list[list[dict[str, Any]]]) -> list[tuple[str, int, float]]:
+            return [await ask(client, messages, tokens) for messages in requests]
+
+        started = time.perf_counter()
+        answers = list(chain(*await asyncio.gather(*[one_client(requests) for requests in work])))
+        seconds = time.perf_counter() - started
+        return seconds, max(answer[2] for answer in answers), sum(answer[1] for answer in answers)
+
+
+def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> list[Figures]:
+    """Both kinds of work on one model."""
+    figures = []
+    with serving(folder, "--slots", str(clients)) as url:
+        model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+        urls = [picture(number) for number in range(clients)]
+        warm = [[question("what is this?", one)] for one in urls]
+        asyncio.run(timed(url, model, warm, 2))
+        fresh = iter(range(1000, 100_000))
+
+        def talk() -> list[list[list[dict[str, Any]]]]:
+            words = (
+                "on the left",
+                "on the right",
+                "at the top",
+                "behind it",
+                "in the middle",
+                "red",
+                "far away",
+            )
+            return [[question(f"what is {words[i % 7]}?", one) for i in range(each)] for one in urls]
+
+        def captions() -> list[list[list[dict[str, Any]]]]:
+            return [[question("", picture(next(fresh))) for _ in range(each)] for _ in range(clients)]
+
+        for work, make in (("questions", talk), ("new pictures", captions)):
+            one_line = [list(chain(*make()))]
+            alone, _, _ = asyncio.run(timed(url, model, one_line, tokens))
+            together, slowest, written = asyncio.run(timed(url, model, make(), tokens))
+            count = clients * each
+            figures.append(
+                Figures(
+                    name, work, clients, count, written, round(alone, 2), round(together, 2),
+                    round(alone / together, 2), round(written / together, 1), round(slowest, 2),
+                )
+            )  # fmt: skip
+    return figures
+
+
+async def _soak(url: str, model: str, clients: int, seconds: float, tokens: int) -> dict[str, Any]:
+    """Every client asks for its own pictures' answers, over and over; each is compared with the one it got alone."""
+    texts = ("what is this?", "what is on the left?", "how many are there?", "")
+    cases = [question(text, picture(number)) for number in range(clients // 2) for text in texts]
+    wrong = answered = 0
+    async with httpx.AsyncClient(
+        base_url=url, timeout=120, params={"model": model}, limits=httpx.Limits(max_connections=clients)
+    ) as client:
+        alone = [(await ask(client, messages, tokens))[0] for messages in cases]
+        ends = time.perf_counter() + seconds
+
+        async def one_client(number: int) -> None:
+            nonlocal wrong, answered
+            rng = random.Random(number)
+            while time.perf_counter() < ends:
+                case = rng.randrange(len(cases))
+                text, _ = await ask(client, cases[case], tokens)
+                answered += 1
+                wrong += text != alone[case]
+
+        await asyncio.gather(*[one_client(number) for number in range(clients)])
+    return {
+        "clients": clients, "seconds": seconds, "answers": answered, "distinct": len(set(alone)), "wrong": wrong,
+    }  # fmt: skip
+
+
+def soak(folder: str, clients: int, seconds: float, tokens: int = 8) -> dict[str, Any]:
+    """64 clients, every answer its own: counts, and the server's memory before and after."""
+    with serving(folder) as url:
+        model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+        return asyncio.run(_soak(url, model, clients, seconds, tokens))
+
+
+def make_model(shape: str, folder: Path) -> str:
+    """A converted fp32 model of one of `SHAPES`."""
+    from blip2_chat.engines.onnx.convert import convert
+    from tests.checkpoints import make_checkpoint
+
+    official = make_checkpoint(folder / "official", "opt", 0, num_query_tokens=32, **SHAPES[shape])
+    convert(official, folder / "converted", "fp32")
+    return str(folder / "converted")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="blip2-chat serve under load")
+    parser.add_argument("--model", help="a folder or name; by default the shapes above, with random weights")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--each", type=int, default=4, help="requests of each client")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="64 clients for so long instead")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.model:
+            models = {options.model: options.model}
+        else:
+            models = {name: make_model(name, Path(temporary) / str(i)) for i, name in enumerate(SHAPES)}
+        if options.soak:
+            result: Any = {name: soak(folder, 64, options.soak) for name, folder in list(models.items())[:1]}
+            print(json.dumps(result, indent=1))
+        else:
+            result = []
+            print(f"{options.clients} clients, {os.cpu_count()} CPUs, {platform.machine()}")
+            print("| model | work | one after another | together | ratio | tokens/s | slowest request |")
+            print("|---|---|---|---|---|---|---|")
+            for name, folder in models.items():
+                for row in measure(name, folder, options.clients, options.each, options.tokens):
+                    result.append(asdict(row))
+                    print(
+                        f"| {row.model} | {row.work} | {row.alone_seconds} s | {row.together_seconds} s "
+                        f"| {row.ratio}x | {row.tokens_per_second} | {row.slowest_seconds} s |",
+                        flush=True,
+                    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
