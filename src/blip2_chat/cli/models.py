@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PUBLISHED_BYTES = 4
 # Of a table that goes into a pipe or a file: wide enough for every row.
 _PLAIN_WIDTH = 120
+_NARROWEST = 80
 _COLUMNS = ("fp32", "bf16", "int8", "int4")
 
 
@@ -102,7 +103,9 @@ def _print_table(offers: list[_Offer], available: int) -> None:
 
     from ..memory import gigabytes
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = Console(highlight=False)
+    # Narrower than its rows, the table is easier to read wrapped by the terminal than squeezed.
+    console.width = max(console.width, _NARROWEST) if sys.stdout.isatty() else _PLAIN_WIDTH
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
     for title in ("params", "download", "engine", *_COLUMNS, "fits"):
