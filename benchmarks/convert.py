@@ -8,8 +8,7 @@ from pathlib import Path
 
 from blip2_chat.checkpoint import inspect
 from blip2_chat.conversion import convert
-
-from .measure import peak_memory
+from blip2_chat.resident import peak_memory
 
 
 def main() -> None:

@@ -12,13 +12,14 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from blip2_chat.resident import peak_memory
 
 QUESTION = "Question: how many cats are there? Answer:"
 FOLLOW_UP = "Question: how many cats are there? Answer: two. Question: what are they doing? Answer:"
@@ -43,14 +44,6 @@ class Figures:
 def picture() -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     return Image.fromarray(noise)
-
-
-def peak_memory() -> int:
-    """Bytes; what the kernel counted over the process's life."""
-    import resource
-
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
 
 
 def measure_transformers(folder: Path, precision: str, words: int) -> Figures:

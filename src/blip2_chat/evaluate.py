@@ -30,6 +30,7 @@ from .decoding import Decoding
 from .errors import Blip2ChatError
 from .generation import generate
 from .images import Picture
+from .metrics import plain
 from .prompts import Exchange, fit
 from .tokens import first_stop
 
@@ -201,11 +202,6 @@ class Evaluation:
         vectors = np.concatenate([model.query_vectors(picture) for picture in pictures])
         groups, _ = generate(model.engine, vectors, prompts, Decoding(), ends)
         return [clean(model.tokenizer.decode(group[0].token_ids), stop) for group in groups]
-
-
-def plain(text: str) -> str:
-    """An answer as it is compared."""
-    return text.strip().lower().rstrip(".").strip()
 
 
 def objects_named(caption: str, names: frozenset[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The command line: `blip2-chat caption | ask | chat | models | convert | cache | serve | doctor | evaluate`.
+"""The command line: `blip2-chat caption | ask | chat | …`, a module for each command.
 
 Importing this brings typer alone; what needs numpy, Pillow or an engine is imported by the command that runs.
 """
@@ -17,10 +17,12 @@ from .ask import ask
 from .caption import caption
 from .chat import chat
 from .command import add
+from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .models import models
+from .run import run
 from .serve import serve
 
 app = typer.Typer(
@@ -52,7 +54,7 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate):
+for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run):
     add(app, command)
 
 

@@ -1,0 +1,219 @@
+"""What a precision costs: the same pictures and questions for every engine and precision at hand.
+
+Each contestant runs in a process of its own, so that its memory is its own; what is measured is what a user has:
+loading, answers one after the other, the largest resident set.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .decoding import Decoding
+from .errors import Blip2ChatError
+from .evaluate import SETS, HeldOut
+from .metrics import cider, plain, vqa_accuracy
+from .prompts import Exchange, fit
+from .resident import peak_memory
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one picture (None: a caption is asked for), and what people said."""
+
+    picture: str  # a path, or a name in the set's zip
+    question: str | None
+    expected: tuple[str, ...]
+    turns: tuple[Exchange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked: items, and the zip that holds their pictures, if one does."""
+
+    name: str
+    items: tuple[Item, ...]
+    archive: Path | None = None
+
+    @classmethod
+    def open(cls, name_or_path: str, limit: int | None = None) -> Questions:
+        """ "seen", "unseen", a held-out zip, or a file of the user's own.
+
+        That is JSON lines or CSV with `picture` (relative to the file), `question` (absent or empty: a caption)
+        and `answer` (in JSON also a list of what several people said). `Blip2ChatError` when it is not.
+        """
+        if name_or_path in SETS or name_or_path.endswith(".zip"):
+            held_out = HeldOut.open(name_or_path)
+            asked = [Item(q.picture, q.question, (q.answer,), q.turns) for q in held_out.questions[:limit]]
+            captions = [Item(c.picture, None, (c.caption,)) for c in held_out.captions[:limit]]
+            return cls(name_or_path, (*asked, *captions), held_out.path)
+        path = Path(name_or_path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            items = tuple(_own_item(row, path.parent) for row in _own_rows(text, path.suffix))[:limit]
+        except OSError as error:
+            raise Blip2ChatError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Blip2ChatError(
+                f"{path} is not a file of questions ({error!r}): every line needs a picture and an answer"
+            ) from None
+        if not items:
+            raise Blip2ChatError(f"{path} has no questions")
+        return cls(path.name, items)
+
+
+def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
+    if suffix == ".csv":
+        yield from csv.DictReader(io.StringIO(text))
+    else:
+        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def _own_item(row: dict[str, Any], folder: Path) -> Item:
+    said = row.get("answer") or row["answers"]
+    expected = (said,) if isinstance(said, str) else tuple(map(str, said))
+    if not expected:
+        raise ValueError(f"no answer for {row['picture']}")
+    return Item(str(folder / row["picture"]), (row.get("question") or "").strip() or None, expected)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    engine: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+def at_hand() -> list[Contestant]:
+    """Every engine and precision that is installed: the onnx engine's, and with torch its own on this CPU."""
+    found = [Contestant("onnx", precision) for precision in ("fp32", "int8", "int4")]
+    if find_spec("torch") and find_spec("transformers"):
+        found.append(Contestant("torch", "fp32"))
+        if find_spec("bitsandbytes"):
+            found += [Contestant("torch", "int8"), Contestant("torch", "int4")]
+    return found
+
+
+@dataclass
+class Outcome:
+    """A contestant's answers and measurements; `failed` says why there are none."""
+
+    contestant: Contestant
+    answers: list[str] = field(default_factory=list)
+    load_seconds: float = 0.0
+    answer_seconds: float = 0.0  # mean
+    memory: int = 0  # bytes, the largest resident set
+    failed: str | None = None
+
+    def scores(self, items: tuple[Item, ...]) -> dict[str, float]:
+        """exact match and VQA accuracy over the questions, CIDEr-D over the captions; what there are of."""
+        pairs = list(zip(items, self.answers, strict=True))
+        asked = [(item, answer) for item, answer in pairs if item.question is not None]
+        captions = [(item, answer) for item, answer in pairs if item.question is None]
+        scores: dict[str, float] = {}
+        if asked:
+            hits = [any(plain(answer) == plain(one) for one in item.expected) for item, answer in asked]
+            scores["exact match"] = sum(hits) / len(hits)
+            scores["VQA accuracy"] = sum(vqa_accuracy(answer, item.expected) for item, answer in asked) / len(
+                asked
+            )
+        if captions:
+            texts = [answer for _, answer in captions]
+            scores["CIDEr"] = cider(texts, [item.expected for item, _ in captions])
+        return scores
+
+
+def compare(
+    model: str,
+    questions: Questions,
+    contestants: list[Contestant],
+    *,
+    force: bool = False,
+    on_progress: Progress = lambda what, done, total: None,
+) -> list[Outcome]:
+    """Asks every contestant everything, one process after the other; one that fails does not end the rest."""
+    return [_outcome(model, questions, one, force, on_progress) for one in contestants]
+
+
+def disagreements(questions: Questions, outcomes: list[Outcome]) -> Iterator[tuple[Item, list[str]]]:
+    """The items on which not all contestants say the same, with what each says."""
+    answered = [one for one in outcomes if one.failed is None]
+    for place, item in enumerate(questions.items):
+        said = [one.answers[place] for one in answered]
+        if len({plain(one) for one in said}) > 1:
+            yield item, said
+
+
+def _outcome(
+    model: str, questions: Questions, contestant: Contestant, force: bool, on_progress: Progress
+) -> Outcome:
+    # A fresh interpreter: memory that this one holds, or that another contestant left behind, would count.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_contest, args=(theirs, model, questions, contestant, force), daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            kind, value = ours.recv()
+            if kind == "progress":
+                on_progress(contestant.name, value, len(questions.items))
+                continue
+            process.join()
+            outcome: Outcome = value
+            return outcome
+    except EOFError:
+        process.join()
+        return Outcome(contestant, failed=f"its process ended with status {process.exitcode}: out of memory?")
+    finally:
+        process.kill()
+
+
+def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant, force: bool) -> None:
+    """In the contestant's process."""
+    try:
+        pipe.send(("outcome", _answered(pipe, model, questions, contestant, force)))
+    except Blip2ChatError as error:
+        pipe.send(("outcome", Outcome(contestant, failed=str(error))))
+    finally:
+        pipe.close()
+
+
+def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
+    from .loading import load
+
+    outcome = Outcome(contestant)
+    started = time.perf_counter()
+    model = load(name, engine=contestant.engine, precision=contestant.precision, device="cpu", force=force)
+    outcome.load_seconds = time.perf_counter() - started
+    archive = zipfile.ZipFile(questions.archive) if questions.archive else None
+    decoding = Decoding()
+    started = time.perf_counter()
+    for place, item in enumerate(questions.items):
+        picture = model.open(archive.read(item.picture) if archive else item.picture)
+        prompt = model.tokenizer.encode(model.template.caption)
+        if item.question is not None:
+            budget = model.prompt_budget(decoding)
+            prompt = fit(model.template, model.tokenizer.encode, item.turns, item.question, budget).token_ids
+        writing = model.write(picture, prompt, decoding)
+        outcome.answers.append("".join(writing))
+        pipe.send(("progress", place + 1))
+    outcome.answer_seconds = (time.perf_counter() - started) / len(questions.items)
+    outcome.memory = peak_memory()
+    return outcome
