@@ -1,0 +1,76 @@
+"""Throw-away heads that teach the picture side directly, in the spirit of BLIP-2's staged training.
+
+The language loss alone takes very long to tell the vision encoder what to look for. These heads say it
+at once: which thing covers each patch, and, in the first query vectors, which things there are from
+left to right and from top to bottom. They are not part of the shipped model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .backgrounds import COLOURS
+from .catalog import KINDS
+from .scenes import MAX_THINGS
+
+NONE = 0  # the class of an empty slot; kinds follow
+
+
+@dataclass(frozen=True)
+class SceneTargets:
+    """A batch's truth: patches (B, 64), slots (B, 8), places (B, 8, 3), colour (B,), count (B,)."""
+
+    patches: Tensor
+    slots: Tensor
+    places: Tensor
+    colour: Tensor
+    count: Tensor
+
+
+class SceneHeads(nn.Module):
+    """Reads patches, slots, background colour and count off the model's inner vectors."""
+
+    def __init__(self, vision_width: int, qformer_width: int) -> None:
+        super().__init__()
+        self.patch = nn.Linear(vision_width, len(KINDS) + 1)
+        self.patch_colour = nn.Linear(vision_width, len(COLOURS))
+        self.slot = nn.Linear(qformer_width, len(KINDS) + 1)
+        self.place = nn.Linear(qformer_width, 3)
+        self.colour = nn.Linear(qformer_width, len(COLOURS))
+        self.count = nn.Linear(qformer_width, MAX_THINGS)
+
+    def forward(
+        self, vision: Tensor, queries: Tensor, truth: SceneTargets
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of the losses and the accuracies for the log."""
+        patch_logits = self.patch(vision[:, 1:]).float()
+        patch_loss = functional.cross_entropy(
+            patch_logits.flatten(0, 1), truth.patches.flatten(), label_smoothing=0.05
+        )
+        colour_loss = functional.cross_entropy(self.patch_colour(vision[:, 0]).float(), truth.colour)
+        slots = queries[:, : 2 * MAX_THINGS]
+        slot_logits = self.slot(slots).float()
+        slot_loss = functional.cross_entropy(
+            slot_logits.flatten(0, 1), truth.slots.flatten(), label_smoothing=0.05
+        )
+        taken = (truth.slots != NONE).unsqueeze(-1).float()
+        place_loss = ((self.place(slots).float() - truth.places).abs() * taken).sum() / (3 * taken.sum() + 1)
+        rest = queries[:, 2 * MAX_THINGS]
+        colour_logits, count_logits = self.colour(rest).float(), self.count(rest).float()
+        rest_loss = functional.cross_entropy(colour_logits, truth.colour) + functional.cross_entropy(
+            count_logits, truth.count
+        )
+        loss = 2.0 * patch_loss + 0.2 * colour_loss + 1.5 * slot_loss + 2.0 * place_loss + 0.3 * rest_loss
+        with torch.no_grad():
+            on_things = truth.patches > 0
+            shown = {
+                "patch": float((patch_logits.argmax(-1) == truth.patches)[on_things].float().mean()),
+                "slot": float((slot_logits.argmax(-1) == truth.slots)[truth.slots != NONE].float().mean()),
+                "colour": float((colour_logits.argmax(-1) == truth.colour).float().mean()),
+                "count": float((count_logits.argmax(-1) == truth.count).float().mean()),
+            }
+        return loss, shown

@@ -1,0 +1,59 @@
+"""The drawings of every thing, ready to be placed in scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .catalog import SETS
+
+ICON_SIZE = 128
+ICONS_FILE = Path(__file__).parent / "data" / "icons.npz"
+
+
+def fit_square(picture: Image.Image, size: int) -> Image.Image:
+    """Crop to what is drawn, then scale and centre it in a transparent square.
+
+    Sets leave different margins around their drawings; without this a thing's size in a scene would
+    depend on its set.
+    """
+    box = picture.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox()
+    if box is None:
+        raise ValueError("the drawing is empty")
+    picture = picture.crop(box)
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    square = Image.new("RGBA", (size, size))
+    square.paste(
+        picture.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2)
+    )
+    return square
+
+
+@dataclass(frozen=True)
+class IconStore:
+    """All drawings with the kind and the set (drawing style) of each."""
+
+    drawings: NDArray[np.uint8]
+    kinds: NDArray[np.int64]
+    sets: NDArray[np.int64]
+
+    @staticmethod
+    def load(path: Path = ICONS_FILE) -> IconStore:
+        with np.load(path) as data:
+            return IconStore(data["drawings"], data["kinds"].astype(np.int64), data["sets"].astype(np.int64))
+
+    def table(self, held_out: bool) -> dict[int, dict[int, list[int]]]:
+        """Set → kind → drawings, of the sets training sees or of the one it never sees."""
+        result: dict[int, dict[int, list[int]]] = {}
+        for index, (kind, set_index) in enumerate(zip(self.kinds.tolist(), self.sets.tolist(), strict=True)):
+            if SETS[set_index].held_out == held_out:
+                result.setdefault(set_index, {}).setdefault(kind, []).append(index)
+        return result
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(self.drawings[index], "RGBA")

@@ -1,0 +1,64 @@
+"""The shipped model's shape: BLIP-2's own architecture, small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+from .scenes import IMAGE_SIZE, PATCH
+from .tokenizer import BOS_ID, IMAGE_ID, PAD_ID
+
+QUERIES = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Widths and depths of the three parts."""
+
+    vision_width: int = 256
+    vision_layers: int = 6
+    qformer_width: int = 192
+    qformer_layers: int = 4
+    language_width: int = 192
+    language_layers: int = 4
+    head_width: int = 32
+
+
+def build_config(vocab_size: int, stop_id: int, shape: Shape) -> Blip2Config:
+    """The configuration as ``config.json`` will hold it."""
+    config = Blip2Config(
+        vision_config={
+            "hidden_size": shape.vision_width, "intermediate_size": 4 * shape.vision_width,
+            "num_hidden_layers": shape.vision_layers, "num_attention_heads": shape.vision_width // shape.head_width,
+            "image_size": IMAGE_SIZE, "patch_size": PATCH, "initializer_range": 0.02,
+        },
+        qformer_config={
+            "hidden_size": shape.qformer_width, "intermediate_size": 4 * shape.qformer_width,
+            "num_hidden_layers": shape.qformer_layers, "num_attention_heads": shape.qformer_width // shape.head_width,
+            "encoder_hidden_size": shape.vision_width, "cross_attention_frequency": 2, "vocab_size": vocab_size,
+            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        },
+        text_config={
+            "model_type": "opt", "vocab_size": vocab_size, "hidden_size": shape.language_width,
+            "word_embed_proj_dim": shape.language_width, "ffn_dim": 4 * shape.language_width,
+            "num_hidden_layers": shape.language_layers,
+            "num_attention_heads": shape.language_width // shape.head_width, "max_position_embeddings": 512,
+            "dropout": 0.0, "bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_id": stop_id,
+            "do_layer_norm_before": True, "activation_function": "relu",
+        },
+        num_query_tokens=QUERIES,
+        image_token_index=IMAGE_ID,
+    )  # fmt: skip
+    return config
+
+
+def build_model(vocab_size: int, stop_id: int, shape: Shape, seed: int) -> Blip2ForConditionalGeneration:
+    """A freshly initialised model, the same for the same seed."""
+    torch.manual_seed(seed)
+    model = Blip2ForConditionalGeneration(build_config(vocab_size, stop_id, shape))
+    with torch.no_grad():
+        # transformers starts the query vectors at zero, which leaves them alike: nothing tells them apart
+        model.query_tokens.normal_(0.0, 0.5)
+    return model
