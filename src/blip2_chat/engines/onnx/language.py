@@ -82,6 +82,11 @@ class OnnxState:
         self._sources += other._sources
         self.binding = None
 
+    def reserve(self, capacity: int) -> None:
+        """Makes room for rows of `capacity` cached positions."""
+        if self.cache.reserve(capacity):
+            self.binding = None
+
     def extend(self, token_ids: Sequence[int]) -> None:
         """One more token per row, its keys and values being in the cache already."""
         for row, token in zip(self.rows, token_ids, strict=True):
@@ -153,8 +158,7 @@ class OptModel:
             min(common_prefix(old, new), len(new) - 1) for old, new in zip(state.tokens, prompts, strict=True)
         ]
         logits = np.empty((len(prompts), self.text.vocab_size), np.float32)
-        if self._reserve(state, q + longest):
-            state.binding = None
+        state.reserve(q + longest)
         state.cache.lengths[:] = [q + kept for kept in keep]
         rest = [prompt[kept:] for prompt, kept in zip(prompts, keep, strict=True)]
         if max(map(len, rest)) == 1:
@@ -188,8 +192,7 @@ class OptModel:
         state = _same(state, len(token_ids))
         needed = int(state.cache.lengths.max()) + 1
         self._check_length(needed)
-        if self._reserve(state, needed):
-            state.binding = None
+        state.reserve(needed)
         logits = np.empty((len(token_ids), self.text.vocab_size), np.float32)
         self._run(state, self._embed(token_ids)[:, None], logits, slice(None))
         state.extend(token_ids)
@@ -210,19 +213,15 @@ class OptModel:
             "total": np.array(start.max() + s, np.int32),
             "rows": np.arange(b) * s + (np.asarray(last) if last is not None else s - 1),
         }
-        everything = rows == slice(None)
-        binding = state.binding if everything else None
-        if binding is None:
-            binding = self._runner.bind(*_bound(state.cache, rows))
-            if everything:
-                state.binding = binding
-        binding.run(inputs, {"logits": logits})
+        if rows != slice(None):
+            self._runner.bind(*_bound(state.cache, rows)).run(inputs, {"logits": logits})
+            return
+        if state.binding is None:
+            state.binding = self._runner.bind(*_bound(state.cache, rows))
+        state.binding.run(inputs, {"logits": logits})
 
     def _embed(self, tokens: Sequence[int]) -> Floats:
         return self._table[list(tokens)].astype(np.float32)
-
-    def _reserve(self, state: OnnxState, needed: int) -> bool:
-        return state.cache.reserve(needed)
 
     def _check_length(self, length: int) -> None:
         if length > self.text.max_position_embeddings:
@@ -276,8 +275,7 @@ class T5Model:
 
     def _run(self, state: OnnxState, token_ids: Sequence[int]) -> Floats:
         lengths = state.cache.lengths
-        if state.cache.reserve(int(lengths.max()) + 1):
-            state.binding = None
+        state.reserve(int(lengths.max()) + 1)
         cross = state.cross
         assert cross is not None
         if state.binding is None:

@@ -18,6 +18,8 @@ class Runner:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
+        # Patterns are kept per input shape, and each prompt has its own.
+        options.enable_mem_pattern = False
         # Warnings of the runtime say nothing that a user could act upon.
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -76,7 +76,8 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     config = ModelConfig.from_folder(folder)
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
-        runners = {name: Runner(folder / f"{name}.onnx", threads) for name in manifest.graphs}
+        # The last first: the language model's head is briefly held twice, so it comes before the rest is there.
+        runners = {name: Runner(folder / f"{name}.onnx", threads) for name in reversed(manifest.graphs)}
         # Mapped: a conversation touches a few rows of it.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
