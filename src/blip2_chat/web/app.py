@@ -44,7 +44,7 @@ def make_app(service: Service) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    page = page_files.load()
+    page = service.page
     app.include_router(openai_api.router(service))
     app.include_router(caption_api.router(service))
     app.include_router(page_files.router(page))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
@@ -17,18 +18,28 @@ _KINDS = {
 _SCRIPT = "text/javascript; charset=utf-8"
 
 
-def load() -> dict[str, tuple[bytes, str]]:
-    """Path -> content and type. A request's path is looked up here and never becomes a path on the disk."""
+Page = dict[str, tuple[bytes, str]]
+
+
+def load(samples: bool = False) -> Page:
+    """Path -> content and type. A request's path is looked up here and never becomes a path on the disk.
+
+    `samples`: with the embedded model's sample pictures, under /samples/.
+    """
     folder = files(__package__) / "page"
-    found = {}
+    found: Page = {}
     for entry in folder.iterdir():
         kind = _KINDS.get(entry.name) or (_SCRIPT if entry.name.endswith(".js") else None)
         if kind is not None:
             found["/" if entry.name == "index.html" else f"/{entry.name}"] = (entry.read_bytes(), kind)
+    drawn = files("blip2_chat") / "demo" / "samples"
+    if samples and drawn.is_dir():
+        pictures = sorted(entry.name for entry in drawn.iterdir() if entry.name.endswith(".png"))
+        found |= {f"/samples/{name}": ((drawn / name).read_bytes(), "image/png") for name in pictures}
     return found
 
 
-def router(page: dict[str, tuple[bytes, str]]) -> APIRouter:
+def router(page: Page) -> APIRouter:
     """One route per file."""
     routes = APIRouter(include_in_schema=False)
     for path, (content, kind) in page.items():
@@ -36,7 +47,7 @@ def router(page: dict[str, tuple[bytes, str]]) -> APIRouter:
     return routes
 
 
-def _served(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _served(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
 

@@ -147,6 +147,13 @@ class ChatResponse(BaseModel):
     blip2_chat: About
 
 
+class Sample(BaseModel):
+    """A picture that the embedded model was made for."""
+
+    path: str
+    name: str
+
+
 class ModelAbout(BaseModel):
     """What the page tells about the model, and the limits it keeps to."""
 
@@ -159,6 +166,7 @@ class ModelAbout(BaseModel):
     max_picture_bytes: int
     slots: int
     allow_urls: bool
+    samples: list[Sample]
 
 
 class ModelEntry(BaseModel):

@@ -10,11 +10,12 @@ from typing import TypeVar
 import anyio
 from starlette.requests import Request
 
+from ..checkpoint import EMBEDDED
 from ..decoding import Decoding
 from ..errors import GenerationError, PictureError
 from ..images import PictureLimits
 from ..model import Model
-from . import schemas
+from . import page_files, schemas
 from .errors import ApiError
 from .metrics import Metrics
 from .pictures import Pictures, Seen
@@ -38,6 +39,8 @@ class Service:
         self.started = int(time.time())
         # A folder's name, not its path: how the host's disk is laid out is nobody's business.
         self.model_id = Path(model.name).name if Path(model.name).is_dir() else model.name
+        self.is_embedded = model.name == EMBEDDED
+        self.page = page_files.load(samples=self.is_embedded)
 
     def close(self) -> None:
         """Finishes what runs."""
@@ -63,11 +66,16 @@ class Service:
                 precision=engine.precision,
                 device=engine.device,
                 family=engine.config.family,
-                embedded=self.model_id == "demo",
+                embedded=self.is_embedded,
                 max_tokens=self.longest_answer,
                 max_picture_bytes=settings.max_picture_bytes,
                 slots=settings.slots,
                 allow_urls=settings.allow_urls,
+                samples=[
+                    schemas.Sample(path=path, name=path.rpartition("/")[2])
+                    for path in self.page
+                    if path.startswith("/samples/")
+                ],
             ),
         )
 

@@ -1,1 +1,240 @@
+// The page: pictures, each with its conversation. `view.js` draws what is held here.
 
+import * as api from "./api.js";
+import { asFile, asText } from "./export.js";
+import * as intake from "./intake.js";
+import * as settings from "./settings.js";
+import * as store from "./store.js";
+import * as view from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+
+// A picture: { name, blob, url, turns, about, writing }; `writing` aborts the answer that is on its way.
+// A turn: { question (null: the caption), text, state: writing | done | stopped | failed, reason, error, dropped }.
+let pictures = [];
+let current = null;
+let model = null;
+
+const draw = () => view.draw(pictures, current, { open, copy });
+
+function keep() {
+  store.save({
+    current: pictures.indexOf(current),
+    pictures: pictures.map(({ name, blob, turns, about }) => ({
+      name,
+      blob,
+      about,
+      turns: turns.filter((turn) => turn.state !== "writing"),
+    })),
+  });
+}
+
+function open(picture) {
+  current = picture;
+  draw();
+  keep();
+}
+
+async function add(files) {
+  $("alert").hidden = true;
+  const limit = model?.blip2_chat.max_picture_bytes ?? Infinity;
+  const fitting = files.filter((file) => file.size <= limit);
+  for (const file of files) {
+    if (file.size > limit) {
+      view.alertUser(`${file.name} is larger than ${Math.floor(limit / 2 ** 20)} MiB; save a smaller copy and use that.`);
+    }
+  }
+  const added = fitting.map((blob) => ({
+    name: blob.name || "picture",
+    blob,
+    url: URL.createObjectURL(blob),
+    turns: [],
+    about: null,
+    writing: null,
+  }));
+  if (!added.length) return;
+  pictures.push(...added);
+  open(added[0]);
+  $("question").focus();
+  for (const picture of added) await write(picture, { question: null });
+}
+
+function drop(picture) {
+  picture.writing?.abort();
+  const place = pictures.indexOf(picture);
+  pictures = pictures.filter((one) => one !== picture);
+  URL.revokeObjectURL(picture.url);
+  if (current === picture) current = pictures[Math.min(place, pictures.length - 1)] || null;
+  draw();
+  keep();
+}
+
+/** The answered questions, and the one that is asked, in OpenAI's words. */
+async function messages(picture, question) {
+  const image = { type: "image_url", image_url: { url: await api.dataUrl(picture.blob) } };
+  const asked = picture.turns.filter((turn) => turn.question !== null && turn.text && turn.state !== "writing");
+  const made = [];
+  for (const turn of question === null ? [] : asked) {
+    made.push({ role: "user", content: turn.question }, { role: "assistant", content: turn.text });
+  }
+  made.push({ role: "user", content: question ?? "" });
+  const first = made[0];
+  first.content = [image, ...(first.content ? [{ type: "text", text: first.content }] : [])];
+  return made;
+}
+
+/** Writes an answer to `question`, or the caption. `another`: not the likeliest again. */
+async function write(picture, { question, another = false }) {
+  const request = { model: model.id, messages: await messages(picture, question), ...settings.decoding(another) };
+  const turn = { question, text: "", state: "writing", reason: null };
+  picture.turns.push(turn);
+  picture.writing = new AbortController();
+  draw();
+  let failure = null;
+  try {
+    turn.reason = await api.answer(request, {
+      signal: picture.writing.signal,
+      onAbout: (about) => {
+        picture.about = about;
+        turn.dropped = about.dropped_turns;
+        draw();
+      },
+      onPiece: (piece) => {
+        turn.text += piece;
+        draw();
+      },
+    });
+    turn.state = "done";
+  } catch (error) {
+    failure = error;
+    turn.state = error.name === "AbortError" ? "stopped" : "failed";
+    turn.error = error.message;
+  }
+  picture.writing = null;
+  if (failure?.code === "invalid_image") {
+    drop(picture);
+    view.alertUser(`${picture.name} cannot be opened: ${failure.message}`);
+    return;
+  }
+  draw();
+  keep();
+  if (picture === current && turn.state !== "stopped") {
+    view.announce(`${question === null ? "Caption" : "Answer"}: ${turn.text || turn.error || "nothing"}`);
+  }
+}
+
+function ask() {
+  const question = $("question").value.trim();
+  if (!question || !current || current.writing) return;
+  $("question").value = "";
+  write(current, { question });
+}
+
+function undo() {
+  const turn = current.turns.pop();
+  $("question").value = turn.question;
+  $("question").focus();
+  view.announce("The last question was taken back.");
+  draw();
+  keep();
+}
+
+function again() {
+  const turn = current.turns.pop();
+  write(current, { question: turn.question, another: turn.state === "done" });
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without https the clipboard's own interface is closed to pages; the old way is open.
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  view.announce("Copied.");
+}
+
+function askForKey() {
+  const dialog = $("key");
+  if (dialog.open) return Promise.resolve("");
+  dialog.showModal();
+  return new Promise((resolve) => {
+    let given = "";
+    $("key-form").addEventListener("submit", () => (given = $("key-text").value.trim()), { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        $("key-text").value = "";
+        resolve(given);
+      },
+      { once: true },
+    );
+  });
+}
+
+function keyboard() {
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  $("question").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      ask();
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !document.querySelector("dialog[open]")) current?.writing?.abort();
+  });
+  $("tabs").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    open(pictures[(pictures.indexOf(current) + step + pictures.length) % pictures.length]);
+  });
+}
+
+async function start() {
+  settings.start();
+  api.onKeyWanted(askForKey);
+  intake.start(add);
+  keyboard();
+  $("stop").addEventListener("click", () => current.writing?.abort());
+  $("undo").addEventListener("click", undo);
+  $("again").addEventListener("click", again);
+  $("copy-all").addEventListener("click", () => copy(asText(current)));
+  $("download").addEventListener("click", () => asFile(current, model));
+  $("remove").addEventListener("click", () => drop(current));
+  $("alert-close").addEventListener("click", () => ($("alert").hidden = true));
+  $("forget").addEventListener("click", async () => {
+    while (pictures.length) drop(pictures[0]);
+    await store.forget();
+    $("settings").close();
+  });
+  try {
+    model = await api.model();
+  } catch (error) {
+    return view.alertUser(error.message);
+  }
+  settings.tellModel(model);
+  if (model.blip2_chat.embedded) {
+    $("hint").textContent =
+      "This is the small embedded model: it knows drawn scenes and has never seen a photograph. Settings say how to start another.";
+    $("hint").hidden = false;
+  }
+  view.drawSamples(model.blip2_chat.samples, async (path, name) => {
+    add([new File([await api.sample(path)], name, { type: "image/png" })]);
+  });
+  const saved = await store.load();
+  pictures = (saved?.pictures || []).map((one) => ({ ...one, url: URL.createObjectURL(one.blob), writing: null }));
+  current = pictures[saved?.current] || pictures[0] || null;
+  draw();
+  document.body.dataset.ready = "true";
+}
+
+start();

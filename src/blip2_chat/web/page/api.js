@@ -1,0 +1,108 @@
+// What the page asks of its server: the model's facts, and answers that stream in.
+
+const KEY = "blip2-chat key";
+
+export class ServerError extends Error {
+  constructor(status, error) {
+    super(error.message);
+    this.status = status;
+    this.code = error.code;
+  }
+}
+
+let askForKey = async () => "";
+
+/** `ask` is called when the server wants a key; it gives one, or "" when there is none. */
+export function onKeyWanted(ask) {
+  askForKey = ask;
+}
+
+async function send(path, options = {}) {
+  for (;;) {
+    const key = sessionStorage.getItem(KEY);
+    const headers = { ...(options.headers || {}), ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ServerError(0, { message: "The server does not answer. Is it still running?" });
+    }
+    if (response.status !== 401) return response;
+    const given = await askForKey();
+    if (!given) throw await asError(response);
+    sessionStorage.setItem(KEY, given);
+  }
+}
+
+async function asError(response) {
+  let error = { message: `The server answered ${response.status}.` };
+  try {
+    error = (await response.json()).error || error;
+  } catch {
+    // Not from this server's own hand: a proxy's page, say.
+  }
+  return new ServerError(response.status, error);
+}
+
+/** The one model that is here. */
+export async function model() {
+  const response = await send("/v1/models");
+  if (!response.ok) throw await asError(response);
+  return (await response.json()).data[0];
+}
+
+/** A sample picture's bytes. */
+export async function sample(path) {
+  const response = await send(path);
+  if (!response.ok) throw await asError(response);
+  return response.blob();
+}
+
+/**
+ * Streams an answer. Calls `onAbout` with what the server says about the picture, `onPiece` with each piece of
+ * text; gives the finish reason. Aborting `signal` frees the server at once.
+ */
+export async function answer(request, { signal, onAbout, onPiece }) {
+  const response = await send("/v1/chat/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...request, stream: true }),
+    signal,
+  });
+  if (!response.ok) throw await asError(response);
+  let reason = null;
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") return reason;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw new ServerError(500, chunk.error);
+    if (chunk.blip2_chat) onAbout(chunk.blip2_chat);
+    const choice = chunk.choices[0];
+    if (choice?.delta.content) onPiece(choice.delta.content);
+    reason = choice?.finish_reason || reason;
+  }
+  throw new ServerError(0, { message: "The answer broke off: the server has stopped." });
+}
+
+/** The data of server-sent events. */
+async function* events(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) if (part.startsWith("data: ")) yield part.slice(6);
+  }
+}
+
+export function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new ServerError(0, { message: "The file cannot be read." }));
+    reader.readAsDataURL(blob);
+  });
+}

@@ -1,0 +1,73 @@
+// How pictures come in: dropped, pasted, picked, or from the camera.
+
+const $ = (id) => document.getElementById(id);
+
+/** `add` is called with a list of files. */
+export function start(add) {
+  for (const id of ["add", "pick"]) $(id).addEventListener("click", () => $("file").click());
+  for (const id of ["photo", "welcome-photo"]) $(id).addEventListener("click", () => photograph(add));
+  for (const id of ["file", "file-camera"]) {
+    $(id).addEventListener("change", (event) => {
+      add([...event.target.files]);
+      event.target.value = ""; // the same file again is a change, too
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    if (files.length) {
+      event.preventDefault();
+      add(files.map((file) => (file.name ? file : new File([file], "pasted picture", { type: file.type }))));
+    }
+  });
+  let depth = 0;
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const over = (change) => {
+    depth = Math.max(0, depth + change);
+    document.body.classList.toggle("dragging", depth > 0);
+  };
+  document.addEventListener("dragenter", (event) => hasFiles(event) && over(1));
+  document.addEventListener("dragleave", (event) => hasFiles(event) && over(-1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    over(0);
+    const files = [...(event.dataTransfer?.files || [])];
+    if (files.length) add(files);
+  });
+}
+
+async function photograph(add) {
+  // Only pages of this machine, or over https, may see a camera; elsewhere a phone still offers its camera app.
+  if (!navigator.mediaDevices?.getUserMedia) return $("file-camera").click();
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch {
+    return $("file-camera").click();
+  }
+  const dialog = $("camera");
+  const video = $("video");
+  video.srcObject = stream;
+  dialog.showModal();
+  const shoot = () => {
+    const canvas = document.createElement("canvas");
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    canvas.toBlob((blob) => {
+      dialog.close();
+      add([new File([blob], "photo.png", { type: "image/png" })]);
+    }, "image/png");
+  };
+  $("shoot").addEventListener("click", shoot);
+  dialog.addEventListener(
+    "close",
+    () => {
+      $("shoot").removeEventListener("click", shoot);
+      for (const track of stream.getTracks()) track.stop();
+      video.srcObject = null;
+    },
+    { once: true },
+  );
+}

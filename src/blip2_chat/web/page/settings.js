@@ -1,0 +1,84 @@
+// The settings dialog: how answers are written, and how the page looks.
+
+const $ = (id) => document.getElementById(id);
+const SAVED = "blip2-chat settings";
+const SLIDERS = ["beams", "temperature", "top-p", "longest"];
+
+const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+
+function choose(name, value) {
+  const input = document.querySelector(`input[name="${name}"][value="${CSS.escape(value)}"]`);
+  if (input) input.checked = true;
+}
+
+function show() {
+  const mode = chosen("mode");
+  for (const slider of document.querySelectorAll(".slider[data-mode]")) slider.hidden = slider.dataset.mode !== mode;
+  for (const id of SLIDERS) document.querySelector(`output[for="${id}"]`).textContent = $(id).value;
+  const theme = chosen("theme");
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+}
+
+function keep() {
+  const values = Object.fromEntries(SLIDERS.map((id) => [id, $(id).value]));
+  localStorage.setItem(SAVED, JSON.stringify({ mode: chosen("mode"), theme: chosen("theme"), ...values }));
+  show();
+}
+
+export function start() {
+  let saved = {};
+  try {
+    saved = JSON.parse(localStorage.getItem(SAVED)) || {};
+  } catch {
+    // Written by nobody who knew how: the defaults do.
+  }
+  for (const id of SLIDERS) if (saved[id]) $(id).value = saved[id];
+  if (saved.mode) choose("mode", saved.mode);
+  if (saved.theme) choose("theme", saved.theme);
+  $("settings").addEventListener("input", keep);
+  for (const id of ["settings-open", "model"]) $(id).addEventListener("click", () => $("settings").showModal());
+  show();
+}
+
+/** The model's own limits and facts. */
+export function tellModel(model) {
+  const about = model.blip2_chat;
+  $("model").textContent = `${model.id} · ${about.precision}`;
+  $("model").title = `${model.id} on ${about.engine}, ${about.precision}, ${about.device}: settings`;
+  $("beams").max = Math.min(8, about.slots);
+  $("longest").max = Math.min(100, about.max_tokens);
+  const precisions = {
+    fp32: "full precision: exact, four bytes per weight",
+    fp16: "half precision, two bytes per weight",
+    bf16: "half precision, two bytes per weight",
+    int8: "8-bit weights: a quarter of the memory, nearly the same answers",
+    int4: "4-bit weights: an eighth of the memory, answers may differ a little",
+  };
+  const facts = {
+    Name: model.id,
+    Precision: `${about.precision}, ${precisions[about.precision] || "as loaded"}`,
+    Runs: about.engine === "onnx" ? `on this machine's CPU (ONNX Runtime)` : `with torch on ${about.device}`,
+    Kind: about.family === "t5" ? "Flan-T5: short answers" : "OPT: captions and answers",
+  };
+  const list = $("model-facts");
+  list.replaceChildren();
+  for (const [name, value] of Object.entries(facts)) {
+    const term = document.createElement("dt");
+    const fact = document.createElement("dd");
+    term.textContent = name;
+    fact.textContent = value;
+    list.append(term, fact);
+  }
+  show();
+}
+
+/** A request's settings, as the API names them. `another`: a different answer than the likeliest is wanted. */
+export function decoding(another = false) {
+  const longest = { max_tokens: Number($("longest").value) };
+  const mode = chosen("mode");
+  if (another || mode === "draw") {
+    return { ...longest, temperature: Number($("temperature").value), top_p: Number($("top-p").value) };
+  }
+  return mode === "beams" ? { ...longest, num_beams: Number($("beams").value) } : { ...longest, temperature: 0 };
+}

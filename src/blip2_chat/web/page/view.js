@@ -1,0 +1,144 @@
+// The picture that is shown, its tabs, and its conversation, drawn from what `app.js` holds.
+
+const $ = (id) => document.getElementById(id);
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+/** Everything anew. `open` is called with the picture whose tab is chosen, `copy` with an answer's text. */
+export function draw(pictures, current, { open, copy }) {
+  const none = !current;
+  document.body.classList.toggle("empty", none);
+  $("welcome").hidden = !none;
+  $("stage").hidden = none;
+  $("talk").hidden = none;
+  drawTabs(pictures, current, open);
+  if (none) return;
+  if ($("picture").getAttribute("src") !== current.url) $("picture").src = current.url;
+  $("picture").alt = current.turns.find((turn) => turn.question === null)?.text || current.name;
+  $("picture-name").textContent = current.name;
+  $("advice").replaceChildren(
+    ...(current.about?.advice || []).map((one) => {
+      const item = element("li");
+      item.append(icon("warning"), element("span", "", one.message));
+      return item;
+    }),
+  );
+  drawTurns(current, copy);
+  drawButtons(current);
+}
+
+function drawTabs(pictures, current, open) {
+  const tabs = $("tabs");
+  const focused = tabs.contains(document.activeElement);
+  tabs.replaceChildren(
+    ...pictures.map((picture, place) => {
+      const tab = element("button", picture.writing ? "busy" : "");
+      const image = element("img");
+      image.src = picture.url;
+      image.alt = "";
+      tab.type = "button";
+      tab.title = picture.name;
+      tab.setAttribute("role", "tab");
+      tab.setAttribute("aria-label", `Picture ${place + 1} of ${pictures.length}: ${picture.name}`);
+      tab.setAttribute("aria-selected", String(picture === current));
+      tab.setAttribute("aria-controls", "talk");
+      tab.tabIndex = picture === current ? 0 : -1;
+      tab.addEventListener("click", () => open(picture));
+      tab.append(image);
+      return tab;
+    }),
+  );
+  if (focused) tabs.querySelector('[aria-selected="true"]')?.focus();
+}
+
+function drawTurns(current, copy) {
+  const log = $("turns");
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  const rows = [];
+  for (const turn of current.turns) {
+    if (turn.question !== null) {
+      const row = element("div", "row asked-row");
+      const said = element("div", "said asked");
+      said.append(element("span", "unseen", "You: "), turn.question);
+      row.append(said);
+      rows.push(row);
+    }
+    if (turn.dropped) rows.push(element("p", "note", "The oldest turns no longer fit the model and were left out."));
+    rows.push(answerRow(turn, copy));
+    if (turn.state === "stopped") rows.push(element("p", "note", "Stopped."));
+    if (turn.reason === "length") rows.push(element("p", "note", "Cut at the longest answer; see Settings."));
+  }
+  log.replaceChildren(...rows);
+  if (atEnd || current.turns.at(-1)?.state === "writing") log.scrollTop = log.scrollHeight;
+}
+
+function answerRow(turn, copy) {
+  const row = element("div", "row");
+  const kind = turn.question === null ? "said answer caption" : "said answer";
+  const said = element("div", turn.state === "failed" ? `${kind} wrong` : kind);
+  said.append(element("span", "unseen", turn.question === null ? "Caption: " : "Answer: "));
+  if (turn.state === "failed") said.append(turn.error);
+  else if (turn.state === "writing" && !turn.text) said.append(element("span", "waiting"));
+  else said.append(turn.text || "(nothing)");
+  row.append(said);
+  if (turn.text && turn.state !== "writing") {
+    const button = element("button", "icon");
+    button.type = "button";
+    button.title = "Copy this answer";
+    button.setAttribute("aria-label", `Copy the answer: ${turn.text}`);
+    button.append(icon("copy"));
+    button.addEventListener("click", () => copy(turn.text));
+    row.append(button);
+  }
+  return row;
+}
+
+function drawButtons(current) {
+  const writing = Boolean(current.writing);
+  const last = current.turns.at(-1);
+  $("send").hidden = writing;
+  $("stop").hidden = !writing;
+  $("undo").disabled = writing || !last || last.question === null;
+  $("again").disabled = writing || !last;
+  $("copy-all").disabled = $("download").disabled = writing || !last;
+}
+
+/** Said to those who listen rather than look. */
+export function announce(text) {
+  $("status").textContent = text;
+}
+
+export function alertUser(text) {
+  $("alert-text").textContent = text;
+  $("alert").hidden = false;
+}
+
+export function drawSamples(samples, use) {
+  $("samples").hidden = samples.length === 0;
+  $("sample-list").replaceChildren(
+    ...samples.map(({ path, name }) => {
+      const button = element("button");
+      const image = element("img");
+      image.src = path;
+      image.alt = `Sample: ${name}`;
+      button.type = "button";
+      button.append(image);
+      button.addEventListener("click", () => use(path, name));
+      return button;
+    }),
+  );
+}
