@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .answers import Answer
+    from .batch.api import caption_all
+    from .batch.result import Result
     from .chat import Chat, Turn
     from .decoding import Decoding
     from .errors import (
@@ -41,6 +43,8 @@ _HOMES = {
     "Chat": "chat",
     "Turn": "chat",
     "Answer": "answers",
+    "Result": "batch.result",
+    "caption_all": "batch.api",
     "Decoding": "decoding",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
@@ -67,8 +71,10 @@ __all__ = [
     "PictureError",
     "PictureLimits",
     "PromptTemplate",
+    "Result",
     "Turn",
     "__version__",
+    "caption_all",
     "load",
 ]
 

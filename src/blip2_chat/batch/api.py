@@ -1,0 +1,95 @@
+"""A collection as a lazy iterator of results: the run without the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+from ..images import PictureSource
+from ..loading import load
+from ..model import Model
+from .captioner import Captioner, Tasks
+from .items import Part, positioned
+from .journal import Journal
+from .pipeline import Pipeline
+from .result import Result
+from .sizing import BatchSize
+from .sources import InMemory, Source, check, open_sources
+from .tables import Columns
+
+
+def caption_all(
+    pictures: str | os.PathLike[str] | Iterable[PictureSource | Part],
+    *,
+    model: Model | str | Path = "demo",
+    captions: int = 1,
+    ask: Iterable[str] = (),
+    column: str | None = None,
+    name_column: str | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    **settings: Any,
+) -> Iterator[Result]:
+    """Captions, and answers to questions, for all pictures: results in order, each when its batch is written.
+
+    `pictures` is what `blip2-chat run` takes (a folder, a pattern, a list, a CSV, JSONL or Parquet table, WebDataset
+    shards), or an iterable of such and of whatever `open_picture` takes: bytes, PIL images, arrays. They are read as
+    the results are asked for. A picture that cannot be opened has a result with an `error`. `model` is a loaded one,
+    or a name to load; `settings` are `Decoding`'s. Pictures with the same pixels are written about once.
+
+    Raises `RunError`, and what loading raises, before the first result.
+    """
+    tasks = Tasks(captions, tuple(ask), settings)
+    columns = Columns(column, name_column)
+    sources: Iterable[Source]
+    if isinstance(pictures, str | os.PathLike):
+        check([pictures], columns)
+        sources = [pictures]
+    else:
+        sources = _as_sources(pictures)
+    mine = None if isinstance(model, Model) else load(model)
+    running = mine or model
+    assert isinstance(running, Model)
+    return _results(running, mine is not None, tasks, sources, columns, limit, batch_size, workers)
+
+
+def _results(
+    model: Model,
+    is_mine: bool,
+    tasks: Tasks,
+    sources: Iterable[Source],
+    columns: Columns,
+    limit: int | None,
+    batch_size: int | None,
+    workers: int | None,
+) -> Iterator[Result]:
+    try:
+        captioner = Captioner(model, tasks)
+        size = BatchSize(captioner.bytes_per_picture(), batch_size)
+        items = positioned(open_sources(sources, columns), limit)
+        # A temporary journal finds pictures with the same pixels without keeping all results in memory.
+        with Journal(None) as journal:
+            pipeline = Pipeline(captioner, items, journal.same_content, size, workers)
+            with closing(iter(pipeline)) as batches:
+                number = 0
+                for batch in batches:
+                    journal.commit((f"{number + place}", result) for place, (_, result) in enumerate(batch))
+                    number += len(batch)
+                    yield from (result for _, result in batch)
+    finally:
+        if is_mine:
+            model.close()
+
+
+def _as_sources(pictures: Iterable[PictureSource | Part]) -> Iterator[Source]:
+    for number, picture in enumerate(pictures):
+        if isinstance(picture, str | os.PathLike):
+            yield picture
+        elif callable(getattr(picture, "items", None)):
+            yield cast(Part, picture)
+        else:
+            yield InMemory((cast(PictureSource, picture),), number)

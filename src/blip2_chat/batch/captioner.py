@@ -1,0 +1,167 @@
+"""The model at work on many pictures: query vectors once per picture, then each prompt for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..answers import clean
+from ..config import OptConfig
+from ..decoding import Decoding
+from ..engines.engine import Floats
+from ..errors import GenerationError
+from ..generation import Generated, Writer, generate
+from ..model import Model
+from ..tokens import first_stop
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What is wanted of every picture: so many captions, and answers to questions. `settings` are `Decoding`'s."""
+
+    captions: int = 1
+    questions: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.captions < 0 or not (self.captions or self.questions):
+            raise GenerationError("ask for captions (1 or more), or give questions")
+        if not all(question.strip() for question in self.questions):
+            raise GenerationError("a question is empty: ask something about the pictures")
+        self.caption_decoding()
+
+    def caption_decoding(self) -> Decoding:
+        """Several captions are the best beams, unless a temperature says that they are to be drawn."""
+        one = Decoding.of(**self.settings)
+        if self.captions <= 1:
+            return replace(one, num_answers=1)
+        if one.temperature > 0:
+            return replace(one, num_answers=self.captions)
+        return replace(one, num_answers=self.captions, num_beams=max(one.num_beams, self.captions))
+
+    def answer_decoding(self) -> Decoding:
+        return replace(Decoding.of(**self.settings), num_answers=1)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote about one picture."""
+
+    captions: tuple[str, ...]
+    answers: dict[str, str]
+    score: float
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    question: str | None
+    tokens: list[int]
+    decoding: Decoding
+
+
+class Captioner:
+    """A model and its tasks. `encode` may run in another thread than `write`: they share nothing."""
+
+    def __init__(self, model: Model, tasks: Tasks) -> None:
+        """Raises `GenerationError` when a question does not fit the model's context."""
+        self.model = model
+        self.tasks = tasks
+        template = model.template
+        wanted: list[tuple[str | None, str, Decoding]] = []
+        if tasks.captions:
+            wanted.append((None, template.caption, tasks.caption_decoding()))
+        for question in tasks.questions:
+            text = " ".join(question.split())
+            wanted.append((question, template.render([], text), tasks.answer_decoding()))
+        self._prompts = []
+        for asked, text, decoding in wanted:
+            tokens = model.tokenizer.encode(text)
+            budget = model.prompt_budget(decoding)
+            if len(tokens) > budget:
+                raise GenerationError(
+                    f"{asked or 'the caption prompt'!r} is {len(tokens)} tokens, and {max(budget, 0)} fit beside "
+                    "the picture and the answer: shorten it, or lower max_new_tokens"
+                )
+            self._prompts.append(_Prompt(asked, tokens, decoding))
+
+    def encode(self, pixels: Floats) -> Floats:
+        """Pixels [B,3,H,W] -> query vectors [B,Q,D]."""
+        return self.model.engine.encode_image(pixels)
+
+    def write(self, vectors: Floats, digests: Sequence[str]) -> list[Written]:
+        """Query vectors [B,Q,D] -> captions and answers of B pictures. What a picture gets does not depend on
+        the others of its batch."""
+        captions: list[tuple[str, ...]] = [()] * len(vectors)
+        answers: list[dict[str, str]] = [{} for _ in digests]
+        scores: list[list[float]] = [[] for _ in digests]
+        for number, prompt in enumerate(self._prompts):
+            stop = (*prompt.decoding.stop, *self.model.template.stop)
+            for row, group in enumerate(self._generate(vectors, prompt, stop, digests, number)):
+                texts = [clean(self.model.tokenizer.decode(one.token_ids), stop) for one in group]
+                scores[row].append(_mean_logprob(group[0]))
+                if prompt.question is None:
+                    captions[row] = tuple(texts)
+                else:
+                    answers[row][prompt.question] = texts[0]
+        return [
+            Written(captions[row], answers[row], one[0] if self.tasks.captions else sum(one) / len(one))
+            for row, one in enumerate(scores)
+        ]
+
+    def bytes_per_picture(self) -> int:
+        """Memory that one more picture in a batch takes while it is written about."""
+        config = self.model.engine.config
+        text = config.text
+        rows = max(max(one.decoding.num_beams, one.decoding.num_answers) for one in self._prompts)
+        new = max(one.decoding.max_new_tokens for one in self._prompts)
+        read = config.num_query_tokens + max(len(one.tokens) for one in self._prompts)
+        if isinstance(text, OptConfig):
+            cache = 2 * text.num_hidden_layers * text.hidden_size * (read + new)
+        else:
+            cache = 2 * text.num_decoder_layers * text.inner_dim * (read + new)
+        size = config.vision.image_size
+        pixels_and_vectors = 3 * size * size + config.num_query_tokens * text.hidden_size
+        # Reordering copies the cache; scores are copied a few times on their way to a choice.
+        return 4 * (rows * (2 * cache + 4 * text.vocab_size) + 2 * pixels_and_vectors)
+
+    def _generate(
+        self, vectors: Floats, prompt: _Prompt, stop: Sequence[str], digests: Sequence[str], number: int
+    ) -> list[list[Generated]]:
+        engine, tokenizer = self.model.engine, self.model.tokenizer
+
+        def ends(tokens: Sequence[int]) -> bool:
+            return first_stop(tokenizer.decode(tokens), stop) is not None
+
+        prompts = [prompt.tokens] * len(vectors)
+        if prompt.decoding.temperature == 0:
+            return generate(engine, vectors, prompts, prompt.decoding, ends)[0]
+        writer = _Draws(engine, vectors, prompts, prompt.decoding)
+        writer.seed(digests, number)
+        while not writer.done:
+            for row, _ in writer.advance():
+                if ends(writer.results[row].token_ids):
+                    writer.end(row, "stop")
+        n = prompt.decoding.num_answers
+        groups = [writer.results[at : at + n] for at in range(0, len(writer.results), n)]
+        return [sorted(group, key=lambda one: -one.score) for group in groups]
+
+
+class _Draws(Writer):
+    """Draws that depend on the picture and not on its place in a batch, so that a resumed run, or one on many
+    machines, writes what an undisturbed one would have written."""
+
+    def seed(self, digests: Sequence[str], prompt: int) -> None:
+        seed = self._decoding.seed or 0
+        copies = self._decoding.num_answers
+        self._draws = [
+            np.random.default_rng((seed, int(digest[:16], 16), prompt, copy))
+            for digest in digests
+            for copy in range(copies)
+        ]
+
+
+def _mean_logprob(one: Generated) -> float:
+    return sum(one.logprobs) / max(len(one.logprobs), 1)

@@ -1,0 +1,61 @@
+"""What a run would take: measured on its first pictures."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+from ..model import Model
+from .captioner import Captioner
+from .items import count, positioned
+from .journal import Journal
+from .pipeline import Pipeline
+from .run import RunOptions, progress_path
+from .sizing import BatchSize
+from .sources import check, open_sources
+
+# Enough for the batch to have grown, within a time that a person waits for.
+_PICTURES = 48
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Pictures there are; done before; measured now, in `seconds`, of which `failed`; seconds for what is left."""
+
+    pictures: int
+    done: int
+    measured: int
+    failed: int
+    seconds: float
+    batch_size: int
+    remaining_seconds: float
+
+
+def estimate(options: RunOptions, model: Model) -> Estimate:
+    """Runs the first pictures through the pipeline and forgets them."""
+    check(options.sources, options.columns)
+    captioner = Captioner(model, options.tasks)
+    size = BatchSize(captioner.bytes_per_picture(), options.batch_size)
+    pictures = count(open_sources(options.sources, options.columns), options.limit)
+    path = progress_path(options)
+    done = 0
+    if path.is_file() and not options.fresh:
+        with Journal(path) as journal:
+            done = min(len(journal), pictures)
+    items = positioned(open_sources(options.sources, options.columns), min(pictures, _PICTURES))
+    measured = failed = 0
+    started = time.perf_counter()
+    with Journal(None) as journal:
+        pipeline = Pipeline(captioner, items, journal.same_content, size, options.workers)
+        with closing(iter(pipeline)) as batches:
+            for batch in batches:
+                journal.commit(batch)
+                measured += len(batch)
+                failed += sum(result.error is not None for _, result in batch)
+                if time.perf_counter() - started > _SECONDS:
+                    break
+    seconds = time.perf_counter() - started
+    left = (pictures - done) * seconds / max(measured, 1)
+    return Estimate(pictures, done, measured, failed, seconds, size.size, left)

@@ -1,0 +1,82 @@
+"""One picture to be written about, and the parts that a collection falls into."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif", ".jp2", ".qoi", ".ppm", ".pgm"}
+)
+
+Position: TypeAlias = "tuple[int, int]"
+"""The part, and the place in it: positions compare as the collection is ordered."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture of a collection, not opened yet.
+
+    key: what a resumed run knows it by; unique, except that a path listed twice has the same key twice.
+    path: what the result shows. picture: what `open_picture` takes, or None, and then `error` says why.
+    file: its path on this machine, if it is a file of its own there: where a sidecar goes.
+    """
+
+    key: str
+    path: str
+    picture: Any = None
+    error: str | None = None
+    file: str | None = None
+    position: Position = (0, 0)
+
+
+class Part(Protocol):
+    """A piece of a collection that can be read alone, in any process: some paths, a table, a shard."""
+
+    def items(self) -> Iterator[Item]:
+        """Its pictures in order, each read when it is asked for."""
+
+    def count(self) -> int:
+        """How many there are, found without reading the pictures."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first `size` pictures of a part."""
+
+    part: Part
+    size: int
+
+    def items(self) -> Iterator[Item]:
+        return itertools.islice(self.part.items(), self.size)
+
+    def count(self) -> int:
+        return min(self.size, self.part.count())
+
+
+def positioned(parts: Iterable[Part], limit: int | None = None) -> Iterator[Item]:
+    """All pictures of all parts, numbered, at most `limit`."""
+    every = (
+        replace(item, position=(number, place))
+        for number, part in enumerate(parts)
+        for place, item in enumerate(part.items())
+    )
+    return itertools.islice(every, limit)
+
+
+def count(parts: Iterable[Part], limit: int | None = None) -> int:
+    """How many pictures `positioned` gives."""
+    total = 0
+    for part in parts:
+        total += part.count()
+        if limit is not None and total >= limit:
+            return limit
+    return total
+
+
+def showable(text: str) -> str:
+    """A file name that is not valid Unicode, as text that any format can hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,276 @@
+"""A run's memory: every result on the disk before anyone is told of it.
+
+One SQLite file, because it is exactly what is needed: a transaction per batch that is there whole or not at all
+after a kill or a power cut (synchronous=EXTRA), a lock that dies with its process, and look-ups by key and by
+content that take no memory however long the collection is. The write-ahead log is not used: it needs memory shared
+between processes, which network drives do not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..images.naming import one_line
+from .errors import RunError
+from .items import Item
+from .result import Result
+
+_FORMAT = "blip2-chat run 1"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS results (
+    key TEXT PRIMARY KEY, ok INTEGER NOT NULL, digest TEXT, result TEXT NOT NULL, sidecar TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_digest ON results (digest) WHERE ok;
+"""
+# What this run's sources hold, in order: made anew by each run, in a temporary file that is never synced.
+_LISTING = """
+CREATE TEMP TABLE listing (
+    part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file TEXT, PRIMARY KEY (part, place)
+) WITHOUT ROWID;
+CREATE INDEX temp.listed ON listing (key);
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture of this run's sources with its result."""
+
+    key: str
+    file: str | None
+    result: Result
+    sidecar: str | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of this run's sources that have a result; how many of them failed; how many repeat another's pixels."""
+
+    rows: int
+    failed: int
+    duplicates: int
+
+
+class Journal:
+    """Results by key. Safe to use from several threads; only one process can have it open."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Opens or makes the file; None: a temporary one, gone when it is closed. Raises `RunError`."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(
+                path or "", isolation_level=None, timeout=0.5, check_same_thread=False, cached_statements=32
+            )
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+        try:
+            with self._told():
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._db.execute("PRAGMA journal_mode = TRUNCATE")
+                self._db.execute("PRAGMA synchronous = EXTRA")
+                # macOS's fsync leaves data in the drive's cache; this is its way to have it written.
+                self._db.execute("PRAGMA fullfsync = ON")
+                self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
+                self._db.executescript(_LISTING)
+            if self.about("format") not in (None, _FORMAT):
+                raise RunError(
+                    f"{path} was written by another version of blip2-chat: give --fresh to start over"
+                )
+            self.note({"format": _FORMAT})
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            # Gives the lock back in good order, which removes the empty rollback file beside the journal.
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA locking_mode = NORMAL")
+                self._db.execute("PRAGMA journal_mode = DELETE")
+                self._db.execute("SELECT 1 FROM about").fetchone()
+            self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def about(self, name: str) -> Any:
+        """What was noted under a name; None when nothing was."""
+        with self._told():
+            found = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keeps what is to be known of the run: its settings."""
+        with self._transaction():
+            rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in values.items()]
+            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+
+    def __len__(self) -> int:
+        with self._told():
+            return int(self._db.execute("SELECT count(*) FROM results").fetchone()[0])
+
+    def forget_failed(self) -> int:
+        """Takes failed results out, so that their pictures are tried again -> how many."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM results WHERE NOT ok").rowcount
+
+    def forget_all(self) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM results")
+            self._db.execute("DELETE FROM about WHERE name <> 'format'")
+
+    def list(self, items: Iterable[Item]) -> list[Item]:
+        """Puts pictures into this run's order -> those that have no result and were not listed before."""
+        new = []
+        with self._transaction():
+            for item in items:
+                known = self._db.execute(
+                    "SELECT 1 FROM results WHERE key = ?1 UNION ALL SELECT 1 FROM listing WHERE key = ?1 LIMIT 1",
+                    (item.key,),
+                ).fetchone()
+                self._db.execute(
+                    "INSERT OR IGNORE INTO listing VALUES (?, ?, ?, ?, ?)",
+                    (*item.position, item.key, item.path, item.file),
+                )
+                if known is None:
+                    new.append(item)
+        return new
+
+    def has(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that have a result."""
+        with self._told():
+            marks = ",".join("?" * len(keys))
+            rows = self._db.execute(f"SELECT key FROM results WHERE key IN ({marks})", list(keys)).fetchall()
+        return {row[0] for row in rows}
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all results."""
+        with self._told():
+            yield from (row[0] for row in self._db.execute("SELECT key FROM results").fetchall())
+
+    def commit(self, results: Iterable[tuple[str, Result]]) -> None:
+        """Makes a batch durable, all of it or nothing. A key that has a result keeps the one it has."""
+        rows = [
+            (key, result.error is None, result.digest, json.dumps(result.as_row(), ensure_ascii=False))
+            for key, result in results
+        ]
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO results (key, ok, digest, result) VALUES (?, ?, ?, ?)", rows
+            )
+
+    def same_content(self, digest: str) -> Result | None:
+        """A good result of the same pixels."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT result FROM results WHERE digest = ? AND ok LIMIT 1", (digest,)
+            ).fetchone()
+        return None if found is None else Result.from_row(json.loads(found[0]))
+
+    def located(self, batch: Iterable[tuple[str, Result]]) -> Iterator[tuple[str, str | None, Result]]:
+        """With each result of a batch, the paths on this machine that are listed under its key."""
+        for key, result in batch:
+            with self._told():
+                files = self._db.execute("SELECT file FROM listing WHERE key = ?", (key,)).fetchall()
+            yield from ((key, file, result) for (file,) in files)
+
+    def set_sidecars(self, marks: Iterable[tuple[str, str | None]]) -> None:
+        """Keeps for each key what was written into its sidecar, as a hash."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE results SET sidecar = ?2 WHERE key = ?1", [(key, mark) for key, mark in marks]
+            )
+
+    def sidecar(self, key: str) -> str | None:
+        """What `set_sidecars` kept."""
+        with self._told():
+            found = self._db.execute("SELECT sidecar FROM results WHERE key = ?", (key,)).fetchone()
+        return None if found is None else found[0]
+
+    def counts(self) -> Counts:
+        with self._told():
+            rows, failed, distinct = self._db.execute(
+                "SELECT count(*), count(*) FILTER (WHERE NOT ok), count(DISTINCT digest) FILTER (WHERE ok)"
+                " FROM listing JOIN results USING (key)"
+            ).fetchone()
+        return Counts(rows, failed, rows - failed - distinct)
+
+    def rows(self, block: int = 500) -> Iterator[Row]:
+        """The rows of this run's sources that have a result, in the sources' order, a few in memory at a time."""
+        with self._told():
+            # Which picture is the first of its pixels depends on the order, not on who was done first.
+            self._db.executescript(
+                "DROP TABLE IF EXISTS temp.firsts;"
+                "CREATE TEMP TABLE firsts (digest TEXT PRIMARY KEY, part INTEGER, place INTEGER) WITHOUT ROWID;"
+                "INSERT OR IGNORE INTO temp.firsts SELECT digest, part, place FROM listing JOIN results USING (key)"
+                " WHERE ok ORDER BY part, place;"
+            )
+        after = (-1, -1)
+        while True:
+            with self._told():
+                found = self._db.execute(
+                    "SELECT l.part, l.place, l.key, l.file, l.path, r.result, r.sidecar, o.path"
+                    " FROM listing l JOIN results r USING (key)"
+                    " LEFT JOIN firsts f ON r.ok AND f.digest = r.digest"
+                    " LEFT JOIN listing o ON o.part = f.part AND o.place = f.place"
+                    "  AND (o.part, o.place) <> (l.part, l.place)"
+                    " WHERE (l.part, l.place) > (?, ?) ORDER BY l.part, l.place LIMIT ?",
+                    (*after, block),
+                ).fetchall()
+            if not found:
+                return
+            for part, place, key, file, path, result, sidecar, first in found:
+                after = (part, place)
+                made = Result.from_row(json.loads(result))
+                yield Row(key, file, replace(made, path=path, duplicate_of=first), sidecar)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors as one line."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise self._trouble(error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # A full disk has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _trouble(self, error: sqlite3.Error) -> RunError:
+        what = str(error)
+        if "locked" in what:
+            return RunError(
+                f"{self.path} is in use: another run is writing it; wait for it, or give another --out"
+            )
+        if "full" in what:
+            return RunError(
+                "the disk is full; what was done stays done: free some space and give the same command again"
+            )
+        if "not a database" in what or "malformed" in what:
+            return RunError(f"{self.path} is not a progress file of blip2-chat, or damaged; move it away")
+        return RunError(
+            f"{self.path} cannot be written ({one_line(what)}); what was done stays done: "
+            "give the same command again when it can be"
+        )

@@ -1,0 +1,63 @@
+"""One row of a run's outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written about one picture, or why nothing could be.
+
+    path: where the picture is: a path, a URL, `shard.tar/member` or `table.parquet#row`.
+    captions: best first; empty when only questions were asked. answers: by question.
+    score: of the first caption, or of the answers on average: mean log-probability of a token, 0 at best.
+    error: why there is neither caption nor answer.
+    digest: sha256 of the decoded pixels; pictures with the same one are written about once.
+    seconds: this picture's share of its batch.
+    duplicate_of: the path of the first picture with the same pixels.
+    """
+
+    path: str
+    captions: tuple[str, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    score: float | None = None
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    digest: str | None = None
+    seconds: float = 0.0
+    model: str = ""
+    precision: str = ""
+    duplicate_of: str | None = None
+
+    @property
+    def caption(self) -> str | None:
+        return self.captions[0] if self.captions else None
+
+    @property
+    def text(self) -> str:
+        """The caption, or the answers, or the error: what a progress line shows."""
+        return self.caption or ", ".join(self.answers.values()) or self.error or ""
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSONL and Parquet have it."""
+        fields = asdict(self)
+        return {
+            "path": fields.pop("path"),
+            "caption": self.caption,
+            "captions": list(fields.pop("captions")),
+            "answers": dict(fields.pop("answers")),
+            **fields,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Result:
+        """The inverse of `as_row`."""
+        known: dict[str, Any] = {
+            name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None
+        }
+        known["captions"] = tuple(known.get("captions", ()))
+        return cls(**known)

@@ -1,0 +1,267 @@
+"""A whole run: what is to be done, what is done already, and the outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..conversion_cache import cache_folder
+from ..images.naming import one_line
+from ..model import Model
+from .captioner import Captioner, Tasks
+from .errors import RunError
+from .items import Item, count, positioned
+from .journal import Journal
+from .pipeline import Pipeline
+from .result import Result
+from .sidecar import Sidecar, SidecarWriter
+from .sizing import BatchSize
+from .sources import Source, check, open_sources
+from .storage import is_remote, parent, reason, scheme
+from .tables import Columns
+from .writers import Shape, ending, write
+
+# Items looked up at once; those of shards are held with their bytes.
+_LOOKED_UP = 16
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to read, what to write, and where.
+
+    out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
+        beside each picture. At least one of the two.
+    progress: the journal's path; by default beside what is written.
+    fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
+    """
+
+    sources: tuple[Source, ...]
+    tasks: Tasks = field(default_factory=Tasks)
+    out: str | None = None
+    sidecar: Sidecar | None = None
+    columns: Columns = field(default_factory=Columns)
+    limit: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    progress: Path | None = None
+    fresh: bool = False
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. Counts are of this run's sources, as far as they have a result.
+
+    rows: all of them; done: those of them that this run did, in `seconds`; failed, duplicates: of all rows.
+    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
+    pictures "nowhere" on this machine.
+    """
+
+    rows: int
+    done: int
+    failed: int
+    duplicates: int
+    seconds: float
+    stopped: bool
+    sidecars: dict[str, int]
+
+
+class Run:
+    """Made from its options, which are checked at once; then `with run: run.go(model)`.
+
+    Raises `RunError` from everything.
+    """
+
+    def __init__(self, options: RunOptions, model_settings: dict[str, Any]) -> None:
+        """`model_settings`: how the model was asked for, part of what must not change between two runs."""
+        self.options = options
+        if options.out is None and options.sidecar is None:
+            raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
+        if options.out is not None:
+            ending(options.out)
+        check(options.sources, options.columns)
+        self.progress = progress_path(options)
+        _require_writable(self.progress.parent)
+        if options.out is not None and not is_remote(options.out):
+            _require_writable(Path(options.out).absolute().parent)
+        self.journal = Journal(self.progress)
+        self._stopping = threading.Event()
+        self._pipeline: Pipeline | None = None
+        self.settings = _settings(options, model_settings)
+        try:
+            self._take_up()
+        except BaseException:
+            self.journal.close()
+            raise
+        self.before = len(self.journal)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+
+    def _take_up(self) -> None:
+        """Compares the settings with those of the run that is gone on with."""
+        if self.options.fresh:
+            self.journal.forget_all()
+        earlier = self.journal.about("settings")
+        if earlier is not None and len(self.journal):
+            changed = [
+                f"{name} was {_shown(earlier.get(name))} and is now {_shown(value)}"
+                for name, value in self.settings.items()
+                if earlier.get(name) != value
+            ]
+            if changed:
+                raise RunError(
+                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to go "
+                    "on, or --fresh to start over, or another --out"
+                )
+        self.journal.note({"settings": self.settings})
+        if self.options.retry_failed:
+            self.journal.forget_failed()
+
+    def chosen(self) -> dict[str, str]:
+        """The engine and precision that an earlier run chose, for `load`: what "auto" means must not change in
+        the middle because less memory is free today."""
+        kept = self.journal.about("chosen") if len(self.journal) else None
+        return dict(kept or {})
+
+    def count(self) -> int:
+        """How many pictures the sources hold, up to the limit."""
+        return count(self._parts(), self.options.limit)
+
+    def stop(self) -> None:
+        """Ends `go` after the batch at work. Callable from a signal handler."""
+        self._stopping.set()
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def go(self, model: Model, on_batch: Callable[[Sequence[Result]], None] | None = None) -> Summary:
+        """Does what is not done, and writes the outcome. `on_batch` is told of results once they are durable."""
+        self.journal.note({"chosen": {"engine": model.engine.name, "precision": model.engine.precision}})
+        captioner = Captioner(model, self.options.tasks)
+        size = BatchSize(captioner.bytes_per_picture(), self.options.batch_size)
+        self._pipeline = Pipeline(
+            captioner, self._new_items(), self.journal.same_content, size, self.options.workers
+        )
+        if self._stopping.is_set():
+            self._pipeline.stop()
+        return self.keep(iter(self._pipeline), on_batch)
+
+    def keep(
+        self,
+        batches: Iterator[list[tuple[str, Result]]],
+        on_batch: Callable[[Sequence[Result]], None] | None = None,
+    ) -> Summary:
+        """Makes batches durable as they come, then writes the outcome."""
+        started = time.perf_counter()
+        done = 0
+        sidecars = self._sidecar_writer()
+        for batch in batches:
+            self.journal.commit(batch)
+            done += len(batch)
+            if sidecars is not None:
+                sidecars.write(self.journal.located(batch))
+            if on_batch is not None:
+                on_batch([result for _, result in batch])
+        seconds = time.perf_counter() - started
+        self.write(sidecars)
+        counts = self.journal.counts()
+        told = dict(sidecars.told) if sidecars else {}
+        stopped = self._stopping.is_set()
+        return Summary(counts.rows, done, counts.failed, counts.duplicates, seconds, stopped, told)
+
+    def write(self, sidecars: SidecarWriter | None = None) -> None:
+        """The outcome, from what is durable: also what a run that was broken off has done."""
+        sidecars = sidecars or self._sidecar_writer()
+        if sidecars is not None:
+            # From here on every picture is looked at once.
+            del sidecars.told["kept"], sidecars.told["nowhere"]
+            rows = self.journal.rows()
+            while block := list(itertools.islice(rows, 500)):
+                sidecars.write((row.key, row.file, row.result) for row in block)
+        if self.options.out is not None:
+            tasks = self.options.tasks
+            about = {"version": __version__, **self.settings, **self.chosen()}
+            shape = Shape(tasks.captions, tasks.questions, about)
+            write(self.options.out, (row.result for row in self.journal.rows()), shape)
+
+    def _sidecar_writer(self) -> SidecarWriter | None:
+        return SidecarWriter(self.options.sidecar, self.journal) if self.options.sidecar else None
+
+    def _parts(self, chunk: int = 256) -> Iterator[Any]:
+        return open_sources(self.options.sources, self.options.columns, chunk=chunk)
+
+    def _new_items(self) -> Iterator[Item]:
+        """The pictures without a result; all of them are put into this run's order."""
+        items = positioned(self._parts(), self.options.limit)
+        while block := list(itertools.islice(items, _LOOKED_UP)):
+            yield from self.journal.list(block)
+
+
+def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:
+    """What decides about results. The names are shown to people."""
+    tasks = options.tasks
+    return {
+        "sources": [_address(source) for source in options.sources],
+        "columns": [options.columns.picture, options.columns.name],
+        **model_settings,
+        "captions": tasks.captions,
+        "questions": list(tasks.questions),
+        "writing": {name: tasks.settings[name] for name in sorted(tasks.settings)},
+    }
+
+
+def _address(source: Source) -> str:
+    """The same folder is the same source, from wherever the command is given."""
+    if not isinstance(source, str | os.PathLike):
+        return type(source).__name__
+    address = os.fspath(source)
+    return address if scheme(address) else os.path.abspath(os.path.expanduser(address))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "nothing"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_shown(one)}" for name, one in value.items()) or "the defaults"
+    return "nothing" if value is None else one_line(str(value))
+
+
+def progress_path(options: RunOptions) -> Path:
+    """The journal's place: as given, beside the outcome, or in the folder of pictures that get sidecars."""
+    if options.progress is not None:
+        return options.progress.absolute()
+    if options.out is not None and not is_remote(options.out):
+        return Path(f"{options.out}.progress").absolute()
+    if options.out is not None:
+        name = hashlib.sha256(options.out.encode()).hexdigest()[:16]
+        folder = cache_folder() / "runs"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made ({reason(error)}); give --progress FILE") from error
+        return folder / f"{name}.progress"
+    first = options.sources[0]
+    address = os.path.expanduser(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""
+    if os.path.isdir(address):
+        return Path(address).absolute() / ".blip2-chat.progress"
+    if address and not scheme(address) and os.path.isdir(parent(address)):
+        return Path(parent(address)).absolute() / f".{os.path.basename(address)}.progress".replace("*", "all")
+    return Path("blip2-chat.progress").absolute()
+
+
+def _require_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RunError(f"there is no folder {folder}; make it, or give another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{folder} is not writable for you; give another place")

@@ -1,0 +1,232 @@
+"""What a user points at -> the parts of a collection: folders, globs, lists, tables, shards, URLs."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..images import PictureSource
+from ..images.naming import one_line
+from .errors import RunError
+from .items import PICTURE_SUFFIXES, Item, Part, showable
+from .shards import SHARD_SUFFIXES, Shard
+from .storage import file_system, is_remote, is_web, join, parent, reading, reason, scheme, translated
+from .tables import TABLE_SUFFIXES, Columns, table
+
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+CONTAINER_SUFFIXES = (*LIST_SUFFIXES, *TABLE_SUFFIXES, *SHARD_SUFFIXES)
+_GLOB = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """A few paths or URLs, each a picture."""
+
+    paths: tuple[str, ...]
+
+    def items(self) -> Iterator[Item]:
+        return map(path_item, self.paths)
+
+    def count(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Pictures that a program handed over: named by their number."""
+
+    pictures: tuple[PictureSource, ...]
+    first: int = 0
+
+    def items(self) -> Iterator[Item]:
+        for number, picture in enumerate(self.pictures, self.first):
+            yield Item(f"#{number}", f"#{number}", picture)
+
+    def count(self) -> int:
+        return len(self.pictures)
+
+
+def path_item(path: str) -> Item:
+    """The item of a picture's path or URL."""
+    shown = path if len(path) <= 4096 else one_line(path)  # a data: URL may be megabytes
+    shown = showable(shown)
+    here = not scheme(path) and path[:5].lower() != "data:"
+    return Item(shown, shown, path, file=path if here else None)
+
+
+Source: TypeAlias = "str | os.PathLike[str] | Part"
+
+
+def open_sources(
+    sources: Iterable[Source],
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    *,
+    chunk: int = 256,
+) -> Iterator[Part]:
+    """The parts of all sources, in order, folders walked while they are asked for.
+
+    Raises `RunError` for a source that is not there, or holds no picture.
+    """
+    for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            yield source
+            continue
+        address = os.fspath(source)
+        found = False
+        for part in _parts(address, columns, chunk):
+            found = True
+            yield part
+        if not found:
+            raise RunError(f"there are no pictures in {one_line(address)}{_hint(address)}")
+
+
+def check(sources: Sequence[Source], columns: Columns) -> None:
+    """Raises `RunError` for the first source that does not begin well, before anything is loaded."""
+    if not sources:
+        raise RunError("give a folder, a pattern, a list, a table or shards to read pictures from")
+    for source in sources:
+        next(open_sources([source], columns, chunk=1))
+
+
+def stdin_list() -> Paths:
+    """The paths on standard input, one per line."""
+    return Paths(tuple(line.rstrip("\r\n") for line in sys.stdin if line.strip()))
+
+
+def _parts(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
+    if is_web(address):
+        yield Paths((address,))
+    elif braces := _BRACES.search(address):
+        first, last = braces.groups()
+        for number in range(int(first), int(last) + 1):
+            name = f"{address[: braces.start()]}{number:0{len(first)}d}{address[braces.end() :]}"
+            yield from _parts(name, columns, chunk)
+    elif is_remote(address):
+        yield from _remote(address, columns, chunk)
+    else:
+        yield from _local(os.path.expanduser(address), columns, chunk)
+
+
+def _local(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
+    if os.path.isdir(path):
+        yield from _chunks(_walk(path), chunk)
+    elif os.path.exists(path):
+        yield from _file(path, columns, chunk)
+    elif _GLOB.search(path):
+        # Grouped, so that a pattern of pictures makes parts of many and not of one.
+        matches = sorted(glob.iglob(path, recursive=True))
+        for is_container, group in itertools.groupby(matches, _is_container):
+            if is_container:
+                for one in group:
+                    yield from _file(one, columns, chunk)
+            else:
+                yield from _chunks((one for one in group if os.path.isfile(one)), chunk)
+    elif _is_picture(path):
+        yield Paths((path,))  # one missing picture is a row of the outcome, and the others are written about
+    else:
+        raise RunError(f"{one_line(path)} was not found; check the path")
+
+
+def _remote(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
+    fs, path = file_system(address)
+    try:
+        with translated(address):
+            if _GLOB.search(address):
+                found = sorted(fs.glob(path))
+            elif fs.isdir(path):
+                found = [one for one in sorted(fs.find(path)) if _is_picture(one)]
+            elif fs.exists(path):
+                found = [path]
+            else:
+                raise RunError(f"{one_line(address)} was not found; check the address")
+    except OSError as error:
+        raise RunError(f"{one_line(address)} cannot be read ({reason(error)})") from error
+    for is_container, group in itertools.groupby(map(fs.unstrip_protocol, found), _is_container):
+        if is_container:
+            for one in group:
+                yield from _file(one, columns, chunk)
+        else:
+            yield from _chunks(group, chunk)
+
+
+def _file(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
+    lower = path.lower()
+    if lower.endswith(SHARD_SUFFIXES):
+        yield Shard(path)
+    elif lower.endswith(TABLE_SUFFIXES):
+        yield from table(path, columns, chunk)
+    elif lower.endswith(LIST_SUFFIXES):
+        yield from _chunks(_listed(path), chunk)
+    else:
+        yield Paths((path,))
+
+
+def _is_container(path: str) -> bool:
+    return path.lower().endswith(CONTAINER_SUFFIXES)
+
+
+def _is_picture(path: str) -> bool:
+    name = re.split(r"[/\\]", path)[-1]
+    # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Pictures of a folder and of those in it, by name, files before folders. One folder's names are in
+    memory at a time."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] != ".")
+    except OSError as error:
+        raise RunError(f"{one_line(folder)} cannot be read ({reason(error)})") from error
+    for name, is_folder in found:
+        if not is_folder and _is_picture(name):
+            yield os.path.join(folder, name)
+    for name, is_folder in found:
+        inner = os.path.join(folder, name)
+        # A link to a folder may lead back up.
+        if is_folder and not os.path.islink(inner):
+            yield from _walk(inner)
+
+
+def _listed(path: str) -> Iterator[str]:
+    """The lines of a list. Relative ones are looked for beside the list first, then from the current folder."""
+    folder = parent(path)
+    try:
+        with reading(path) as file:
+            for line in file:
+                name = line.decode("utf-8-sig", "surrogateescape").strip()
+                if name and not name.startswith("#"):
+                    yield resolve(name, folder)
+    except OSError as error:
+        raise RunError(f"{one_line(path)} cannot be read ({reason(error)})") from error
+
+
+def resolve(name: str, folder: str) -> str:
+    """Where a name in a list or table leads: beside it, unless it is only in the current folder."""
+    beside = join(folder, name)
+    if beside != name and not is_remote(folder) and not os.path.exists(beside) and os.path.exists(name):
+        return name
+    return beside
+
+
+def _chunks(paths: Iterable[str], size: int) -> Iterator[Part]:
+    iterator = iter(paths)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield Paths(chunk)
+
+
+def _hint(address: str) -> str:
+    if os.path.isdir(address):
+        inside = {os.path.splitext(name)[1].lower() for name in os.listdir(address)}
+        for suffix in (*SHARD_SUFFIXES, *TABLE_SUFFIXES):
+            if suffix in inside:
+                return f"; for the {suffix} files in it give '{os.path.join(address, '*' + suffix)}'"
+    return ""

@@ -1,0 +1,114 @@
+"""Files wherever they are: on this machine, or behind a URL that fsspec opens (s3://, gs://, memory:// ...)."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import MissingExtraError
+from ..images.naming import one_line
+from .errors import RunError
+
+# Two letters at least before the colon, so that C:\photos stays a path.
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_WEB = ("http", "https")
+
+
+def scheme(address: str) -> str:
+    """ "s3" of s3://bucket/key; empty for a path."""
+    found = _SCHEME.match(address)
+    return found[1].lower() if found else ""
+
+
+def is_web(address: str) -> bool:
+    """An http(s) or data: URL, which `open_picture` opens itself."""
+    return scheme(address) in _WEB or address[:5].lower() == "data:"
+
+
+def is_remote(address: str) -> bool:
+    """Neither a path nor a web address: fsspec's."""
+    return scheme(address) not in ("", *_WEB)
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """fsspec's file system of a remote address, and the path in it."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(address)  # type: ignore[no-any-return]
+    except ImportError as error:
+        if scheme(address) in ("s3", "s3a"):
+            raise MissingExtraError(f"{scheme(address)}://", "s3") from error
+        raise RunError(f"{one_line(address)}: {one_line(str(error))}") from error
+    except ValueError as error:
+        raise RunError(f"{one_line(address)}: {one_line(str(error))}") from error
+
+
+@contextmanager
+def reading(address: str) -> Iterator[IO[bytes]]:
+    """The file opened for reading. Raises what the system raises, as OSError."""
+    if not is_remote(address):
+        with open(address, "rb") as file:
+            yield file
+        return
+    fs, path = file_system(address)
+    with translated(address), fs.open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Remote file systems raise their libraries' own exceptions; here they are OSErrors."""
+    try:
+        yield
+    except (OSError, RunError):
+        raise
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs"):
+            raise OSError(f"{one_line(address)}: {one_line(str(error))}") from error
+        raise
+
+
+class NamedBytes(io.BytesIO):
+    """A file's content that knows its name, for messages about it."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def join(folder: str, name: str) -> str:
+    """`name` in `folder`, unless it is absolute or a URL."""
+    if scheme(name) or name[:5].lower() == "data:":
+        return name
+    if is_remote(folder):
+        return f"{folder.rstrip('/')}/{name}"
+    return os.path.join(folder, os.path.expanduser(name))
+
+
+def parent(address: str) -> str:
+    """The folder that a file is in."""
+    if is_remote(address):
+        return address.rpartition("/")[0]
+    return os.path.dirname(address) or "."
+
+
+def reason(error: BaseException) -> str:
+    """An OSError as people read it: "No space left on device"."""
+    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable, where the system has that notion."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,189 @@
+"""Tables with a column of paths, URLs or encoded pictures: CSV, JSONL, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..errors import MissingExtraError
+from ..images.naming import one_line
+from .errors import RunError
+from .items import Item, Part, showable
+from .storage import NamedBytes, parent, reading, reason, translated
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+# What picture columns are usually called, likeliest first.
+_NAMES = (
+    *(
+        "path",
+        "image_path",
+        "file_path",
+        "filepath",
+        "file_name",
+        "filename",
+        "image",
+        "img",
+        "picture",
+        "file",
+    ),
+    *("url", "image_url", "uri", "jpg", "png", "bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column has the pictures (None: the first with a usual name), and which one their names."""
+
+    picture: str | None = None
+    name: str | None = None
+
+    def find(self, present: Iterable[str], where: str) -> str:
+        """The picture column among those there are; `RunError` when there is none."""
+        names = list(present)
+        listed = one_line(", ".join(names))
+        if self.name is not None and self.name not in names:
+            raise RunError(f"{where} has no column {self.name!r}; it has {listed}")
+        if self.picture is not None:
+            if self.picture in names:
+                return self.picture
+            raise RunError(f"{where} has no column {self.picture!r}; it has {listed}")
+        lower = {name.lower(): name for name in reversed(names)}
+        for usual in _NAMES:
+            if usual in lower:
+                return lower[usual]
+        raise RunError(f"{where} has no column with a usual name; say with --column which of {listed} it is")
+
+
+def table(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
+    """The parts of a table; its columns are looked for now."""
+    if path.lower().endswith(".parquet"):
+        yield from _row_groups(path, columns)
+        return
+    whole = Lines(path, columns)
+    if next(whole.items(), None) is not None:
+        yield whole
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A CSV, TSV or JSONL file, read from its beginning."""
+
+    path: str
+    columns: Columns
+
+    def items(self) -> Iterator[Item]:
+        shown = one_line(self.path)
+        try:
+            with reading(self.path) as raw:
+                rows = self._json(raw) if self.path.lower().endswith(("jsonl", "ndjson")) else self._csv(raw)
+                column = None
+                for number, row in enumerate(rows):
+                    if isinstance(row, str):
+                        yield Item(f"{self.path}#{number}", f"{self.path}#{number}", error=row)
+                        continue
+                    column = column or self.columns.find(row, shown)
+                    yield row_item(self.path, number, row, column, self.columns.name)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise RunError(f"{shown} cannot be read ({reason(error)})") from error
+
+    def count(self) -> int:
+        return sum(1 for _ in self.items())
+
+    def _csv(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any]]:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        csv.field_size_limit(2**31 - 1)  # a data: URL in a field
+        yield from csv.DictReader(text, delimiter="\t" if self.path.lower().endswith(".tsv") else ",")
+
+    def _json(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any] | str]:
+        for number, line in enumerate(raw, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield f"line {number} of {one_line(self.path)} is not JSON ({one_line(str(error))})"
+                continue
+            yield row if isinstance(row, dict) else f"line {number} of {one_line(self.path)} is not an object"
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a Parquet file."""
+
+    path: str
+    columns: Columns
+    number: int
+    first_row: int
+    rows: int
+
+    def items(self) -> Iterator[Item]:
+        shown = one_line(self.path)
+        try:
+            with reading(self.path) as file:
+                parquet = pyarrow_parquet().ParquetFile(file)
+                column = self.columns.find(parquet.schema_arrow.names, shown)
+                wanted = [one for one in (column, self.columns.name) if one]
+                rows = (
+                    row
+                    for batch in parquet.iter_batches(16, row_groups=[self.number], columns=wanted)
+                    for row in batch.to_pylist()
+                )
+                for number, row in enumerate(rows, self.first_row):
+                    yield row_item(self.path, number, row, column, self.columns.name)
+        except OSError as error:
+            raise RunError(f"{shown} cannot be read ({reason(error)})") from error
+
+    def count(self) -> int:
+        return self.rows
+
+
+def _row_groups(path: str, columns: Columns) -> Iterator[RowGroup]:
+    parquet = pyarrow_parquet()
+    import pyarrow
+
+    shown = one_line(path)
+    try:
+        with reading(path) as file, translated(path):
+            opened = parquet.ParquetFile(file)
+            columns.find(opened.schema_arrow.names, shown)
+            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RunError(f"{shown} cannot be read as Parquet ({reason(error)})") from error
+    starts = itertools.accumulate(sizes, initial=0)
+    for number, (start, size) in enumerate(zip(starts, sizes, strict=False)):
+        if size:
+            yield RowGroup(path, columns, number, start, size)
+
+
+def row_item(path: str, number: int, row: Mapping[str, Any], column: str, name_column: str | None) -> Item:
+    """The picture in one row: a path, a URL, bytes, or `{"bytes": ..., "path": ...}` as `datasets` keeps them."""
+    from .sources import path_item, resolve
+
+    value = row.get(column)
+    inner_name = None
+    if isinstance(value, Mapping):
+        inner_name = value.get("path")
+        value = value.get("bytes") or inner_name
+    key = showable(f"{path}#{number}")
+    name = row.get(name_column) if name_column else None
+    shown = key if name is None else showable(str(name))
+    if isinstance(value, str) and value.strip():
+        item = path_item(resolve(value.strip(), parent(path)))
+        return item if name is None else Item(item.key, shown, item.picture, file=item.file)
+    if isinstance(value, (bytes, bytearray, memoryview)) and len(value):
+        return Item(key, shown, NamedBytes(bytes(value), str(inner_name or shown)))
+    return Item(key, shown, error=f"row {number} of {one_line(path)} has no picture in {column!r}")
+
+
+def pyarrow_parquet() -> Any:
+    """`pyarrow.parquet`, or the error that says how to get it."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("Parquet", "run") from None
+    return pyarrow.parquet

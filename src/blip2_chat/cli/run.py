@@ -1,0 +1,307 @@
+"""`blip2-chat run`"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import ModelOptions
+from .run_progress import RunProgress, duration, rate
+from .terminal import note, say
+
+if TYPE_CHECKING:
+    from ..batch.run import Run, RunOptions, Summary
+    from ..batch.sidecar import Sidecar
+
+FAILED_PICTURES = 3
+_STOPPED = 130
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go."""
+
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="captions.parquet, .jsonl, .csv or .tar (WebDataset)."
+        ),
+    ] = None
+    sidecar: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="A text file beside each picture: txt or caption."),
+    ] = None
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Sidecar: text before each caption.")] = ""
+    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Sidecar: text after each caption.")] = ""
+    trigger: Annotated[
+        str, typer.Option(metavar="WORD", help="Sidecar: a first word and a comma, for trainers.")
+    ] = ""
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Sidecar: replace files that something else wrote.")
+    ] = False
+    progress: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to remember what is done (FILE.progress beside --out)."),
+    ] = None
+
+    def as_sidecar(self) -> Sidecar | None:
+        from ..batch.sidecar import Sidecar
+
+        if self.sidecar is None:
+            if self.prefix or self.suffix or self.trigger:
+                raise typer.BadParameter("--prefix, --suffix and --trigger belong to --sidecar txt")
+            return None
+        return Sidecar(
+            self.sidecar.lstrip("."), self.prefix, self.suffix, self.trigger, overwrite=self.overwrite
+        )
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How captions and answers are written."""
+
+    max_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Longest, in tokens (50).")] = None
+    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest, in tokens.")] = None
+    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
+    temperature: Annotated[
+        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
+    ] = None
+    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw others than with seed 0.")] = None
+    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
+        None
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """`Decoding`'s keywords, without what was not given."""
+        given = {
+            "max_new_tokens": self.max_new_tokens,
+            "min_new_tokens": self.min_new_tokens,
+            "num_beams": self.beams,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Many machines."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Run on a Ray cluster: auto, local, ray://HOST:PORT or HOST:PORT."
+        ),
+    ] = None
+    actors: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Ray: models at once (what the cluster holds).")
+    ] = None
+    cpus: Annotated[float, typer.Option(metavar="N", min=0, help="Ray: cores per model.")] = 1
+    gpus: Annotated[float, typer.Option(metavar="N", min=0, help="Ray: GPUs per model.")] = 0
+
+
+def run(
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURES...",
+            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet) or "
+            "WebDataset shards (.tar).",
+        ),
+    ],
+    output: OutputOptions,
+    model: ModelOptions,
+    decoding: DecodingOptions,
+    cluster: RayOptions,
+    ask: Annotated[
+        list[str] | None, typer.Option(metavar="QUESTION", help="A question for each picture; may repeat.")
+    ] = None,
+    captions: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Captions per picture (1; 0 when there are questions)."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a table: the column with paths, URLs or bytes.")
+    ] = None,
+    name_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a table: the column that names the pictures.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first so many pictures.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few pictures, estimate the whole, write nothing.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run has done.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pictures again that could not be read.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pictures at once (measured).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Threads that open pictures (one per core).")
+    ] = None,
+) -> None:
+    """Caption a whole collection, or ask it questions.
+
+    Each result is on the disk before it is counted: killed or interrupted, the same command goes on where it was.
+    A picture that cannot be read becomes a row with its reason. Exit status: 0 all well, 3 finished with pictures
+    that failed, 130 stopped by Ctrl-C, 1 the run could not go on.
+    """
+    from ..batch.captioner import Tasks
+    from ..batch.run import RunOptions
+    from ..batch.sources import stdin_list
+    from ..batch.tables import Columns
+
+    questions = tuple(dict.fromkeys(ask or ()))
+    if captions is None:
+        captions = 0 if questions else 1
+    options = RunOptions(
+        sources=tuple(stdin_list() if one == "-" else one for one in pictures),
+        tasks=Tasks(captions, questions, decoding.settings()),
+        out=output.out,
+        sidecar=output.as_sidecar(),
+        columns=Columns(column, name_column),
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        progress=output.progress,
+        fresh=fresh,
+        retry_failed=retry_failed,
+    )
+    if dry_run:
+        _estimate(options, model)
+    else:
+        _run(options, model, cluster)
+
+
+def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
+    from ..batch.run import Run
+
+    model.tell_limits()
+    with Run(options, _asked(model)) as task:
+        if task.before:
+            note(f"{task.before:,} pictures were done before (in {task.progress}); going on")
+        with _stopping(task), RunProgress(task.count) as progress:
+            if cluster.ray is not None:
+                from ..batch.ray_run import RayPlan, ray_batches
+
+                plan = RayPlan(
+                    cluster.ray, cluster.actors, cluster.cpus, cluster.gpus, _loading(model), options
+                )
+                summary = task.keep(ray_batches(task, plan), progress)
+            else:
+                running = _load(model, task)
+                summary = task.go(running, progress)
+                running.close()
+        _tell(task, summary)
+    if summary.stopped:
+        raise typer.Exit(_STOPPED)
+    if summary.failed:
+        raise typer.Exit(FAILED_PICTURES)
+
+
+def _asked(model: ModelOptions) -> dict[str, Any]:
+    return {
+        "model": model.model,
+        "revision": model.revision,
+        "asked engine": model.engine,
+        "asked precision": model.precision,
+    }
+
+
+def _loading(model: ModelOptions) -> dict[str, Any]:
+    """`load`'s keywords."""
+    return {
+        "name_or_path": model.model,
+        "precision": model.precision,
+        "engine": model.engine,
+        "device": model.device,
+        "revision": model.revision,
+        "threads": model.threads,
+        "force": model.force,
+    }
+
+
+def _load(model: ModelOptions, task: Run) -> Any:
+    """The model as asked for; what was left to `load` is what the run that is gone on with had."""
+    from dataclasses import replace
+
+    chosen = task.chosen()
+    if model.engine == "auto" and "engine" in chosen:
+        model = replace(model, engine=chosen["engine"])
+    if model.precision == "auto" and "precision" in chosen:
+        model = replace(model, precision=chosen["precision"])
+    return model.load()
+
+
+@contextmanager
+def _stopping(task: Run) -> Iterator[None]:
+    """Ctrl-C (and a polite kill) ends the run after the batch at work; a second one at once."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, before[number])
+        note("stopping after the current batch (once more: at once)")
+        task.stop()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+def _tell(task: Run, summary: Summary) -> None:
+    parts = [f"{summary.rows:,} {_pictures(summary.rows)}"]
+    if summary.done:
+        parts.append(
+            f"{summary.done:,} now in {duration(summary.seconds)} ({rate(summary.done, summary.seconds)})"
+        )
+    if summary.duplicates:
+        parts.append(f"{summary.duplicates:,} the same as another")
+    parts.append(f"{summary.failed:,} failed")
+    note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
+    sidecars = summary.sidecars
+    if sidecars.get("kept"):
+        note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
+    if sidecars.get("nowhere"):
+        note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    if summary.stopped:
+        note("the same command goes on from here")
+    elif summary.failed:
+        note("--retry-failed tries the failed pictures again")
+    if task.options.out is not None:
+        say(task.options.out)
+
+
+def _pictures(count: int) -> str:
+    return "picture" if count == 1 else "pictures"
+
+
+def _estimate(options: RunOptions, model: ModelOptions) -> None:
+    """--dry-run: a few pictures through the whole pipeline, and nothing written."""
+    from ..batch.estimate import estimate
+
+    model.tell_limits()
+    running = model.load()
+    found = estimate(options, running)
+    engine = running.engine
+    say(f"{found.pictures:,} {_pictures(found.pictures)}, {found.done:,} of them done before")
+    say(f"model: {running.name} ({engine.name}, {engine.precision}), batches of up to {found.batch_size}")
+    say(f"measured on {found.measured}: {rate(found.measured, found.seconds)}, {found.failed} failed")
+    say(f"estimated: {duration(found.remaining_seconds)} for what is left")
+    running.close()

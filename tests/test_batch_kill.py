@@ -1,0 +1,206 @@
+"""Runs that are killed, starved and unplugged: nothing that was reported is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blip2_chat.batch.run import RunOptions
+from tests.batch_support import (
+    TASKS,
+    blip2_chat,
+    command,
+    convert_tiny,
+    fork_run,
+    make_pictures,
+    rows_of,
+    whole_run,
+)
+
+LINUX_ROOT = pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"),
+    reason="mounts a small disk: needs root on Linux",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert_tiny(checkpoint("opt"), tmp_path_factory)
+
+
+def killed_runs(tiny: Path, tmp_path: Path, kills: int, seed: int) -> None:
+    photos = tmp_path / "photos"
+    pictures = make_pictures(photos, 10 * kills)
+    (photos / "bad.png").write_bytes(b"no picture")
+    shutil.copy(pictures[5], photos / "p0005-again.png")
+    undisturbed = tmp_path / "undisturbed.jsonl"
+    whole_run(tiny, RunOptions((photos,), TASKS, str(undisturbed), batch_size=3))
+
+    out = tmp_path / "killed.jsonl"
+    told = tmp_path / "told.txt"
+    told.touch()
+    options = RunOptions((photos,), TASKS, str(out), batch_size=3)
+    draw = random.Random(seed)
+    middle = 0
+    for _ in range(kills):
+        before = told.read_text(encoding="utf-8").count("\n")
+        process = fork_run(tiny, options, told)
+        # Half of them at any moment of the start, half once it reports: in a batch, a commit, a report.
+        if draw.random() < 0.5:
+            time.sleep(draw.uniform(0, 0.3))
+        else:
+            deadline = time.monotonic() + 20
+            while told.read_text(encoding="utf-8").count("\n") == before and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.05))
+        assert process.is_alive(), "it was done before it was killed: give it more pictures"
+        process.kill()
+        process.join()
+        reported = told.read_text(encoding="utf-8").splitlines()
+        middle += len(reported) > before
+        with contextlib.closing(sqlite3.connect(f"{out}.progress")) as journal:
+            kept = {row[0] for row in journal.execute("SELECT key FROM results")} if reported else set()
+        assert set(reported) <= kept, "reported, and lost"
+    assert middle >= kills // 4, "most kills came before anything was done"
+    assert not out.exists()
+    whole_run(tiny, options, told)
+    assert rows_of(out) == rows_of(undisturbed)
+    assert max(Counter(told.read_text(encoding="utf-8").splitlines()).values()) == 1, "done twice"
+
+
+def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
+    killed_runs(tiny, tmp_path, kills=12, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_fifty_times(tiny: Path, tmp_path: Path) -> None:
+    killed_runs(tiny, tmp_path, kills=50, seed=2)
+
+
+def started(photos: Path, out: Path, tiny: Path, *more: str) -> subprocess.Popen[str]:
+    """The command at work: some results are on the disk."""
+    arguments = ["--model", tiny, "--batch-size", "1", "--max-new-tokens", "6", "--threads", "1", *more]
+    process = command("run", photos, "--out", out, *arguments)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(sqlite3.Error):
+            uri = f"file:{out}.progress?mode=ro&immutable=1"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as journal:
+                if journal.execute("SELECT count(*) FROM results").fetchone()[0] >= 3:
+                    return process
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(f"nothing happened: {process.communicate()}")
+
+
+def test_ctrl_c_stops_after_the_batch_and_the_same_command_goes_on(tiny: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "captions.jsonl"
+    make_pictures(photos, 150)
+    process = started(photos, out, tiny)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Stopped: " in stderr and "goes on from here" in stderr and stdout.strip() == str(out)
+    assert "Traceback" not in stderr
+    some = rows_of(out)
+    assert 3 <= len(some) < 150
+    code, _, stderr = blip2_chat("run", photos, "--out", out, "--model", tiny, "--max-new-tokens", "6")
+    assert code == 0 and f"{len(some):,} pictures were done before" in stderr
+    whole = rows_of(out)
+    assert whole[: len(some)] == some and len(whole) == 150
+
+
+def test_one_output_has_one_run_at_a_time(tiny: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "captions.jsonl"
+    make_pictures(photos, 150)
+    process = started(photos, out, tiny)
+    code, _, stderr = blip2_chat("run", photos, "--out", out, "--model", tiny, "--max-new-tokens", "6")
+    process.kill()
+    process.communicate()
+    assert code == 1 and "another run is writing it" in stderr and len(stderr.strip().splitlines()) == 1
+
+
+def test_unplugged_source_ends_the_run_and_is_gone_on_with(tiny: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "captions.jsonl"
+    make_pictures(photos, 200)
+    process = started(photos, out, tiny)
+    photos.rename(tmp_path / "elsewhere")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    errors = [line for line in stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1 and "no longer there: was the disk unplugged?" in errors[0]
+    (tmp_path / "elsewhere").rename(photos)
+    code, _, stderr = blip2_chat("run", photos, "--out", out, "--model", tiny, "--max-new-tokens", "6")
+    assert code == 0 and "done before" in stderr
+    rows = rows_of(out)
+    assert len(rows) == 200 and not any(row["error"] for row in rows)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`disk(size)` -> a mounted file system of that size; again: the same one, resized."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: str) -> Path:
+        again = "remount," if os.path.ismount(folder) else ""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "tmpfs", folder], check=True)
+        return folder
+
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+
+
+@LINUX_ROOT
+def test_full_disk_keeps_what_is_done(tiny: Path, tmp_path: Path, disk: Callable[[str], Path]) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 150)
+    out = disk("100k") / "captions.jsonl"
+    arguments = ["run", photos, "--out", out, "--model", tiny, "--max-new-tokens", "6", "--batch-size", "4"]
+    code, _, stderr = blip2_chat(*arguments)
+    assert code == 1 and "the disk is full; what was done stays done" in stderr
+    assert len([line for line in stderr.splitlines() if line.startswith("Error")]) == 1
+    disk("10M")
+    code, _, stderr = blip2_chat(*arguments)
+    assert code == 0 and "pictures were done before" in stderr
+    assert len(rows_of(out)) == 150
+
+
+@LINUX_ROOT
+def test_unmounted_disk_is_noticed_though_its_mount_point_stays(
+    tiny: Path, tmp_path: Path, disk: Callable[[str], Path]
+) -> None:
+    photos, out = disk("10M"), tmp_path / "captions.jsonl"
+    make_pictures(photos, 200)
+    process = started(photos, out, tiny)
+    subprocess.run(["umount", "-l", photos], check=True)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "was the disk unplugged?" in stderr
+    assert not out.exists()
+
+
+def test_output_that_cannot_be_written_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 1)
+    code, _, stderr = blip2_chat("run", photos, "--out", tmp_path / "none" / "c.jsonl", "--model", "no/model")
+    assert (
+        code == 1
+        and stderr.strip() == f"Error: there is no folder {tmp_path / 'none'}; make it, or give another place"
+    )
+    if sys.platform == "linux":
+        code, _, stderr = blip2_chat("run", photos, "--out", "/proc/c.jsonl", "--model", "no/model")
+        assert code == 1 and "/proc" in stderr and len(stderr.strip().splitlines()) == 1
