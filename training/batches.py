@@ -97,17 +97,23 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(normal).permute(0, 3, 1, 2).contiguous()
 
 
-def scene_truth(planned: Sequence[scenes.Scene], patches: Sequence[np.ndarray]) -> SceneTargets:
+def scene_truth(planned: Sequence[scenes.Scene], patches: Sequence[scenes.PatchTruth]) -> SceneTargets:
     """Targets of the throw-away heads: things from left to right, then from top to bottom."""
     slots = np.full((len(planned), 2 * scenes.MAX_THINGS), NONE, np.int64)
     places = np.zeros((len(planned), 2 * scenes.MAX_THINGS, 3), np.float32)
+    ranks = np.full((len(planned), 2, len(patches[0].thing)), IGNORED, np.int64)
     for row, scene in enumerate(planned):
+        down = sorted(range(len(scene.things)), key=lambda index: scene.things[index].y)
+        for index in range(len(scene.things)):
+            ranks[row, 0, patches[row].thing == index] = index
+            ranks[row, 1, patches[row].thing == index] = down.index(index)
         for start, order in ((0, scene.things), (scenes.MAX_THINGS, sorted(scene.things, key=lambda t: t.y))):
             for index, thing in enumerate(order):
                 slots[row, start + index] = thing.kind + 1
                 places[row, start + index] = (thing.x, thing.y, thing.size)
     return SceneTargets(
-        torch.from_numpy(np.stack(patches)),
+        torch.from_numpy(np.stack([patch.kind for patch in patches])),
+        torch.from_numpy(ranks),
         torch.from_numpy(slots),
         torch.from_numpy(places),
         torch.tensor([scene.colour for scene in planned]),

@@ -1,7 +1,8 @@
 """Throw-away heads that teach the picture side directly, in the spirit of BLIP-2's staged training.
 
 The language loss alone takes very long to tell the vision encoder what to look for. These heads say it
-at once: which thing covers each patch, and, in the first query vectors, which things there are from
+at once: which thing covers each patch and which it is in the order from left to right and from top to
+bottom, and, in the first query vectors, which things there are from
 left to right and from top to bottom. They are not part of the shipped model.
 """
 
@@ -22,9 +23,10 @@ NONE = 0  # the class of an empty slot; kinds follow
 
 @dataclass(frozen=True)
 class SceneTargets:
-    """A batch's truth: patches (B, 64), slots (B, 8), places (B, 8, 3), colour (B,), count (B,)."""
+    """A batch: patches (B, 64), their ranks (B, 2, 64), slots (B, 8), places (B, 8, 3), colour, count (B,)."""
 
     patches: Tensor
+    ranks: Tensor
     slots: Tensor
     places: Tensor
     colour: Tensor
@@ -42,6 +44,7 @@ class SceneHeads(nn.Module):
         self.place = nn.Linear(qformer_width, 3)
         self.colour = nn.Linear(qformer_width, len(COLOURS))
         self.count = nn.Linear(qformer_width, MAX_THINGS)
+        self.rank = nn.Linear(vision_width, 2 * MAX_THINGS)
 
     def forward(
         self, vision: Tensor, queries: Tensor, truth: SceneTargets
@@ -51,6 +54,8 @@ class SceneHeads(nn.Module):
         patch_loss = functional.cross_entropy(
             patch_logits.flatten(0, 1), truth.patches.flatten(), label_smoothing=0.05
         )
+        rank_logits = self.rank(vision[:, 1:]).float().unflatten(-1, (2, MAX_THINGS)).transpose(1, 2)
+        rank_loss = functional.cross_entropy(rank_logits.flatten(0, 2), truth.ranks.flatten())
         colour_loss = functional.cross_entropy(self.patch_colour(vision[:, 0]).float(), truth.colour)
         slots = queries[:, : 2 * MAX_THINGS]
         slot_logits = self.slot(slots).float()
@@ -64,11 +69,19 @@ class SceneHeads(nn.Module):
         rest_loss = functional.cross_entropy(colour_logits, truth.colour) + functional.cross_entropy(
             count_logits, truth.count
         )
-        loss = 2.0 * patch_loss + 0.2 * colour_loss + 1.5 * slot_loss + 2.0 * place_loss + 0.3 * rest_loss
+        loss = (
+            2.0 * patch_loss
+            + rank_loss
+            + 0.2 * colour_loss
+            + 1.5 * slot_loss
+            + 2.0 * place_loss
+            + 0.3 * rest_loss
+        )
         with torch.no_grad():
             on_things = truth.patches > 0
             shown = {
                 "patch": float((patch_logits.argmax(-1) == truth.patches)[on_things].float().mean()),
+                "rank": float((rank_logits.argmax(-1) == truth.ranks)[truth.ranks >= 0].float().mean()),
                 "slot": float((slot_logits.argmax(-1) == truth.slots)[truth.slots != NONE].float().mean()),
                 "colour": float((colour_logits.argmax(-1) == truth.colour).float().mean()),
                 "count": float((count_logits.argmax(-1) == truth.count).float().mean()),

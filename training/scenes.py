@@ -87,30 +87,39 @@ def plan(table: dict[int, dict[int, list[int]]], rng: Generator, count: int | No
     return Scene(tuple(things), int(rng.integers(len(COLOURS))))
 
 
-def patch_labels(owner: NDArray[np.int16], scene: Scene) -> NDArray[np.int64]:
-    """For each vision patch the kind that covers it (+1), 0 for background, -100 for borders.
+@dataclass(frozen=True)
+class PatchTruth:
+    """What each vision patch shows: ``kind`` (+1; 0: background, -100: a border) and ``thing``, which of
+    the scene's things it belongs to (-100: none, or a border)."""
 
-    ``owner`` tells for each pixel which thing is drawn there (-1: none).
-    """
+    kind: NDArray[np.int64]
+    thing: NDArray[np.int64]
+
+
+def patch_truth(owner: NDArray[np.int16], scene: Scene) -> PatchTruth:
+    """``owner`` tells for each pixel which thing is drawn there (-1: none)."""
     side = owner.shape[0]
     cells = IMAGE_SIZE // PATCH
     edge = side // cells * cells
     blocks = owner[:edge, :edge].reshape(cells, edge // cells, cells, edge // cells)
-    labels = np.zeros((cells, cells), np.int64)
+    kinds = np.zeros((cells, cells), np.int64)
+    things = np.full((cells, cells), -100, np.int64)
     best = np.zeros((cells, cells))
     for index, thing in enumerate(scene.things):
         share = (blocks == index).mean(axis=(1, 3))
         wins = share > best
-        labels[wins] = np.where(share[wins] > 0.3, thing.kind + 1, -100)
+        clear = share[wins] > 0.3
+        kinds[wins] = np.where(clear, thing.kind + 1, -100)
+        things[wins] = np.where(clear, index, -100)
         best = np.maximum(best, share)
-    labels[best < 0.06] = 0
-    return labels.reshape(-1)
+    kinds[best < 0.06] = 0
+    return PatchTruth(kinds.reshape(-1), things.reshape(-1))
 
 
 def draw(
     scene: Scene, store: IconStore, rng: Generator, strength: float = 1.0
-) -> tuple[Image.Image, NDArray[np.int64]]:
-    """The picture (``IMAGE_SIZE`` square) and its patch labels.
+) -> tuple[Image.Image, PatchTruth]:
+    """The picture (``IMAGE_SIZE`` square) and what its patches show.
 
     ``strength`` scales the distortions that training uses to make up for the few drawing styles;
     the held-out sets are drawn with a lower one, as ordinary pictures.
@@ -133,6 +142,6 @@ def draw(
         mask = Image.new("L", (side, side))
         mask.paste(sprite.getchannel("A"), (left, top))
         owner[np.asarray(mask) > 128] = index
-    labels = patch_labels(owner, scene)
+    labels = patch_truth(owner, scene)
     picture = effects.finish(picture, rng, strength)
     return picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC), labels
