@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .checkpoint import EMBEDDED, Checkpoint, find, inspect
+from .config import ModelConfig
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
 from .images import PictureLimits, Preprocess
-from .memory import COSTS, available_memory, best_precision, require_fit
+from .memory import COSTS, Precision, available_memory, best_precision, gigabytes, is_small, require_fit
 from .model import Model
 from .prompts import PromptTemplate
 from .tokens import Tokenizer
@@ -33,6 +34,9 @@ class Plan:
     precision: str
     device: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"the {self.engine} engine at {self.precision} on {self.device}: {self.reason}"
 
 
 def load(
@@ -63,11 +67,14 @@ def load(
     checkpoint = inspect(folder)
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
-    if not force and plan.device == "cpu":
-        require_fit(checkpoint.config, plan.precision, plan.engine, name=name)
+    if not force and plan.device != "mps":
+        free = None if plan.device == "cpu" else sum(_free_gpu_memory(plan.device))
+        require_fit(checkpoint.config, plan.precision, plan.engine, available=free, name=name)
     running = _start(checkpoint, plan, name, threads, on_progress)
     tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
-    return Model(running, tokenizer, Preprocess.from_folder(folder), name, template, limits)
+    model = Model(running, tokenizer, Preprocess.from_folder(folder), name, template, limits)
+    model.plan = plan
+    return model
 
 
 def choose(
@@ -83,11 +90,12 @@ def choose(
     ):
         if given not in known:
             raise CheckpointError(f"{what} {given!r} is none of {', '.join(known)}")
-    reason = "as asked"
+    reasons = []
     if checkpoint.kind == "converted":
         return _converted(checkpoint, precision, engine, device)
     if engine == "auto":
         engine, reason = _engine(precision, device)
+        reasons.append(reason)
     if engine == "onnx" and device not in ("auto", "cpu"):
         raise CheckpointError(f"the onnx engine runs on the CPU; for {device} use engine='torch'")
     if engine == "onnx" and precision in ("fp16", "bf16"):
@@ -95,16 +103,25 @@ def choose(
     if device == "auto":
         device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
     if precision == "auto":
-        if device.startswith("cuda"):
-            precision, reason = (
-                "fp16" if checkpoint.config.family == "opt" else "bf16",
-                "the usual one on a GPU",
-            )
-        else:
-            available = available_memory()
-            precision = best_precision(checkpoint.config, engine, available)
-            reason = f"fits the {available / 1e9:.1f} GB of memory available"
-    return Plan(engine, precision, device, reason)
+        precision, reason = _precision(checkpoint.config, engine, device)
+        reasons.append(reason)
+    return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
+
+
+def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:
+    """The precision for "auto", and why."""
+    half: Precision = "fp16" if config.family == "opt" else "bf16"
+    if device == "mps":
+        return half, f"{half} is the usual one on a GPU"
+    on_gpu = device.startswith("cuda")
+    free = sum(_free_gpu_memory(device)) if on_gpu else available_memory()
+    chosen = best_precision(config, engine, free, (half, "int8", "int4") if on_gpu else None)
+    if is_small(config):
+        return chosen, f"a model this small runs at {chosen} anywhere"
+    room = f"the {gigabytes(free)} of {'GPU ' if on_gpu else ''}memory free"
+    if engine == "onnx" and chosen == "int8":
+        return chosen, f"int8 fits {room}, and answers several times as fast as fp32 on a CPU"
+    return chosen, f"{chosen} is the most precise that fits {room}"
 
 
 def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str) -> Plan:
@@ -132,20 +149,32 @@ def _accelerator() -> str | None:
     """The GPU that torch could use; torch itself, seconds to import, is asked only where there may be one."""
     if not (sys.platform == "darwin" or shutil.which("nvidia-smi")) or find_spec("torch") is None:
         return None
-    from .engines.torch_engine import accelerator
+    from .engines.torch_loading import accelerator
 
     return accelerator()
+
+
+def _free_gpu_memory(device: str) -> list[int]:
+    """Free bytes of each GPU that `device` means."""
+    _require_torch()
+    from .engines.torch_loading import free_gpu_memory
+
+    return free_gpu_memory(device)
+
+
+def _require_torch() -> None:
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise MissingExtraError("the torch engine", "torch")
 
 
 def _start(
     checkpoint: Checkpoint, plan: Plan, name: str, threads: int | None, on_progress: Progress | None
 ) -> Engine:
     if plan.engine == "torch":
-        if find_spec("torch") is None or find_spec("transformers") is None:
-            raise MissingExtraError("the torch engine", "torch")
+        _require_torch()
         from .engines.torch_engine import TorchEngine
 
-        return TorchEngine.load(checkpoint.folder, plan.precision, plan.device)
+        return TorchEngine.load(checkpoint.folder, plan.precision, plan.device, on_progress)
     from .conversion import converted
     from .engines.onnx.session import load_onnx_engine
 

@@ -6,7 +6,7 @@ import ctypes
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -150,19 +150,28 @@ def _cache(config: ModelConfig) -> int:
     return 2 * text.num_decoder_layers * text.inner_dim * 2 * _TOKENS
 
 
-def best_precision(config: ModelConfig, engine: str, available: int) -> Precision:
+def is_small(config: ModelConfig) -> bool:
+    """Whether less than full precision would gain nothing."""
+    return sum(count_parameters(config).values()) < _SMALL
+
+
+def best_precision(
+    config: ModelConfig, engine: str, available: int, choices: Sequence[Precision] | None = None
+) -> Precision:
     """What `precision="auto"` means on a machine with `available` bytes.
 
     Small models: fp32. Otherwise the most precise that fits comfortably, with one exception: the onnx engine
     starts at int8, because on a CPU every answer token reads all weights once, so that a quarter of the bytes
     is several times the speed, at nearly the same answers. When nothing fits comfortably, the most precise
     that fits at all; when nothing does, the smallest, which `require_fit` then refuses with the numbers.
+    `choices` are other candidates than the engine's on a CPU, the most precise first.
     """
-    choices = COSTS[engine].precisions
-    if sum(count_parameters(config).values()) < _SMALL:
+    if is_small(config):
         return "fp32"
-    if engine == "onnx":
-        choices = choices[choices.index("int8") :]
+    if choices is None:
+        choices = COSTS[engine].precisions
+        if engine == "onnx":
+            choices = choices[choices.index("int8") :]
     for limit in (available * (1 - _SPARE), available):
         for precision in choices:
             if needed(config, precision, engine) <= limit:

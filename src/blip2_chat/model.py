@@ -19,6 +19,7 @@ from .tokens import Tokenizer
 
 if TYPE_CHECKING:
     from .chat import Chat
+    from .loading import Plan
 
 
 class Model:
@@ -39,6 +40,7 @@ class Model:
         self.name = name
         self.template = template or TEMPLATES[engine.config.family]
         self.limits = limits or PictureLimits()
+        self.plan: Plan | None = None  # what `load` runs it with, and why
         self._vectors = QueryVectorCache()
         self.states = StateCache()
 

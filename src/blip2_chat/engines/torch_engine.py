@@ -1,139 +1,31 @@
 """transformers' own BLIP-2 behind the engine protocol: the reference, and the way to a GPU.
 
-The only module of the package that imports torch. Rows of unequal length stand right-aligned in one cache, with a
-mask over its slots.
+Of the package's modules only those called `torch_*` import torch: this one computes, `torch_state` keeps what was
+read, `torch_loading` brings the weights in at a precision.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import Blip2ChatError, MissingExtraError
+from ..errors import MissingExtraError
 from .engine import Floats, State, common_prefix
 
 try:
     import torch
     from torch import Tensor
-    from transformers import (
-        BitsAndBytesConfig,
-        Blip2ForConditionalGeneration,
-        DynamicCache,
-        EncoderDecoderCache,
-    )
+    from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
+
+    from .torch_loading import accelerator, load_weights, weight_bytes
+    from .torch_state import TorchState, left_padded
 except ImportError as error:  # one line for the user, whichever of the two is absent
     raise MissingExtraError(f"the torch engine ({error.name} is not installed)", "torch") from None
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
-_KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
-
-
-class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
-    """transformers' model, with what must be fp32 kept there in bf16 too; its own rule is for fp16 only."""
-
-    _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
-
-
-class TorchState:
-    """B rows in one KV cache; see `engine.State`."""
-
-    def __init__(
-        self, picture_slots: int, cache: DynamicCache, mask: Tensor, tokens: list[list[int]]
-    ) -> None:
-        self._picture_slots = picture_slots  # slots before each row's first token: pictures, or a start token
-        self.cache = cache
-        self.mask = mask  # bool [B, slots]
-        self._tokens = tokens
-        # Encoder-decoder only: what the decoder looks at, and the prompts it came from.
-        self.encoded: Tensor | None = None  # [B, S, D]
-        self.encoded_mask: Tensor | None = None  # bool [B, S]
-        self.cross: DynamicCache | None = None
-        self.prompts: list[list[int]] = []
-
-    @property
-    def tokens(self) -> list[list[int]]:
-        return self._tokens
-
-    @property
-    def nbytes(self) -> int:
-        caches = [self.cache, *([self.cross] if self.cross is not None else [])]
-        tensors = [half for one in caches for layer in one.layers for half in (layer.keys, layer.values)]
-        return sum(half.numel() * half.element_size() for half in tensors if half is not None)
-
-    def reorder(self, rows: Sequence[int]) -> None:
-        index = torch.as_tensor(list(rows), device=self.mask.device)
-        self.cache.batch_select_indices(index)
-        self.mask = self.mask[index]
-        self._tokens = [list(self._tokens[row]) for row in rows]
-        if self.encoded is not None and self.encoded_mask is not None:
-            self.encoded, self.encoded_mask = self.encoded[index], self.encoded_mask[index]
-            self.prompts = [self.prompts[row] for row in rows]
-        if self.cross is not None:
-            self.cross.batch_select_indices(index)
-
-    def truncate(self, length: int) -> None:
-        keep = self.mask & (self.mask.cumsum(1) <= self._picture_slots + length)
-        used = int(keep.sum(1).max())
-        # Each row's kept slots, in their order, moved to the right end: T5 measures distances in slots.
-        order = keep.int().argsort(dim=1, stable=True)[:, -used:]
-        self.mask = keep.gather(1, order)
-        for layer in self.cache.layers:
-            index = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
-            layer.keys, layer.values = layer.keys.gather(2, index), layer.values.gather(2, index)
-        self._tokens = [row[:length] for row in self._tokens]
-
-    def append(self, other: State) -> None:
-        other = cast(TorchState, other)
-        slots = max(self.mask.shape[1], other.mask.shape[1])
-        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            mine.keys = torch.cat([_left_padded(mine.keys, slots), _left_padded(theirs.keys, slots)])
-            mine.values = torch.cat([_left_padded(mine.values, slots), _left_padded(theirs.values, slots)])
-        self.mask = torch.cat([_left_padded(self.mask, slots, 1), _left_padded(other.mask, slots, 1)])
-        self._tokens = [*self._tokens, *other._tokens]
-        if self.encoded is not None and other.encoded is not None:
-            self._append_encoded(other)
-
-    def take(self, rows: Sequence[int]) -> TorchState:
-        # Nothing is ever written into the cache's tensors, so a shallow copy may be cut as it pleases.
-        taken = copy.copy(self)
-        taken.cache, taken.cross = _shallow(self.cache), self.cross and _shallow(self.cross)
-        taken.reorder(rows)
-        taken.truncate(max(map(len, taken.tokens)))  # the slots that only longer rows needed go
-        return taken
-
-    def _append_encoded(self, other: TorchState) -> None:
-        assert self.encoded is not None and self.encoded_mask is not None
-        assert other.encoded is not None and other.encoded_mask is not None
-        size = max(self.encoded.shape[1], other.encoded.shape[1])
-        both = ((self.encoded, other.encoded), (self.encoded_mask, other.encoded_mask))
-        self.encoded, self.encoded_mask = (
-            torch.cat([_left_padded(one, size, 1) for one in pair]) for pair in both
-        )
-        if self.cross is not None and other.cross is not None:
-            for mine, theirs in zip(self.cross.layers, other.cross.layers, strict=True):
-                mine.keys = torch.cat([_left_padded(mine.keys, size), _left_padded(theirs.keys, size)])
-                mine.values = torch.cat([_left_padded(mine.values, size), _left_padded(theirs.values, size)])
-        self.prompts = [*self.prompts, *other.prompts]
-
-
-def _shallow(cache: DynamicCache) -> DynamicCache:
-    copied = copy.copy(cache)
-    copied.layers = [copy.copy(layer) for layer in cache.layers]
-    return copied
-
-
-def _left_padded(tensor: Tensor, size: int, axis: int = -2) -> Tensor:
-    """Zeros before the content along `axis` until it is `size` long."""
-    shape = list(tensor.shape)
-    shape[axis] = size - shape[axis]
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=axis) if shape[axis] else tensor
 
 
 class TorchEngine:
@@ -147,28 +39,34 @@ class TorchEngine:
         self.device = device
         self._model = model.eval()
         self._language_model = model.language_model
+        self._home = _where(self._language_model.get_input_embeddings())
 
     @classmethod
-    def load(cls, folder: Path, precision: str = "fp32", device: str = "auto") -> TorchEngine:
-        """Loads an official-layout folder. `precision` int8 and int4 go through bitsandbytes."""
+    def load(
+        cls,
+        folder: Path,
+        precision: str = "fp32",
+        device: str = "auto",
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> TorchEngine:
+        """Loads an official-layout folder; `precision` int8 and int4 through bitsandbytes.
+
+        `device` "cuda" is the GPU with room for the model, or all of them together when none has; "cuda:1" is
+        that one.
+        """
         config = ModelConfig.from_folder(folder)
         device = accelerator() or "cpu" if device == "auto" else device
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        if precision in _DTYPES:
-            options["dtype"] = _DTYPES[precision]
-        else:
-            options |= _bitsandbytes(precision, device)
-        try:
-            model = _Blip2.from_pretrained(folder, **options)
-        except torch.OutOfMemoryError:
-            raise Blip2ChatError(f"{device} has not enough memory for {folder.name} in {precision}") from None
-        if precision in _DTYPES:
-            model = model.to(device)
+        model = load_weights(folder, config, precision, device, on_progress)
         return cls(model, config, precision, device)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take, with what their quantisation needs beside them."""
+        return weight_bytes(self._model)
 
     @torch.inference_mode()
     def encode_image(self, pixels: Floats) -> Floats:
-        given = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        given = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._home)
         features = self._model.get_image_features(given, return_dict=True).pooler_output
         return _numpy(features)
 
@@ -190,7 +88,7 @@ class TorchEngine:
             )
         vectors = self._vectors(query_vectors)
         embeds = [torch.cat([vectors[i], self._embed(row)]) for i, row in enumerate(rows)]
-        mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self.device)
+        mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self._home)
         fresh = TorchState(
             vectors.shape[1], DynamicCache(config=self._text_config()), mask, [[] for _ in rows]
         )
@@ -211,9 +109,9 @@ class TorchEngine:
     def _feed(self, state: TorchState, embeds: list[Tensor], tokens: list[list[int]]) -> Floats:
         """Runs the decoder-only model over new slots, right-aligned -> logits [B,V] of the last one."""
         longest = max(len(one) for one in embeds)
-        chunk = torch.stack([_left_padded(one, longest, 0) for one in embeds])
-        lengths = torch.as_tensor([len(one) for one in embeds], device=self.device)
-        new_mask = torch.arange(longest, device=self.device) >= longest - lengths[:, None]
+        chunk = torch.stack([left_padded(one, longest, 0) for one in embeds])
+        lengths = torch.as_tensor([len(one) for one in embeds], device=self._home)
+        new_mask = torch.arange(longest, device=self._home) >= longest - lengths[:, None]
         state.mask = torch.cat([state.mask, new_mask], dim=1)
         positions = (state.mask.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
         # A mask of ones is left out, so that the fast causal kernels can be taken.
@@ -236,7 +134,7 @@ class TorchEngine:
         if state is None or state.prompts != rows:
             state = self._encode(query_vectors, rows)
         state.cache = DynamicCache(config=self._text_config())
-        state.mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self.device)
+        state.mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self._home)
         start = self.config.text.decoder_start_token_id
         assert start is not None
         # The start token stands where OPT has its picture: before the row's own tokens.
@@ -246,9 +144,9 @@ class TorchEngine:
         vectors = self._vectors(query_vectors)
         embeds = [torch.cat([vectors[i], self._embed(row)]) for i, row in enumerate(rows)]
         longest = max(len(one) for one in embeds)
-        chunk = torch.stack([_left_padded(one, longest, 0) for one in embeds])
-        lengths = torch.as_tensor([len(one) for one in embeds], device=self.device)
-        encoded_mask = torch.arange(longest, device=self.device) >= longest - lengths[:, None]
+        chunk = torch.stack([left_padded(one, longest, 0) for one in embeds])
+        lengths = torch.as_tensor([len(one) for one in embeds], device=self._home)
+        encoded_mask = torch.arange(longest, device=self._home) >= longest - lengths[:, None]
         hidden = self._language_model.encoder(inputs_embeds=chunk, attention_mask=encoded_mask.long())
         state = TorchState(
             1, DynamicCache(config=self._text_config()), encoded_mask[:, :0], [[] for _ in rows]
@@ -264,7 +162,7 @@ class TorchEngine:
         assert state.encoded is not None and state.encoded_mask is not None
         if fresh:
             state._tokens = [[] for _ in ids]
-        new = torch.ones((len(ids), 1), dtype=torch.bool, device=self.device)
+        new = torch.ones((len(ids), 1), dtype=torch.bool, device=self._home)
         state.mask = torch.cat([state.mask, new], dim=1)
         first = state.cross is None
         cross = DynamicCache(config=self._text_config()) if state.cross is None else state.cross
@@ -274,7 +172,7 @@ class TorchEngine:
         logits = self._language_model(
             encoder_outputs=BaseModelOutput(last_hidden_state=state.encoded),
             attention_mask=state.encoded_mask.long(),
-            decoder_input_ids=torch.as_tensor(ids, device=self.device)[:, None],
+            decoder_input_ids=torch.as_tensor(ids, device=self._home)[:, None],
             decoder_attention_mask=state.mask.long(),
             past_key_values=cache,
             use_cache=True,
@@ -286,11 +184,11 @@ class TorchEngine:
 
     def _embed(self, ids: list[int]) -> Tensor:
         table = self._language_model.get_input_embeddings()
-        return cast(Tensor, table(torch.as_tensor(ids, dtype=torch.long, device=self.device)))
+        return cast(Tensor, table(torch.as_tensor(ids, dtype=torch.long, device=self._home)))
 
     def _vectors(self, query_vectors: Floats) -> Tensor:
         dtype = self._language_model.get_input_embeddings().weight.dtype
-        return torch.from_numpy(np.ascontiguousarray(query_vectors)).to(self.device, dtype)
+        return torch.from_numpy(np.ascontiguousarray(query_vectors)).to(self._home, dtype)
 
     def _text_config(self) -> Any:
         return self._language_model.config
@@ -300,27 +198,7 @@ def _numpy(tensor: Tensor) -> Floats:
     return cast(Floats, tensor.float().cpu().numpy())
 
 
-def accelerator() -> str | None:
-    """The GPU that torch can use here: "cuda", "mps", or None."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else None
-
-
-def _bitsandbytes(precision: str, device: str) -> dict[str, Any]:
-    """LLM.int8() (Dettmers et al. 2022) or NF4 (Dettmers et al. 2023) on the encoder and language model."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(f"{precision} with the torch engine (bitsandbytes)", "torch") from None
-    compute = torch.float16 if device == "cuda" else torch.bfloat16
-    if precision == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_HIGH)
-    else:
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=compute,
-            llm_int8_skip_modules=_KEPT_HIGH,
-        )
-    return {"quantization_config": config, "dtype": compute, "device_map": {"": device}}
+def _where(embeddings: Any) -> torch.device:
+    """Where the language model begins. Weights that accelerate keeps elsewhere stand as empty ones."""
+    device: torch.device = embeddings.weight.device
+    return torch.device(embeddings._hf_hook.execution_device) if device.type == "meta" else device
