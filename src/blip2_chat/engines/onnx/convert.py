@@ -100,15 +100,21 @@ class Plan:
 
 
 def plan(
-    config: ModelConfig, precision: Precision, block_size: int | None = None, *, tied_head: bool = True
+    config: ModelConfig,
+    precision: Precision,
+    block_size: int | None = None,
+    *,
+    tied_head: bool = True,
+    how: Schemes | None = None,
 ) -> Plan:
-    """The graphs for a model of this shape. `tied_head`: the head is the embedding matrix."""
+    """The graphs for a model of this shape. `tied_head`: the head is the embedding matrix. `how`: other schemes
+    than the precision's, for experiments."""
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
     block_size = block_size or BLOCK_SIZES[precision]
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"block_size is a power of two from 16, not {block_size}")
-    how = schemes(precision, block_size)
+    how = how or schemes(precision, block_size)
     picture = Graph("picture")
     v = config.vision
     pixels = picture.input("pixels", FLOAT, "B", 3, v.image_size, v.image_size)
@@ -140,20 +146,22 @@ def convert(
     block_size: int | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    how: Schemes | None = None,
 ) -> None:
     """Converts the checkpoint folder `source` into the new folder `target`.
 
     `block_size` (a power of two from 16; None: `BLOCK_SIZES`) is the weights per scale: smaller blocks are more
     exact, and cost memory and time. `provenance` (name, revision, hashes of the source) is recorded as it is;
     `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when the checkpoint is
-    incomplete, damaged or of another model, and leaves nothing behind.
+    incomplete, damaged or of another model, and leaves nothing behind. `how`: see `plan`.
     """
     source, target = Path(source), Path(target)
     if target.exists():
         raise CheckpointError(f"{target} exists already; remove it or name another folder")
     config = ModelConfig.from_folder(source)
     weights = Weights(source)
-    planned = plan(config, precision, block_size, tied_head="language_model.lm_head.weight" not in weights)
+    tied_head = "language_model.lm_head.weight" not in weights
+    planned = plan(config, precision, block_size, tied_head=tied_head, how=how)
     weights.check(planned.expected)
     block_size = block_size or BLOCK_SIZES[precision]
 
