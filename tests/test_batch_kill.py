@@ -37,7 +37,7 @@ LINUX_ROOT = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_tiny(checkpoint("opt"), tmp_path_factory)
+    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
 
 
 def killed_runs(tiny: Path, tmp_path: Path, kills: int, seed: int) -> None:

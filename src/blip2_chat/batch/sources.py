@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from ..images import PictureSource
@@ -121,7 +121,7 @@ def _local(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
         yield from _file(path, columns, chunk)
     elif _GLOB.search(path):
         # Grouped, so that a pattern of pictures makes parts of many and not of one.
-        matches = sorted(glob.iglob(path, recursive=True))
+        matches = sorted(_globbed(path))
         for is_container, group in itertools.groupby(matches, _is_container):
             if is_container:
                 for one in group:
@@ -194,6 +194,17 @@ def _walk(folder: str) -> Iterator[str]:
         # A link to a folder may lead back up.
         if is_folder and not os.path.islink(inner):
             yield from _walk(inner)
+
+
+def _globbed(pattern: str) -> Iterator[str]:
+    """What a pattern matches, hidden files apart. `**` does not follow links, which may lead back up (the module
+    `glob` would go round until the path is too long)."""
+    path = Path(pattern)
+    plain = next(at for at, part in enumerate(path.parts) if _GLOB.search(part))
+    base = Path(*path.parts[:plain])
+    for found in base.glob(os.path.join(*path.parts[plain:])):
+        if not any(part.startswith(".") for part in found.relative_to(base).parts):
+            yield str(found)
 
 
 def _listed(path: str) -> Iterator[str]:

@@ -1,0 +1,393 @@
+"""Runs from beginning to end: what is written, what is done once, what is noticed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import blip2_chat
+from blip2_chat.batch import writers
+from blip2_chat.batch.captioner import Captioner, Tasks
+from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.result import Result
+from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.sidecar import Sidecar
+from blip2_chat.batch.sizing import BatchSize
+from blip2_chat.errors import GenerationError
+from blip2_chat.model import Model
+from tests.batch_support import TASKS, convert_tiny, load_folder, make_pictures, rows_of
+from tests.batch_support import blip2_chat as command_line
+
+
+@pytest.fixture(scope="module")
+def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> Iterator[Model]:
+    running = load_folder(tiny)
+    yield running
+    running.close()
+
+
+def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
+    told: list[Result] = []
+    with Run(options, {"model": "tiny"} | settings) as run:
+        return run.go(running, told.extend), told
+
+
+def options(photos: Path, out: Path, **more: Any) -> RunOptions:
+    return RunOptions((photos,), more.pop("tasks", TASKS), str(out), batch_size=4, **more)
+
+
+def test_captions_and_answers_are_what_the_model_says_of_each_picture_alone(
+    model: Model, tmp_path: Path
+) -> None:
+    pictures = make_pictures(tmp_path / "photos", 10)
+    tasks = Tasks(1, ("how many?", "which  colour?"), {"max_new_tokens": 7})
+    summary, told = go(model, options(tmp_path / "photos", tmp_path / "c.jsonl", tasks=tasks))
+    rows = rows_of(tmp_path / "c.jsonl")
+    assert [row["path"] for row in rows] == [str(path) for path in pictures] == [one.path for one in told]
+    assert summary.rows == summary.done == 10 and summary.failed == 0 and not summary.stopped
+    for path, row in zip(pictures, rows, strict=True):
+        caption = model.generate(path, "", max_new_tokens=7)
+        asked = [model.chat(path).ask(one, max_new_tokens=7).text for one in ("how many?", "which colour?")]
+        assert row["caption"] == caption.text
+        assert row["answers"] == dict(zip(tasks.questions, asked, strict=True))
+        assert row["score"] == pytest.approx(np.mean(caption.logprobs), abs=1e-5)
+        assert (row["width"], row["height"], row["precision"]) == (24, 20, "fp32")
+        assert row["digest"] == model.open(path).digest
+
+
+def test_several_captions_are_the_best_beams(model: Model, tmp_path: Path) -> None:
+    (path,) = make_pictures(tmp_path / "photos", 1)
+    tasks = Tasks(3, (), {"max_new_tokens": 5})
+    go(model, options(tmp_path / "photos", tmp_path / "c.jsonl", tasks=tasks))
+    (row,) = rows_of(tmp_path / "c.jsonl")
+    answer = model.generate(path, "", max_new_tokens=5, num_beams=3, num_answers=3)
+    assert (
+        row["captions"] == [answer.text, *(one.text for one in answer.others)] and len(row["captions"]) == 3
+    )
+
+
+def test_drawn_captions_do_not_depend_on_the_batch(model: Model, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos", 6)
+    tasks = Tasks(2, (), {"max_new_tokens": 6, "temperature": 1.5})
+    for size in (1, 4):
+        made = replace(options(tmp_path / "photos", tmp_path / f"{size}.jsonl", tasks=tasks), batch_size=size)
+        go(model, made)
+    assert rows_of(tmp_path / "1.jsonl") == rows_of(tmp_path / "4.jsonl")
+    seeded = Tasks(2, (), {**tasks.settings, "seed": 7})
+    go(model, options(tmp_path / "photos", tmp_path / "s.jsonl", tasks=seeded))
+    assert [row["captions"] for row in rows_of(tmp_path / "s.jsonl")] != [
+        row["captions"] for row in rows_of(tmp_path / "1.jsonl")
+    ]
+
+
+def test_bad_pictures_are_rows_and_duplicates_are_written_about_once(model: Model, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    pictures = make_pictures(photos, 6)
+    (photos / "p0002x.png").write_bytes(pictures[2].read_bytes()[:50])
+    shutil.copy(pictures[1], photos / "a-copy.png")
+    with Image.open(pictures[1]) as image:
+        image.save(photos / "z-other-file.bmp")
+    generated = []
+    write = Captioner.write
+
+    def counting(self: Captioner, vectors: Any, digests: Sequence[str]) -> Any:
+        generated.extend(digests)
+        return write(self, vectors, digests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Captioner, "write", counting)
+        summary, _ = go(model, options(photos, tmp_path / "c.jsonl"))
+    assert len(generated) == len(set(generated)) == 6
+    assert (summary.rows, summary.failed, summary.duplicates) == (9, 1, 2)
+    rows = {Path(row["path"]).name: row for row in rows_of(tmp_path / "c.jsonl")}
+    assert "damaged" in rows["p0002x.png"]["error"] and rows["p0002x.png"]["caption"] is None
+    first, second, third = rows["a-copy.png"], rows["p0001.png"], rows["z-other-file.bmp"]
+    assert first["duplicate_of"] is None
+    assert second["duplicate_of"] == third["duplicate_of"] == first["path"]
+    assert first["caption"] == second["caption"] == third["caption"] and first["digest"] == third["digest"]
+
+
+def test_a_second_run_does_what_is_new_and_keeps_the_order(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    pictures = make_pictures(photos, 6)
+    go(model, options(photos, out, limit=3))
+    assert len(rows_of(out)) == 3
+    shutil.copy(pictures[-1], photos / "a-new.png")
+    pictures[0].unlink()
+    summary, told = go(model, options(photos, out))
+    assert summary.done == 4 and summary.rows == 6
+    names = [Path(row["path"]).name for row in rows_of(out)]
+    assert names == ["a-new.png", "p0001.png", "p0002.png", "p0004.png", "p0005.png", "p0003.png"]
+    assert {Path(one.path).name for one in told} == {"a-new.png", "p0004.png", "p0005.png", "p0003.png"}
+    out.unlink()
+    summary, _ = go(model, options(photos, out))
+    assert summary.done == 0 and len(rows_of(out)) == 6, "made again from what is remembered"
+
+
+def test_the_same_path_listed_twice_has_two_rows_and_is_done_once(model: Model, tmp_path: Path) -> None:
+    make_pictures(tmp_path, 2)
+    listed = tmp_path / "list.txt"
+    listed.write_text("p0001.png\np0000.png\np0001.png\n", encoding="utf-8")
+    summary, told = go(model, options(listed, tmp_path / "c.jsonl"))
+    rows = rows_of(tmp_path / "c.jsonl")
+    assert [Path(row["path"]).name for row in rows] == ["p0001.png", "p0000.png", "p0001.png"]
+    assert summary.rows == 3 and len(told) == 2 and rows[2]["caption"] == rows[0]["caption"]
+
+
+def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    other = Tasks(1, ("how many?", "where?"), {"max_new_tokens": 9})
+    with pytest.raises(RunError) as error:
+        go(model, options(photos, out, tasks=other))
+    assert "questions was how many? and is now how many?, where?" in str(error.value)
+    assert "writing was max_new_tokens=6 and is now max_new_tokens=9" in str(error.value)
+    with pytest.raises(RunError, match="model was tiny and is now large"):
+        go(model, options(photos, out), model="large")
+    summary, _ = go(model, options(photos, out, tasks=other, fresh=True))
+    assert summary.done == 2 and set(rows_of(out)[0]["answers"]) == {"how many?", "where?"}
+
+
+def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    (_, bad) = make_pictures(photos, 2)
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:40])
+    assert go(model, options(photos, out))[0].failed == 1
+    bad.write_bytes(whole)
+    assert go(model, options(photos, out))[0].failed == 1
+    summary, told = go(model, options(photos, out, retry_failed=True))
+    assert summary.failed == 0 and [one.path for one in told] == [str(bad)]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
+def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    photos = tmp_path / "photos"
+    make_pictures(photos, 3)
+    (photos / 'odd, "name"\u2028 é.png').write_bytes(b"")
+    tasks = Tasks(2, ("how, many?",), {"max_new_tokens": 5})
+    _, told = go(model, options(photos, tmp_path / f"c{ending}", tasks=tasks))
+    back = list(writers.read(str(tmp_path / f"c{ending}")))
+    assert [replace(one, answers=dict(one.answers)) for one in told] == [
+        replace(one, answers={k: v for k, v in one.answers.items() if v is not None}) for one in back
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"c{ending}", f"c{ending}.progress", "photos"]
+
+
+def test_what_the_files_look_like_to_others(model: Model, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    photos = tmp_path / "photos"
+    make_pictures(photos, 2)
+    tasks = Tasks(2, ("how many?",), {"max_new_tokens": 5})
+    for ending in ("parquet", "csv", "tar"):
+        go(model, options(photos, tmp_path / f"c.{ending}", tasks=tasks))
+    table = parquet.read_table(tmp_path / "c.parquet")
+    assert set(table.to_pylist()[0]["answers"]) == {"how many?"}
+    assert json.loads(table.schema.metadata[b"blip2_chat"])["questions"] == ["how many?"]
+    head = (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert head.startswith("path,caption,caption 2,answers.how many?,score,error,width,height,digest")
+    with tarfile.open(tmp_path / "c.tar") as archive:
+        assert archive.getnames() == ["000000000.json", "000000000.txt", "000000001.json", "000000001.txt"]
+
+
+def test_an_output_that_cannot_be_replaced_keeps_results_and_the_old_file(
+    model: Model, tmp_path: Path
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    out.mkdir()  # a rename onto a folder fails on every system
+    (out / "inside").touch()
+    with pytest.raises(RunError, match=r"c\.jsonl cannot be written .*the results are kept"):
+        go(model, options(photos, out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.progress", "photos"]
+    shutil.rmtree(out)
+    summary, _ = go(model, options(photos, out))
+    assert summary.done == 0 and len(rows_of(out)) == 2
+
+
+class TestSidecars:
+    def run(self, model: Model, photos: Path, sidecar: Sidecar, **more: Any) -> Summary:
+        made = RunOptions((photos,), more.pop("tasks", TASKS), None, sidecar, batch_size=2, **more)
+        return go(model, made)[0]
+
+    def test_one_line_per_caption_with_trigger_prefix_and_suffix(self, model: Model, tmp_path: Path) -> None:
+        photos = tmp_path / "photos"
+        pictures = make_pictures(photos, 4)
+        sidecar = Sidecar(prefix="a photo of ", suffix=", 4k", trigger="sks")
+        summary = self.run(model, photos, sidecar, tasks=Tasks(2, (), {"max_new_tokens": 5}))
+        assert summary.sidecars == {"written": 4}
+        for path in pictures:
+            answer = model.generate(path, "", max_new_tokens=5, num_beams=2, num_answers=2)
+            texts = [" ".join(f"a photo of {one.text}, 4k".split()) for one in (answer, *answer.others)]
+            lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+            assert lines == [f"sks, {text}" for text in texts]
+        assert (photos / ".blip2-chat.progress").is_file()
+
+    def test_files_of_others_are_left_alone_and_own_ones_follow_new_wishes(
+        self, model: Model, tmp_path: Path
+    ) -> None:
+        photos = tmp_path / "photos"
+        (first, second) = make_pictures(photos, 2)
+        first.with_suffix(".txt").write_text("by hand", encoding="utf-8")
+        summary = self.run(model, photos, Sidecar(trigger="one"))
+        assert summary.sidecars == {"written": 1, "kept": 1}
+        summary = self.run(model, photos, Sidecar(trigger="two"))
+        assert summary.done == 0 and summary.sidecars == {"written": 1, "kept": 1}
+        assert second.with_suffix(".txt").read_text(encoding="utf-8").startswith("two, ")
+        assert first.with_suffix(".txt").read_text(encoding="utf-8") == "by hand"
+        second.with_suffix(".txt").write_text("edited", encoding="utf-8")
+        self.run(model, photos, Sidecar(trigger="three"))
+        assert second.with_suffix(".txt").read_text(encoding="utf-8") == "edited"
+        self.run(model, photos, Sidecar(trigger="four", overwrite=True))
+        assert first.with_suffix(".txt").read_text(encoding="utf-8").startswith("four, ")
+
+    def test_two_pictures_of_one_name_do_not_fight(self, model: Model, tmp_path: Path) -> None:
+        photos = tmp_path / "photos"
+        first, *others = make_pictures(photos, 12)
+        mine = model.generate(first, "", **TASKS.settings).text
+        other = next(
+            one for one in others if model.generate(one, "", **TASKS.settings).text.strip() != mine.strip()
+        )
+        with Image.open(other) as image:
+            image.save(photos / "p0000.bmp")
+        for one in others:
+            one.unlink()
+        summary = self.run(model, photos, Sidecar(trigger="t"))
+        assert summary.sidecars == {"written": 1, "kept": 1}
+        before = (photos / "p0000.txt").read_text(encoding="utf-8")
+        assert self.run(model, photos, Sidecar(trigger="t")).sidecars["kept"] == 1
+        assert (photos / "p0000.txt").read_text(encoding="utf-8") == before
+
+
+class TestCaptionAll:
+    def test_is_the_run_without_files(self, model: Model, tmp_path: Path) -> None:
+        photos = tmp_path / "photos"
+        make_pictures(photos, 5)
+        (photos / "bad.png").touch()
+        go(model, options(photos, tmp_path / "c.jsonl"))
+        results = list(blip2_chat.caption_all(photos, model=model, ask=["how many?"], **TASKS.settings))
+        rows = [one.as_row() for one in results]
+        for row in rows:
+            del row["seconds"]
+        assert rows == rows_of(tmp_path / "c.jsonl")
+
+    def test_takes_pictures_lazily(self, model: Model, tmp_path: Path) -> None:
+        given = 0
+
+        def pictures() -> Iterator[Any]:
+            nonlocal given
+            for path in make_pictures(tmp_path, 500):
+                given += 1
+                yield Image.open(path) if given % 2 else path.read_bytes()
+
+        results = blip2_chat.caption_all(pictures(), model=model, batch_size=2, **TASKS.settings)
+        first = next(results)
+        assert first.caption is not None and first.path == "#0"
+        assert given < 100, "read ahead of what was asked for"
+        assert isinstance(results, Iterator)
+        results.close()  # type: ignore[attr-defined]
+        assert not [one for one in threading.enumerate() if one.name.startswith("blip2-chat")]
+
+    def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match="was not found"):
+            blip2_chat.caption_all(tmp_path / "none", model=model)
+        with pytest.raises(GenerationError, match="ask for captions"):
+            blip2_chat.caption_all(tmp_path, model=model, captions=0)
+        with pytest.raises(GenerationError, match=r"is \d+ tokens, and \d+ fit"):
+            list(blip2_chat.caption_all([b""], model=model, ask=["why " * 900]))
+
+
+def test_a_batch_that_does_not_fit_is_halved(model: Model, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos", 9)
+    go(model, options(tmp_path / "photos", tmp_path / "a.jsonl"))
+    write, sizes = Captioner.write, []
+
+    def starving(self: Captioner, vectors: Any, digests: Sequence[str]) -> Any:
+        sizes.append(len(digests))
+        if len(digests) > 2:
+            raise RuntimeError("std::bad_alloc")
+        return write(self, vectors, digests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Captioner, "write", starving)
+        go(model, options(tmp_path / "photos", tmp_path / "b.jsonl"))
+    assert rows_of(tmp_path / "a.jsonl") == rows_of(tmp_path / "b.jsonl")
+    assert sizes[0] == 4 and max(sizes[3:]) <= 2, "it learnt"
+
+
+def test_batches_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2_chat.batch.sizing.available_memory", lambda: 4 * 1000)
+    grows = BatchSize(bytes_per_picture=10)
+    assert (grows.size, grows.most) == (4, 64)
+    for _ in range(20):
+        grows.measured(grows.size, 1.0)  # a batch takes as long, however large
+    assert grows.size == 64
+    constant = BatchSize(10)
+    for _ in range(20):
+        constant.measured(constant.size, 0.1 * constant.size)
+    assert constant.size == 4
+    slow = BatchSize(10)
+    for _ in range(20):
+        slow.measured(slow.size, 9 * slow.size**0.8)
+    assert slow.size == 8, "16 would take longer than a minute, and nobody waits that long for Ctrl-C"
+    assert BatchSize(100).most == 10 and BatchSize(10**9).size == 1
+
+
+def test_dry_run_estimates_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 60)
+    arguments = ("run", photos, "--out", tmp_path / "c.jsonl", "--model", tiny, "--dry-run")
+    code, out, err = command_line(*arguments, "--max-new-tokens", "5")
+    assert code == 0, err
+    assert out.startswith("60 pictures, 0 of them done before\n") and re.search(
+        r"estimated: \d+ s for what", out
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 3)
+    (photos / "bad.png").touch()
+    arguments = [
+        "run",
+        photos,
+        "--model",
+        tiny,
+        "--max-new-tokens",
+        "5",
+        "--ask",
+        "how many?",
+        "--sidecar",
+        "txt",
+    ]
+    code, out, err = command_line(*arguments, "--out", tmp_path / "c.jsonl")
+    assert code == 3 and out == f"{tmp_path / 'c.jsonl'}\n"
+    assert "Done: 4 pictures, 4 now in" in err and "1 failed" in err
+    rows = rows_of(tmp_path / "c.jsonl")
+    assert rows[1]["caption"] is None and rows[1]["answers"]["how many?"]
+    text = (photos / "p0000.txt").read_text(encoding="utf-8").strip()
+    assert text == " ".join(rows[1]["answers"]["how many?"].split())
+    code, _, err = command_line("run", photos)
+    assert code == 1 and "give --out" in err
+    code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
+    assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
