@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from .. import __version__
 from . import caption_api, openai_api, page_files
-from .errors import ApiError, invalid
+from .errors import ApiError, internal_error, invalid
 from .guard import Guard
 from .intake import Intake
 from .metrics import CONTENT_TYPE
@@ -48,8 +48,8 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(openai_api.router(service))
     app.include_router(caption_api.router(service))
     app.include_router(page_files.router(page))
-    intake = Intake(app, service.settings, lambda: service.scheduler.wait)
-    _add_state_routes(app, service, intake)
+    intake = Intake(app, service.settings, service.places, lambda: service.scheduler.wait)
+    _add_state_routes(app, service)
     _add_error_handlers(app)
     schema = _openapi(app, service.settings.api_key is not None)
     app.openapi = lambda: schema  # type: ignore[method-assign]
@@ -63,7 +63,7 @@ def make_app(service: Service) -> ASGIApp:
     return Record(Guard(intake, service.settings, frozenset(page)), service.metrics, route)
 
 
-def _add_state_routes(app: FastAPI, service: Service, intake: Intake) -> None:
+def _add_state_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health", summary="The process is there")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -76,7 +76,7 @@ def _add_state_routes(app: FastAPI, service: Service, intake: Intake) -> None:
     async def ready() -> JSONResponse:
         if not service.scheduler.alive:
             return JSONResponse({"status": "stopped"}, 503)
-        if intake.full:
+        if service.places.full:
             return JSONResponse({"status": "full"}, 503)
         return JSONResponse({"status": "ready"})
 
@@ -102,6 +102,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def not_here(_: Request, error: HTTPException) -> Response:
         return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> Response:
+        return internal_error().response()  # Starlette raises it on, for `Record` to log
 
     @app.exception_handler(ClientGoneError)
     async def gone(_: Request, __: ClientGoneError) -> Response:

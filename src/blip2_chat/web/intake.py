@@ -21,31 +21,38 @@ _READ_OFF = 64 * MIB
 _READ_OFF_SECONDS = 5.0
 
 
-class Intake:
-    """ASGI middleware around what takes a body: 408, 413 and 429."""
+class Places:
+    """How many requests are in the house, and the bytes of their bodies."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, wait: Callable[[], float]) -> None:
-        """`wait`: the seconds after which a refused client may come again."""
-        self._app = app
-        self._settings = settings
-        self._places = settings.slots + settings.queue
-        self._wait = wait
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.slots + settings.queue
         self.requests = 0
         self.held_bytes = 0
 
     @property
     def full(self) -> bool:
-        return self.requests >= self._places
+        return self.requests >= self._most
+
+
+class Intake:
+    """ASGI middleware around what takes a body: 408, 413 and 429."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, places: Places, wait: Callable[[], float]) -> None:
+        """`wait`: the seconds after which a refused client may come again."""
+        self._app = app
+        self._settings = settings
+        self._places = places
+        self._wait = wait
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        if self.full:
+        if self._places.full:
             await _refuse(self._busy(), scope, receive, send)
             return
-        self.requests += 1
-        held = _Held(self)
+        self._places.requests += 1
+        held = _Held(self._places)
         try:
             try:
                 declared = Headers(scope=scope).get("content-length", "")
@@ -63,8 +70,8 @@ class Intake:
             if body is not None:
                 await self._app(scope, _Replay(body, receive), send)
         finally:
-            self.requests -= 1
-            self.held_bytes -= held.count
+            self._places.requests -= 1
+            self._places.held_bytes -= held.count
 
     async def _read(self, receive: Receive, held: _Held) -> bytes | None:
         """The whole body; None when the client left."""
@@ -76,7 +83,7 @@ class Intake:
             chunk = message.get("body", b"")
             if held.count + len(chunk) > self._settings.max_body_bytes:
                 raise self._too_large()
-            if self.held_bytes + len(chunk) > self._settings.max_held_bytes:
+            if self._places.held_bytes + len(chunk) > self._settings.max_held_bytes:
                 raise self._busy()
             held.add(len(chunk))
             chunks.append(chunk)
@@ -100,13 +107,13 @@ class Intake:
 class _Held:
     """The bytes of one request, counted among all."""
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self.count = 0
 
     def add(self, count: int) -> None:
         self.count += count
-        self._intake.held_bytes += count
+        self._places.held_bytes += count
 
 
 class _Replay:

@@ -42,6 +42,13 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 }
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
+    "required": ["data"],
+}
+
+
 def router(service: Service) -> APIRouter:
     """The routes over one service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
@@ -59,7 +66,7 @@ def router(service: Service) -> APIRouter:
         "/chat/completions",
         summary="Go on with a conversation about a picture",
         response_model=schemas.ChatResponse,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
     )
     async def chat(request: Request, body: schemas.ChatRequest) -> Response:
         return await _Completion(service, request, body).response()

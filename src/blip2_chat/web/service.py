@@ -17,6 +17,7 @@ from ..images import PictureLimits
 from ..model import Model
 from . import page_files, schemas
 from .errors import ApiError
+from .intake import Places
 from .metrics import Metrics
 from .pictures import Pictures, Seen
 from .rows import End, Task
@@ -36,6 +37,7 @@ class Service:
         self.scheduler = Scheduler(model, settings.slots)
         self.pictures = Pictures(model.preprocess, limits or picture_limits(settings))
         self.metrics = Metrics(self.scheduler)
+        self.places = Places(settings)
         self.started = int(time.time())
         # A folder's name, not its path: how the host's disk is laid out is nobody's business.
         self.model_id = Path(model.name).name if Path(model.name).is_dir() else model.name

@@ -20,6 +20,8 @@ from .settings import Settings
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
+# Special in the IANA's registries, yet global to some versions of Python: one cloud keeps its metadata in the first.
+_SPECIAL = tuple(ipaddress.ip_network(one) for one in ("192.0.0.0/24", "64:ff9b:1::/48"))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _V4_COMPATIBLE = ipaddress.ip_network("::/96")
 
@@ -41,7 +43,8 @@ def is_public(address: str) -> bool:
 
 def _is_global(ip: Address) -> bool:
     # Python calls some multicast, and the former site-local addresses of IPv6, global.
-    return ip.is_global and not ip.is_multicast and not getattr(ip, "is_site_local", False)
+    odd = ip.is_multicast or getattr(ip, "is_site_local", False) or any(ip in network for network in _SPECIAL)
+    return ip.is_global and not odd
 
 
 def _carried(ip: Address) -> list[Address]:

@@ -1,0 +1,271 @@
+"""Under load: many clients at once, a full queue, clients that leave, and a server that is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.web_server import MakeModel, Running, asking, data_url, picture, running, wait_until
+
+pytest_plugins = ["tests.web_fixtures"]
+
+CLIENTS = 64
+QUESTIONS = ("what is this?", "what is on the left?", "how many are there?", "why?")
+
+
+def body(server_model: str, number: int, question: str, **settings: Any) -> dict[str, Any]:
+    settings = {"max_tokens": 8, **settings}
+    return {"model": server_model, "messages": asking(question, data_url(picture(number))), **settings}
+
+
+async def _everybody(url: str, model: str, seconds: float) -> tuple[int, list[str], int]:
+    """64 clients, each with its own pictures: answers, those that were wrong, and how many differ."""
+    cases = [(number, question) for number in range(24) for question in QUESTIONS]
+    requests = [body(model, *case) for case in cases]
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+
+        async def ask(case: int) -> str:
+            response = await client.post("/v1/chat/completions", json=requests[case])
+            response.raise_for_status()
+            return str(response.json()["choices"][0]["message"]["content"])
+
+        async def streamed(case: int) -> str:
+            text = ""
+            async with client.stream(
+                "POST", "/v1/chat/completions", json={**requests[case], "stream": True}
+            ) as response:
+                async for line in response.aiter_lines():
+                    if line.startswith("data: {"):
+                        text += json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+            return text
+
+        alone = [await ask(case) for case in range(len(cases))]
+        ends = time.monotonic() + seconds
+        wrong: list[str] = []
+        answered = 0
+
+        async def one_client(number: int) -> None:
+            nonlocal answered
+            rng = random.Random(number)
+            while time.monotonic() < ends:
+                case = rng.randrange(len(cases))
+                text = await (streamed if rng.random() < 0.3 else ask)(case)
+                answered += 1
+                if text != alone[case]:
+                    wrong.append(f"{cases[case]}: {text!r} is not {alone[case]!r}")
+
+        await asyncio.gather(*[one_client(number) for number in range(CLIENTS)])
+    return answered, wrong, len(set(alone))
+
+
+def test_every_answer_belongs_to_its_own_picture_and_question(make_model: MakeModel) -> None:
+    with running(make_model()) as server:
+        answered, wrong, distinct = asyncio.run(_everybody(server.url, server.model, 12))
+        assert server.service.scheduler.busy_rows == server.service.scheduler.waiting == 0
+        assert server.service.places.requests == server.service.places.held_bytes == 0
+    assert wrong == []
+    assert answered >= CLIENTS
+    assert distinct > 48, "answers that are all the same prove nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_five_minutes(served_folder: Path) -> None:
+    """The same against a server process, whose memory must not grow."""
+    with process(served_folder) as (url, server):
+        model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+        asyncio.run(_everybody(url, model, 30))
+        before = _resident(server.pid)
+        answered, wrong, _ = asyncio.run(_everybody(url, model, 300))
+        grown = _resident(server.pid) - before
+    assert wrong == [] and answered > 1000
+    assert grown < 100_000_000, f"{grown / 1e6:.0f} MB more after {answered} answers"
+
+
+def _resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) * 1024
+
+
+@pytest.fixture
+def slow_model(make_model: MakeModel) -> Any:
+    """A model whose every step waits for `model.gate`."""
+    model: Any = make_model()
+    step = model.engine.step
+    model.gate = threading.Event()
+
+    def gated(state: Any, tokens: Any) -> Any:
+        model.gate.wait(60)
+        time.sleep(0.01)
+        return step(state, tokens)
+
+    model.engine.step = gated
+    return model
+
+
+def test_a_full_queue_says_so_and_when_to_come_again(slow_model: Any) -> None:
+    with running(slow_model, slots=1, queue=2) as server:
+        url = f"{server.url}/v1/chat/completions"
+        threads = [
+            threading.Thread(
+                target=httpx.post, args=(url,), kwargs={"json": body("opt", n, "?"), "timeout": 60}
+            )
+            for n in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        assert wait_until(lambda: server.service.places.requests == 3)
+        refused = httpx.post(url, json=body("opt", 9, "?"))
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert httpx.get(f"{server.url}/ready").status_code == 503
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert httpx.get(f"{server.url}/").status_code == 200
+        # A client that waits as it was told has its turn.
+        threading.Timer(0.5, slow_model.gate.set).start()
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=5) as client:
+            answer = client.chat.completions.create(**body("opt", 9, "?"))
+        assert answer.choices[0].message.content
+        for thread in threads:
+            thread.join()
+        assert httpx.get(f"{server.url}/ready").json() == {"status": "ready"}
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert 'route="/v1/chat/completions",status="429"' in metrics
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slot(slow_model: Any, stream: bool) -> None:
+    endless = body("opt", 1, "?", max_tokens=200, min_tokens=200, stream=stream)
+    steps: list[int] = []
+    step = slow_model.engine.step
+    slow_model.engine.step = lambda state, tokens: (steps.append(1), step(state, tokens))[1]
+    with running(slow_model, slots=1) as server:
+        content = json.dumps(endless).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            head = (
+                f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content)}\r\n"
+            )
+            client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
+            assert wait_until(lambda: server.service.scheduler.busy_rows == 1)
+            slow_model.gate.set()
+            assert wait_until(lambda: len(steps) > 3)
+        assert wait_until(lambda: server.service.scheduler.busy_rows == 0, 10)
+        assert len(steps) < 190, "it was written to the end, for nobody"
+        assert wait_until(lambda: server.service.places.requests == 0)
+        after = httpx.post(f"{server.url}/v1/chat/completions", json=body("opt", 2, "?"), timeout=30)
+        assert after.status_code == 200
+
+
+def test_a_client_that_leaves_the_queue(slow_model: Any) -> None:
+    with running(slow_model, slots=1) as server:
+        url = f"{server.url}/v1/chat/completions"
+        first = threading.Thread(
+            target=httpx.post, args=(url,), kwargs={"json": body("opt", 1, "?"), "timeout": 60}
+        )
+        first.start()
+        assert wait_until(lambda: server.service.scheduler.busy_rows == 1)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json=body("opt", 2, "?"), timeout=httpx.Timeout(30, read=0.5))
+        assert wait_until(lambda: server.service.scheduler.waiting == 0)
+        slow_model.gate.set()
+        first.join()
+
+
+def test_conversations_side_by_side_go_on_from_their_states(server: Running) -> None:
+    """Eight conversations, question by question in turn: each finds its own beginning again."""
+    talks = [asking("what is this?", data_url(picture(200 + number))) for number in range(8)]
+    cached = [0] * 8
+    for question in ("and why?", "since when?", ""):
+        for number, messages in enumerate(talks):
+            request = {"model": server.model, "messages": messages, "max_tokens": 6}
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=30).json()
+            usage = answer["usage"]
+            assert usage["prompt_tokens_details"]["cached_tokens"] >= cached[number]
+            cached[number] = usage["prompt_tokens"]
+            text = answer["choices"][0]["message"]["content"]
+            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": question}]
+
+
+@pytest.fixture(scope="session")
+def served_folder(make_model: MakeModel) -> Path:
+    return Path(make_model().name)
+
+
+@contextmanager
+def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`blip2-chat serve` as a user starts it."""
+    command = [sys.executable, "-c", "from blip2_chat.cli import main; main()", "serve", "--port", "0"]
+    server = subprocess.Popen([*command, "--model", str(folder), *options], stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        told = ""
+        for line in server.stderr:
+            told += line
+            found = re.search(r"The page: (http://\S+)/", line)
+            if found:
+                break
+        else:
+            pytest.fail(f"it did not start: {told}")
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        yield found[1], server
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _inside(url: str) -> int:
+    """Answers that are waited for or written."""
+    return sum(map(int, re.findall(r"blip2_chat_(?:rows|waiting) (\d+)", httpx.get(f"{url}/metrics").text)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_sigterm_finishes_what_runs_and_waits(served_folder: Path) -> None:
+    with process(served_folder, "--slots", "2") as (url, server):
+        results: list[dict[str, Any]] = []
+
+        def ask(number: int) -> None:
+            request = body("opt", number, "?", max_tokens=200, min_tokens=200)
+            results.append(httpx.post(f"{url}/v1/chat/completions", json=request, timeout=60).json())
+
+        httpx.post(f"{url}/v1/chat/completions", json=body("opt", 1, "?"), timeout=60)
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(10)]
+        for thread in threads:
+            thread.start()
+        assert wait_until(lambda: _inside(url) + len(results) == 10)
+        assert len(results) < 9
+        server.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(60)
+        assert [answer["usage"]["completion_tokens"] for answer in results] == [200] * 10
+        assert server.wait(30) in (0, -signal.SIGTERM)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health")
+
+
+def test_a_port_that_is_taken_is_told(served_folder: Path, server: Running) -> None:
+    from typer.testing import CliRunner
+
+    from blip2_chat.cli import app
+
+    result = CliRunner().invoke(app, ["serve", "--port", str(server.port), "--model", str(served_folder)])
+    assert result.exit_code == 1
+    assert f"port {server.port} cannot be bound" in result.output
