@@ -22,6 +22,7 @@ from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .models import models
+from .report import report
 from .run import run
 from .serve import serve
 
@@ -54,7 +55,7 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run):
+for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report):
     add(app, command)
 
 
