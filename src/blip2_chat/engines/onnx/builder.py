@@ -235,8 +235,10 @@ class Graph:
         )
         # The operator has one scale for all of x. Rows are brought to the same size before and back after,
         # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
-        size = self.op("ReduceMax", self.op("Abs", x), self.const([-1]), keepdims=1)
-        size = self.op("Max", size, self.const(1e-30, np.float32))
+        largest = self.op("ReduceMax", x, self.const([-1]), keepdims=1)
+        smallest = self.op("ReduceMin", x, self.const([-1]), keepdims=1)
+        # The constant is for rows of zeros.
+        size = self.op("Max", largest, self.op("Neg", smallest), self.const(1e-30, np.float32))
         y = self.fused("DynamicQuantizeMatMul", self.op("Div", x, size), matrix, scale)
         y = self.op("Mul", y, size)
         return y if bias is None else self.op("Add", y, bias)

@@ -29,7 +29,10 @@ class Runner:
         return Binding(self._session, inputs, outputs)
 
     def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        self.bind(inputs, outputs).run({}, {})
+        """One run, after which the memory of its activations is given back: the next may be minutes away."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self.bind(inputs, outputs).run({}, {}, options)
 
 
 class Binding:
@@ -44,9 +47,14 @@ class Binding:
         self._arrays: dict[str, Array] = {}
         self._bind(inputs, outputs)
 
-    def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        options: ort.RunOptions | None = None,
+    ) -> None:
         self._bind(inputs, outputs)
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
 
     def _bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         for arrays, bind in ((inputs, self._binding.bind_input), (outputs, self._binding.bind_output)):
