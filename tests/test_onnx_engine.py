@@ -251,6 +251,30 @@ def test_append(official: Case) -> None:
     official.check(logits, [(i, p, [*a, token]) for (i, p, a), token in zip(rows, new, strict=True)])
 
 
+def test_rows_join_and_leave_a_running_batch(official: Case) -> None:
+    """Continuous batching: in and out in any order, with rows that outgrow the buffer in between."""
+    rows: list[tuple[int, list[int], list[int]]] = []
+    running = None
+    for turn in range(16):
+        if turn in (0, 1, 2, 3, 5, 6, 9, 10, 11):
+            picture, prompt = turn % 3, official.tokens(4 + 9 * (turn % 4))
+            state, _ = official.engine.prefill(official.vectors[picture : picture + 1], [prompt])
+            if running is None:
+                running = state
+            else:
+                running.append(state)
+            rows.append((picture, prompt, []))
+        assert running is not None
+        new = official.tokens(len(rows))
+        logits = official.engine.step(running, new)
+        rows = [(i, p, [*a, token]) for (i, p, a), token in zip(rows, new, strict=True)]
+        official.check(logits, rows)
+        staying = {4: [0, 2, 3], 6: [4, 0, 1, 2], 7: [1, 1, 3], 8: [2], 12: [0, 3], 13: [1, 0]}.get(turn)
+        if staying:
+            running.reorder(staying)
+            rows = [rows[row] for row in staying]
+
+
 def test_take(official: Case) -> None:
     prompts = [official.tokens(length) for length in (3, 90, 8)]
     state, _ = official.engine.prefill(official.vectors, prompts)

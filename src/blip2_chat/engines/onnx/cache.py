@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,11 +24,11 @@ class KVCache:
     """Keys and values of every layer for B rows: `data` [2 * layers, B, heads, capacity, head_dim] float32.
 
     `data[2 * i]` and `data[2 * i + 1]` are layer i's keys and values. Row b holds `lengths[b]` tokens; what lies
-    behind them is undefined.
+    behind them is undefined. The buffer may have spare rows: others join and leave a batch without a copy of it.
     """
 
-    def __init__(self, data: Floats, lengths: NDArray[np.int32]) -> None:
-        self.data = data
+    def __init__(self, buffer: Floats, lengths: NDArray[np.int32]) -> None:
+        self._buffer = buffer
         self.lengths = lengths
 
     @classmethod
@@ -37,22 +38,26 @@ class KVCache:
         return cls(np.zeros(shape, np.float32), np.zeros(rows, np.int32))
 
     @property
+    def data(self) -> Floats:
+        return self._buffer[:, : self.rows]
+
+    @property
     def rows(self) -> int:
-        return int(self.data.shape[1])
+        return len(self.lengths)
 
     @property
     def capacity(self) -> int:
-        return int(self.data.shape[3])
+        return int(self._buffer.shape[3])
 
     @property
     def nbytes(self) -> int:
-        return self.data.nbytes
+        return self._buffer.nbytes
 
     def reserve(self, capacity: int) -> bool:
         """Makes room for rows of `capacity` tokens; True when the buffer moved."""
         if capacity <= self.capacity:
             return False
-        self.data = self._copy(range(self.rows), capacity)
+        self._buffer = self._copy(range(self.rows), capacity, self._buffer.shape[1])
         return True
 
     def take(self, rows: Sequence[int]) -> KVCache:
@@ -61,34 +66,45 @@ class KVCache:
         return KVCache(self._copy(rows, int(lengths.max(initial=0))), lengths)
 
     def reorder(self, rows: Sequence[int], shared: int) -> bool:
-        """Row i becomes the old row `rows[i]`; True when the buffer moved.
+        """Row i becomes the old row `rows[i]`; True when the buffer moved or has another number of rows.
 
         Of `shared` first tokens the caller knows that they are the same in each row and the one it becomes: beams
         of one prompt differ in a few last tokens, and only those are copied.
         """
-        moved = len(rows) != self.rows
-        if moved:
-            self.data = self._copy(rows, self.capacity)
-        else:
+        changed = len(rows) != self.rows
+        if not changed:
             end = int(self.lengths.max(initial=0))
             self.data[:, :, :, shared:end] = self.data[:, list(rows), :, shared:end]
+        elif 4 * len(rows) > self._buffer.shape[1] and all(a < b for a, b in itertools.pairwise(rows)):
+            # Rows leave, the others move up: each to where nothing is needed any more.
+            for new, old in enumerate(rows):
+                end = int(self.lengths[old])
+                if new != old:
+                    self._buffer[:, new, :, :end] = self._buffer[:, old, :, :end]
+        else:
+            self._buffer = self._copy(rows, self.capacity)
         self.lengths = self.lengths[list(rows)]
-        return moved
+        return changed
 
     def append(self, other: KVCache) -> None:
         """Takes over another cache's rows after its own."""
         capacity = max(self.capacity, other.capacity)
-        parts = [cache._copy(range(cache.rows), capacity) for cache in (self, other)]
-        self.data = np.concatenate(parts, axis=1)
+        needed = self.rows + other.rows
+        if capacity > self.capacity or needed > self._buffer.shape[1]:
+            # Twice as many as there are, so that a batch which grows row by row copies each a few times only.
+            self._buffer = self._copy(range(self.rows), capacity, max(needed, 2 * self.rows))
+        for row in range(other.rows):
+            end = int(other.lengths[row])
+            self._buffer[:, self.rows + row, :, :end] = other.data[:, row, :, :end]
         self.lengths = np.concatenate([self.lengths, other.lengths])
 
-    def _copy(self, rows: Sequence[int], capacity: int) -> Floats:
-        """A buffer of its own for some rows. What lies behind their tokens is zero."""
-        twice_layers, _, heads, _, head_dim = self.data.shape
-        copy = np.zeros((twice_layers, len(rows), heads, _rounded(capacity), head_dim), np.float32)
+    def _copy(self, rows: Sequence[int], capacity: int, room: int = 0) -> Floats:
+        """A buffer of its own for some rows, with room for more. What lies behind their tokens is zero."""
+        twice_layers, _, heads, _, head_dim = self._buffer.shape
+        copy = np.zeros((twice_layers, max(room, len(rows)), heads, _rounded(capacity), head_dim), np.float32)
         for new, old in enumerate(rows):
             end = int(self.lengths[old])
-            copy[:, new, :, :end] = self.data[:, old, :, :end]
+            copy[:, new, :, :end] = self._buffer[:, old, :, :end]
         return copy
 
 
