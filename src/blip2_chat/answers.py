@@ -36,6 +36,11 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_html_(self) -> str:
+        from .notebook.html import answer_html
+
+        return answer_html(self)
+
 
 class Writing:
     """One answer in the making: iterate for the pieces of its text, then take `answer()`.

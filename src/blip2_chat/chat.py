@@ -60,6 +60,11 @@ class Chat:
     def __repr__(self) -> str:
         return f"<Chat about {self.picture.name} with {self.model.name}: {len(self.turns)} turns>"
 
+    def _repr_html_(self) -> str:
+        from .notebook.html import chat_html
+
+        return chat_html(self)
+
     @property
     def advice(self) -> list[Advice]:
         """What about the picture may make answers worse, with the measured numbers; empty when all is well."""

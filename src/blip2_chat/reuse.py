@@ -5,6 +5,7 @@ Both are bounded in bytes, and the least recently used goes first.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -41,11 +42,12 @@ class StateCache:
     """The states that conversations left behind, each of one row, found again by picture and common beginning.
 
     The prompt of a next turn begins with the one before, so a follow-up reads only its new tokens. A state is
-    taken out while it is used: whoever breaks off simply does not put it back.
+    taken out while it is used: whoever breaks off simply does not put it back. Safe to use from several threads.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
         self._max_bytes = max_bytes
+        self._lock = threading.Lock()
         self._kept: list[tuple[str, State]] = []  # least recently used first
 
     def __len__(self) -> int:
@@ -62,21 +64,24 @@ class StateCache:
         another conversation about the same picture, worth more as it is than the few tokens it would save.
         """
         best, longest = None, -1
-        for place, (key, state) in enumerate(self._kept):
-            tokens = state.tokens[0]
-            common = common_prefix(tokens, prompt)
-            if key == digest and 2 * common >= len(tokens) and common >= longest:
-                best, longest = place, common
-        return None if best is None else self._kept.pop(best)[1]
+        with self._lock:
+            for place, (key, state) in enumerate(self._kept):
+                tokens = state.tokens[0]
+                common = common_prefix(tokens, prompt)
+                if key == digest and 2 * common >= len(tokens) and common >= longest:
+                    best, longest = place, common
+            return None if best is None else self._kept.pop(best)[1]
 
     def put(self, digest: str, state: State) -> None:
         """Keeps a state of one row for the next turn. More than the bound is let go, the oldest first; a state
         larger than the bound alone is not kept."""
         if state.nbytes > self._max_bytes:
             return
-        self._kept.append((digest, state))
-        while self.nbytes > self._max_bytes:
-            self._kept.pop(0)
+        with self._lock:
+            self._kept.append((digest, state))
+            while self.nbytes > self._max_bytes:
+                self._kept.pop(0)
 
     def clear(self) -> None:
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()

@@ -40,6 +40,11 @@ class Picture:
     name: str
     digest: str
 
+    def _repr_png_(self) -> bytes:
+        from ..notebook.html import picture_png
+
+        return picture_png(self, 768)
+
 
 PictureSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "

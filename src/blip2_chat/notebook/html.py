@@ -1,0 +1,89 @@
+"""HTML and PNG of pictures, answers and conversations, as a notebook shows them at the end of a cell.
+
+Plain elements with few inline styles and no colours of their own: they look right on light and dark pages, and
+where a page strips styles (GitHub does) they still read well. All text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from ..answers import Answer
+    from ..chat import Chat, Turn
+    from ..images import Picture
+
+# Pixels of the longer side; a notebook is saved with every picture it shows.
+_SHOWN = 384
+
+
+def picture_png(picture: Picture, side: int | None = None) -> bytes:
+    """The picture as a PNG file, at most `side` pixels on its longer side; as it is by default."""
+    image = picture.image
+    if side is not None and max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def picture_url(picture: Picture, side: int = _SHOWN) -> str:
+    """The picture, made smaller, as a `data:` URL: PNG where it has few colours, JPEG where that is smaller."""
+    image = picture.image.copy()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    files = {}
+    for kind in ("png", "jpeg"):
+        file = io.BytesIO()
+        image.save(file, kind.upper(), optimize=True, **({"quality": 88} if kind == "jpeg" else {}))
+        files[kind] = file.getvalue()
+    kind = min(files, key=lambda one: len(files[one]))
+    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode('ascii')}"
+
+
+def answer_html(answer: Answer) -> str:
+    """The text, how long it took, and the further answers if several were asked for."""
+    about = f"{len(answer.tokens)} tokens in {answer.seconds:.1f} s"
+    if answer.finish_reason != "stop":
+        about += {"length": ", cut at max_new_tokens", "interrupted": ", interrupted"}[answer.finish_reason]
+    others = "".join(f"<li>{_text(other)}</li>" for other in answer.others)
+    return (
+        f'<div class="blip2-answer"><strong>{_text(answer)}</strong> <small style="opacity:.65">{about}</small>'
+        + (f"<ol start=2>{others}</ol>" if others else "")
+        + "</div>"
+    )
+
+
+def chat_html(chat: Chat) -> str:
+    """The picture with its captions under it, and the questions with their answers."""
+    captions = [turn for turn in chat.turns if turn.question is None]
+    said = [turn for turn in chat.turns if turn.question is not None]
+    alt = _words(captions[-1]) if captions else chat.picture.name
+    under = "<br>".join(escape(_words(turn)) for turn in captions) or escape(chat.picture.name)
+    rows = "".join(
+        f'<dt style="opacity:.75;font-weight:normal">{escape(turn.question or "")}</dt>'
+        f'<dd style="margin:0 0 .6em 1.2em;font-weight:bold">{_text(turn.answer)}</dd>'
+        for turn in said
+    )
+    return (
+        '<div class="blip2-chat" style="display:flex;flex-wrap:wrap;gap:1.5em;align-items:flex-start">'
+        '<figure style="margin:0;max-width:100%">'
+        f'<img src="{picture_url(chat.picture)}" alt="{escape(alt)}" style="max-width:100%;border-radius:4px">'
+        f'<figcaption style="max-width:24em"><em>{under}</em></figcaption></figure>'
+        + (f'<dl style="margin:0;flex:1 1 16em">{rows}</dl>' if said else "")
+        + "</div>"
+    )
+
+
+def _words(turn: Turn) -> str:
+    """A caption, whole: its start and what the model went on with."""
+    return f"{turn.start} {turn.text}".strip()
+
+
+def _text(answer: Answer) -> str:
+    return escape(answer.text) or "<i>(nothing)</i>"

@@ -1,0 +1,47 @@
+"""One engine, several threads: a widget answers in its own thread while cells may use the same model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ..engines.engine import Engine, Floats, State
+
+
+class LockedEngine:
+    """An engine whose calls wait for each other. Between two calls another conversation may have its turn:
+    what an engine knows of a conversation is in that conversation's own state."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.inner = engine
+        self.config = engine.config
+        self.name = engine.name
+        self.precision = engine.precision
+        self.device = engine.device
+        self._lock = threading.Lock()
+
+    @classmethod
+    def around(cls, engine: Engine) -> LockedEngine:
+        return engine if isinstance(engine, cls) else cls(engine)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)  # what only one kind of engine has
+
+    def encode_image(self, pixels: Floats) -> Floats:
+        with self._lock:
+            return self.inner.encode_image(pixels)
+
+    def prefill(
+        self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
+    ) -> tuple[State, Floats]:
+        with self._lock:
+            return self.inner.prefill(query_vectors, token_ids, state)
+
+    def step(self, state: State, token_ids: Sequence[int]) -> Floats:
+        with self._lock:
+            return self.inner.step(state, token_ids)
+
+    def close(self) -> None:
+        with self._lock:
+            self.inner.close()
