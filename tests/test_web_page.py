@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,49 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from blip2_chat.model import Model
+from tests.web_browser import Visit, answers, ask, idle, said
 from tests.web_server import MakeModel, Running, picture, running
 
 pytest_plugins = ["tests.web_fixtures"]
-
-# A busy machine's browser takes its time.
-expect.set_options(timeout=30_000)
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
-    if path is None:
-        pytest.skip("there is no Chromium: `apt install chromium`, or set CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=_QUIET)
-        yield made
-        made.close()
-
-
-class Visit:
-    """A page, what it said to the console, and whom it asked for anything."""
-
-    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.problems: list[str] = []
-        self.hosts: set[str] = set()
-        self.page.on(
-            "console", lambda told: told.type in ("error", "warning") and self.problems.append(told.text)
-        )
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.context.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
-        self.page.goto(url)
-        expect(self.page.locator("body[data-ready]")).to_be_attached()
 
 
 @pytest.fixture
@@ -78,26 +40,6 @@ def add(page: Page, *numbers: int) -> None:
         {"name": f"p{number}.png", "mimeType": "image/png", "buffer": picture(number)} for number in numbers
     ]
     page.set_input_files("#file", files)  # type: ignore[arg-type]
-
-
-def ask(page: Page, question: str) -> None:
-    page.get_by_label("Your question about the picture").fill(question)
-    page.keyboard.press("Enter")
-
-
-def answers(page: Page) -> Any:
-    return page.locator(".answer")
-
-
-def idle(page: Page) -> None:
-    """Nothing is being written."""
-    expect(page.locator("#stop")).to_be_hidden()
-    expect(page.locator(".busy, .waiting")).to_have_count(0)
-
-
-def said(page: Page, place: int) -> str:
-    """The text of an answer, without the label that only listeners hear."""
-    return re.sub(r"^(Caption|Answer): ", "", answers(page).nth(place).text_content() or "")
 
 
 def test_a_conversation(visit: Visit, reference: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,20 @@ def server(make_model: MakeModel) -> Iterator[Running]:
     """A server with the default settings, for tests that leave it as it is."""
     with running(make_model()) as one:
         yield one
+
+
+# Not for the session: while Playwright runs, nothing else in this thread may run an event loop.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests that need it are skipped where it is not."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.web_browser import QUIET, chromium
+
+    path = chromium()
+    if path is None:
+        pytest.skip("there is no Chromium: `apt install chromium`, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield made
+        made.close()

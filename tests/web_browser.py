@@ -1,0 +1,62 @@
+"""A visit to the page in Chromium, driven by Playwright, and what tests do there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, expect
+
+# A busy machine's browser takes its time.
+expect.set_options(timeout=30_000)
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+
+
+class Visit:
+    """A page, what it said to the console, and whom it asked for anything."""
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on(
+            "console", lambda told: told.type in ("error", "warning") and self.problems.append(told.text)
+        )
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.context.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.page.goto(url)
+        expect(self.page.locator("body[data-ready]")).to_be_attached()
+
+
+def chromium() -> str | None:
+    """Where Chromium is; None when it is not."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def ask(page: Page, question: str) -> None:
+    page.get_by_label("Your question about the picture").fill(question)
+    page.keyboard.press("Enter")
+
+
+def answers(page: Page) -> Any:
+    return page.locator(".answer")
+
+
+def idle(page: Page) -> None:
+    """Nothing is being written."""
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator(".busy, .waiting")).to_have_count(0)
+
+
+def said(page: Page, place: int) -> str:
+    """The text of an answer, without the label that only listeners hear."""
+    return re.sub(r"^(Caption|Answer): ", "", answers(page).nth(place).text_content() or "")
