@@ -176,7 +176,7 @@ def test_the_refusal_has_the_numbers_and_the_precision_that_fits() -> None:
     )
     assert f"--precision bf16 needs {gigabytes(needed(OPT, 'bf16', 'torch'))} and fits" in message
     assert "--precision int8 needs 4.5 GB and fits" in refusal(OPT, "fp32", "onnx", 10)
-    assert "--precision int4 needs 3.3 GB and fits" in refusal(OPT, "int8", "onnx", 4)
+    assert "--precision int4 needs 3.2 GB and fits" in refusal(OPT, "int8", "onnx", 4)
 
 
 def test_the_refusal_names_the_other_engine_when_only_that_fits() -> None:
@@ -187,7 +187,7 @@ def test_the_refusal_names_the_other_engine_when_only_that_fits() -> None:
 
 def test_the_refusal_names_a_checkpoint_that_fits() -> None:
     name = "Salesforce/blip2-flan-t5-xxl"
-    assert "but Salesforce/blip2-opt-6.7b --precision int4 needs 5.6 GB and does" in refusal(
+    assert "but Salesforce/blip2-opt-6.7b --precision int4 needs 5.5 GB and does" in refusal(
         XXL, "int8", "onnx", 7, name
     )
     assert "but Salesforce/blip2-flan-t5-xl --precision int8 needs" not in refusal(

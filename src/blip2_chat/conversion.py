@@ -48,7 +48,6 @@ from .safetensors_files import read_json
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and bytes done and in all."""
 
-BLOCK_SIZE = 128
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
 _SMALL = 256_000_000
 # Beside the weights: graphs, tokenizer, and what the file system itself needs.
@@ -63,7 +62,7 @@ def converted(
     precision: str,
     *,
     name: str,
-    block_size: int = BLOCK_SIZE,
+    block_size: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
@@ -105,7 +104,7 @@ def convert(
     precision: str,
     *,
     name: str,
-    block_size: int = BLOCK_SIZE,
+    block_size: int | None = None,
     force: bool = False,
     on_progress: Progress | None = None,
 ) -> Path:
@@ -138,14 +137,16 @@ class _Job:
     fingerprint: str
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, precision: str, name: str, block_size: int) -> _Job:
+    def of(cls, checkpoint: Checkpoint, precision: str, name: str, block_size: int | None) -> _Job:
         if checkpoint.kind == "converted":
             raise CheckpointError(
                 f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
             )
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files)
         # `size` checks the word, with the engine's own list of them.
-        return cls(checkpoint, cast(engine.Precision, precision), block_size, name, identity)
+        kind = cast(engine.Precision, precision)
+        block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
+        return cls(checkpoint, kind, block_size, name, identity)
 
     @property
     def key(self) -> str:

@@ -45,11 +45,11 @@ class Costs:
 
 COSTS: dict[str, Costs] = {
     # As engines/onnx/convert.py stores them: int8 per column for pictures, whatever the precision; blocks of
-    # 128 with a 4-byte scale for the language model; a head of 8 bits.
+    # 128 (int4: 256) with a 4-byte scale for the language model; a head of 8 bits.
     "onnx": Costs(
         picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
-        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 128},
-        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 1 + 4 / 128},
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 256},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 1 + 4 / 256},
         table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
         cache={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
         maps_embeddings=True,

@@ -26,9 +26,12 @@ def convert(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to make.")],
     precision: Annotated[str, typer.Option(help="int8, int4 or fp32.")] = "int8",
     block_size: Annotated[
-        int,
-        typer.Option(help="Weights that share a scale: 16, 32, 64 …; fewer: more exact, and larger."),
-    ] = 128,
+        int | None,
+        typer.Option(
+            help="Weights that share a scale: 16, 32, 64 …; fewer: more exact, and larger. "
+            "By default 128, and 256 for int4."
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
 ) -> None:
