@@ -139,6 +139,11 @@ class Run:
         """How many pictures the sources hold, up to the limit."""
         return count(self._parts(), self.options.limit)
 
+    @property
+    def stopping(self) -> bool:
+        """`stop` was called."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """Ends `go` after the batch at work. Callable from a signal handler."""
         self._stopping.set()
@@ -153,7 +158,7 @@ class Run:
         self._pipeline = Pipeline(
             captioner, self._new_items(), self.journal.same_content, size, self.options.workers
         )
-        if self._stopping.is_set():
+        if self.stopping:
             self._pipeline.stop()
         return self.keep(iter(self._pipeline), on_batch)
 
@@ -177,7 +182,7 @@ class Run:
         self.write(sidecars)
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
-        stopped = self._stopping.is_set()
+        stopped = self.stopping
         return Summary(counts.rows, done, counts.failed, counts.duplicates, seconds, stopped, told)
 
     def write(self, sidecars: SidecarWriter | None = None) -> None:

@@ -141,7 +141,7 @@ def _remote(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
             if _GLOB.search(address):
                 found = sorted(fs.glob(path))
             elif fs.isdir(path):
-                found = [one for one in sorted(fs.find(path)) if _is_picture(one)]
+                found = sorted((one for one in fs.find(path) if _is_picture(one)), key=_as_walked)
             elif fs.exists(path):
                 found = [path]
             else:
@@ -154,6 +154,12 @@ def _remote(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
                 yield from _file(one, columns, chunk)
         else:
             yield from _chunks(group, chunk)
+
+
+def _as_walked(path: str) -> list[tuple[bool, str]]:
+    """Sorts paths as `_walk` gives them: files before folders."""
+    *folders, name = path.split("/")
+    return [*((True, folder) for folder in folders), (False, name)]
 
 
 def _file(path: str, columns: Columns, chunk: int) -> Iterator[Part]:

@@ -1,0 +1,286 @@
+"""The same run on many machines: Ray Data reads and decodes anywhere, a pool of actors holds one model each.
+
+    parts of the collection -> tasks that list, read, decode -> actors that encode and write -> this process
+
+This process alone keeps the journal and writes the outcome, so resuming, order and durability are those of a run on
+one machine. What dies on the way (an actor, a machine) costs the batches it held: Ray does them again elsewhere, and
+the journal takes no picture twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import Blip2ChatError, MissingExtraError
+from ..images import PictureLimits, Preprocess
+from ..images.naming import one_line
+from .captioner import Captioner, Tasks, Written
+from .errors import RunError
+from .items import Head, Item, Part
+from .pictures import Opener
+from .result import Result
+from .sources import open_sources
+
+if TYPE_CHECKING:
+    from .run import Run, RunOptions
+
+# Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
+_CHUNK = 64
+# Decoded pictures per block on its way to an actor.
+_BLOCK = 16
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class RayPlan:
+    """address: "local" for Ray on this machine, "auto" for the cluster this machine is part of, or HOST:PORT.
+    actors: how many models (None: as many as the cluster holds), each with so many CPUs and GPUs.
+    loading: `load`'s arguments, for each actor."""
+
+    address: str
+    actors: int | None
+    cpus: float
+    gpus: float
+    loading: dict[str, Any]
+    options: RunOptions
+
+
+def ray_batches(run: Run, plan: RayPlan) -> Iterator[list[tuple[str, Result]]]:
+    """Batches of new results as actors finish them; puts all pictures into the run's order. Raises `RunError`."""
+    ray = _ray()
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _start(ray, plan.address)
+    try:
+        table: Any
+        for table in _pipeline(ray, run, plan).iter_batches(batch_size=None, batch_format="pyarrow"):
+            batch = _new(run, table.to_pylist())
+            if batch:
+                yield batch
+            if run.stopping:
+                return
+    except Blip2ChatError:
+        raise
+    except Exception as error:  # Ray wraps whatever happens on a worker into one of its many
+        raise _told(error) from error
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    # Ray announces itself and draws bars of its own; ours shows what matters.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import pyarrow  # noqa: F401 - Ray Data imports it late, with a worse message
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("--ray", "ray") from None
+    return ray
+
+
+def _start(ray: Any, address: str) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address == "local":
+            ray.init(include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except Exception as error:  # Ray raises bare Exception when a slow machine does not start it in time
+        raise RunError(f"Ray at {address!r} cannot be reached ({one_line(str(error))})") from error
+
+
+def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_rich_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    options = plan.options
+    parts = [
+        {"number": number, "part": pickle.dumps(part)}
+        for number, part in enumerate(
+            _limited(open_sources(options.sources, options.columns, chunk=_CHUNK), options.limit)
+        )
+    ]
+    # One copy per machine, whatever the number of tasks.
+    done = ray.put(frozenset(run.journal.keys()))
+    actors = plan.actors or _actors(ray, plan)
+    preprocess = _preprocess(plan)
+    read = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
+        _read,
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=0.5,
+        fn_kwargs={"done": [done], "preprocess": preprocess},
+    )
+    return read.map_batches(
+        _Actor,
+        batch_size=options.batch_size or _BATCH,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        num_cpus=plan.cpus,
+        num_gpus=plan.gpus or None,
+        fn_constructor_kwargs={"loading": _loading(plan), "tasks": options.tasks},
+    )
+
+
+def _limited(parts: Iterator[Part], limit: int | None) -> Iterator[Part]:
+    """The parts that hold the first `limit` pictures."""
+    for part in parts:
+        if limit is None:
+            yield part
+            continue
+        if limit <= 0:
+            return
+        size = part.count()
+        yield part if size <= limit else Head(part, limit)
+        limit -= size
+
+
+def _actors(ray: Any, plan: RayPlan) -> int:
+    """As many models as the cluster holds, with a core left for reading pictures."""
+    has = ray.cluster_resources()
+    by_cpu = int((has.get("CPU", 1) - 1) / plan.cpus) if plan.cpus else 1 << 30
+    by_gpu = int(has.get("GPU", 0) / plan.gpus) if plan.gpus else 1 << 30
+    return max(1, min(by_cpu, by_gpu, 1024))
+
+
+def _loading(plan: RayPlan) -> dict[str, Any]:
+    """An actor computes on the cores it has, not on all of its machine's."""
+    threads = plan.loading.get("threads") or max(1, int(plan.cpus))
+    return {**plan.loading, "threads": threads}
+
+
+def _preprocess(plan: RayPlan) -> Preprocess:
+    """How pictures are read, from the checkpoint's small files; the weights are the actors' business."""
+    from ..checkpoint import find
+
+    return Preprocess.from_folder(find(plan.loading["name_or_path"], revision=plan.loading.get("revision")))
+
+
+def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Iterator[Any]:
+    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on."""
+    import ray
+
+    known = ray.get(done[0])
+    opener = Opener(preprocess, PictureLimits())
+    number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
+    rows = []
+    for place, item in enumerate(part.items()):
+        row = {"key": item.key, "path": item.path, "file": item.file, "part": number, "place": place}
+        if item.key in known:
+            rows.append({**row, "done": True})
+        else:
+            opened = opener(item)
+            rows.append(
+                {
+                    **row,
+                    "done": False,
+                    "error": opened.error,
+                    "digest": opened.digest,
+                    "width": opened.width,
+                    "height": opened.height,
+                    "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
+                }
+            )
+        if len(rows) == _BLOCK:
+            yield _table(rows)
+            rows = []
+    if rows:
+        yield _table(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    fields = [(name, pa.string()) for name in ("key", "path", "file", "error", "digest")]
+    fields += [(name, pa.int64()) for name in ("part", "place", "width", "height")]
+    schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary())])
+    return pa.Table.from_pylist(rows, schema)
+
+
+class _Actor:
+    """One model. Takes decoded pictures, gives results; lives as long as the run."""
+
+    def __init__(self, loading: dict[str, Any], tasks: Tasks) -> None:
+        from ..loading import load
+
+        self._captioner = Captioner(load(**loading), tasks)
+
+    def __call__(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        started = time.perf_counter()
+        rows = table.to_pylist()
+        pixels = {row["digest"]: row["pixels"] for row in rows if row["pixels"] is not None}
+        written = dict(zip(pixels, self._write(pixels), strict=True))
+        seconds = round((time.perf_counter() - started) / max(len(pixels), 1), 4)
+        results = [
+            None if row["done"] else self._result(row, written.get(row["digest"]), seconds) for row in rows
+        ]
+        kept = table.drop_columns(["pixels", "error", "digest", "width", "height", "done"])
+        return kept.append_column("result", pa.array(results, pa.string()))
+
+    def _write(self, pixels: dict[str, bytes]) -> list[Written]:
+        if not pixels:
+            return []
+        height, width = self._captioner.model.preprocess.size
+        vectors = [
+            self._captioner.encode(np.frombuffer(one, np.float32).reshape(1, 3, height, width))
+            for one in pixels.values()
+        ]
+        return self._captioner.write(np.concatenate(vectors), list(pixels))
+
+    def _result(self, row: dict[str, Any], written: Written | None, seconds: float) -> str:
+        model = self._captioner.model
+        result = Result(
+            path=row["path"],
+            error=row["error"],
+            width=row["width"],
+            height=row["height"],
+            digest=row["digest"],
+            model=model.name,
+            precision=model.engine.precision,
+        )
+        if written is not None:
+            result = replace(
+                result,
+                captions=written.captions,
+                answers=written.answers,
+                score=written.score,
+                seconds=seconds,
+            )
+        return json.dumps(result.as_row())
+
+
+def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
+    """Puts rows into the run's order -> the results that were not known."""
+    results = {row["key"]: row["result"] for row in rows if row["result"] is not None}
+    items = [
+        Item(row["key"], row["path"], file=row["file"], position=(row["part"], row["place"])) for row in rows
+    ]
+    new = run.journal.list(items)
+    return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]
+
+
+def _told(error: BaseException) -> RunError:
+    """The cause that a person can act upon, out of what Ray wrapped around it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None) or cause.__cause__
+        if isinstance(cause, Blip2ChatError) or not isinstance(inner, BaseException):
+            break
+        cause = inner
+    text = str(cause).strip().splitlines() or [type(cause).__name__]
+    return RunError(f"{one_line(text[-1])}; what was done stays done: give the same command again")
