@@ -15,7 +15,18 @@ from blip2_chat.engines.engine import Floats, State
 from blip2_chat.model import Model
 from blip2_chat.reuse import QueryVectorCache, StateCache
 
-WORDS = ["how many", "cats", "are there", "what colour", "is", "the car", "on the left", "a dog", "at night", "why"]
+WORDS = [
+    "how many",
+    "cats",
+    "are there",
+    "what colour",
+    "is",
+    "the car",
+    "on the left",
+    "a dog",
+    "at night",
+    "why",
+]
 
 
 class _Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class BeamSearch:
         self.done = not self._improvable or full or all_ended
 
 
-def _top(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _top(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
     """Indices of the `count` largest, largest first; of equals, the first."""
     count = min(count, values.size)
     if count < values.size:
