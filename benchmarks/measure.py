@@ -36,7 +36,7 @@ class Figures:
     first_word: float = 0.0  # from the picture and the question; the encoding included
     per_word: float = 0.0  # median
     follow_up: float = 0.0  # from the second question to its first word
-    peak_memory: int = 0  # bytes, the process's largest resident set
+    peak_memory: int = 0  # bytes, the process's largest resident set until both questions are answered
     bytes_per_word: int = 0  # weights that each word reads
     words: int = 0
 
@@ -88,6 +88,7 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     figures.per_word = statistics.median(np.diff(times).tolist()) if words else 0.0
     begun, times = ask(FOLLOW_UP, 1)
     figures.follow_up = times[0] - begun
+    figures.peak_memory = peak_memory()
     with torch.inference_mode():
         pixels = processor(images=picture(), return_tensors="pt").pixel_values.to(options["dtype"])
         start = time.perf_counter()
@@ -98,7 +99,6 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
         p.numel() * p.element_size() for n, p in language.named_parameters() if "embed_positions" not in n
     )
     figures.bytes_per_word = read
-    figures.peak_memory = peak_memory()
     return figures
 
 
@@ -133,12 +133,12 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
     figures.per_word = statistics.median(np.diff(times[1:]).tolist())
     times = ask(FOLLOW_UP, 1)
     figures.follow_up = times[1] - times[0]
+    figures.peak_memory = peak_memory()
     pixels = to_pixels(model.open(picture()), model.preprocess)
     start = time.perf_counter()
     model.engine.encode_image(pixels)
     figures.encode = time.perf_counter() - start
     figures.bytes_per_word = (folder / "language.onnx.data").stat().st_size
-    figures.peak_memory = peak_memory()
     return figures
 
 
