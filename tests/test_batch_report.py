@@ -1,0 +1,192 @@
+"""The report: one file that shows everything, opened in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.report import report
+from blip2_chat.batch.result import Result
+from blip2_chat.batch.writers import Shape, write
+from tests.batch_support import blip2_chat, make_pictures
+from tests.web_browser import QUIET, chromium
+
+NASTY = '</script><script>document.title="owned"</script><!-- & <b>'
+
+
+def rows(pictures: list[Path], **more: Any) -> list[Result]:
+    return [
+        Result(
+            str(path),
+            (f"a picture of number {at}",),
+            {},
+            -0.1 * at,
+            width=24,
+            height=20,
+            digest=f"{at}",
+            **more,
+        )
+        for at, path in enumerate(pictures)
+    ]
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    found = re.search(
+        r'<script id="data" type="application/json">(.*?)</script>', page.read_text("utf-8"), re.S
+    )
+    assert found is not None
+    return json.loads(found[1])  # type: ignore[no-any-return]
+
+
+def test_holds_every_row_and_a_thumbnail_per_different_picture(tmp_path: Path) -> None:
+    made = rows(make_pictures(tmp_path / "photos", 5))
+    made[3] = Result(
+        made[3].path, (NASTY,), {"what, <now>?": NASTY}, -1, digest="1", duplicate_of=made[1].path
+    )
+    made.append(Result("gone.png", error="gone.png was not found; check the path"))
+    made.append(Result("moved.png", ("it was here",), {}, -1, digest="x"))
+    write(str(tmp_path / "c.jsonl"), made, Shape(1, ["what, <now>?"], {}))
+    assert report(str(tmp_path / "c.jsonl"), tmp_path / "c.html", title=NASTY) == 7
+    text = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "</script><script>document" not in text
+    data = data_of(tmp_path / "c.html")
+    assert data["title"] == NASTY and data["questions"] == ["what, <now>?"]
+    assert [row[0] for row in data["rows"]] == [one.path for one in made]
+    assert data["rows"][3][1:3] == [[NASTY], [NASTY]] and data["rows"][5][4] == made[5].error
+    thumbs = [row[-1] for row in data["rows"]]
+    assert thumbs[3] == thumbs[1] and thumbs[5] is thumbs[6] is None
+    assert len(data["thumbs"]) == 4 == len({thumb for thumb in thumbs if thumb is not None})
+    for row, path in zip(data["rows"][:3], [one.path for one in made], strict=False):
+        small = Image.open(io.BytesIO(base64.b64decode(data["thumbs"][row[-1]])))
+        assert small.format == "WEBP" and small.size == (24, 20)
+        with Image.open(path) as original:
+            assert _mean(small) == pytest.approx(_mean(original), abs=40)
+
+
+def _mean(image: Image.Image) -> tuple[int, ...]:
+    return image.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[return-value]
+
+
+def test_finds_pictures_in_shards_and_beside_results_that_moved(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path / "old" / "photos", 3)
+    with tarfile.open(tmp_path / "old" / "s.tar", "w") as archive:
+        for path in pictures[:2]:
+            archive.add(path, path.name)
+    made = [Result(f"s.tar/{path.name}", ("x",), {}, 0, digest=path.name) for path in pictures[:2]]
+    made.append(Result(f"photos/{pictures[2].name}", ("y",), {}, 0, digest="third"))
+    write(str(tmp_path / "old" / "c.jsonl"), made, Shape(1, [], {}))
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    report(str(tmp_path / "new" / "c.jsonl"), tmp_path / "c.html")
+    assert sorted(row[-1] for row in data_of(tmp_path / "c.html")["rows"]) == [0, 1, 2]
+
+
+def test_large_photographs_become_small_upright_thumbnails(tmp_path: Path) -> None:
+    photo = Image.radial_gradient("L").resize((4000, 3000)).convert("RGB")
+    photo.paste((255, 0, 0), (0, 0, 4000, 600))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned to the right: the red beam is at the right edge
+    photo.save(tmp_path / "p.jpg", exif=exif)
+    write(
+        str(tmp_path / "c.jsonl"),
+        [Result(str(tmp_path / "p.jpg"), ("x",), {}, 0, digest="d")],
+        Shape(1, [], {}),
+    )
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    small = Image.open(io.BytesIO(base64.b64decode(data_of(tmp_path / "c.html")["thumbs"][0]))).convert("RGB")
+    assert small.size == (270, 360)
+    red, green, _ = small.getpixel((small.width - 8, 180))  # type: ignore[misc]
+    assert red > 200 and green < 60
+    assert (tmp_path / "c.html").stat().st_size < 100_000
+
+
+def test_what_is_no_result_is_said(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"no": "path"}\n', encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be read as the result of a run"):
+        report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    (tmp_path / "c.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match="no rows"):
+        report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    code, _, err = blip2_chat("report", tmp_path / "none.jsonl")
+    assert code == 1 and "No such file" in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "c.html").exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = chromium()
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=QUIET)
+        yield opened
+        opened.close()
+
+
+def test_ten_thousand_pictures_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    (picture,) = make_pictures(tmp_path / "photos", 1)
+    made = [
+        Result(
+            str(picture),
+            (f"a dog and {at} cats" if at % 10 == 0 else f"{at} trees",),
+            {},
+            -at / 1e4,
+            digest="d",
+        )
+        for at in range(9_990)
+    ]
+    made += [Result(f"bad{at}.png", error=f"bad{at}.png is empty") for at in range(10)]
+    made[20] = Result(str(picture), (NASTY,), {}, -5, digest="d")
+    write(str(tmp_path / "c.jsonl"), made, Shape(1, [], {}))
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html", title="Ten thousand")
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on(
+        "request",
+        lambda request: noise.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+    )
+    page.goto((tmp_path / "c.html").as_uri())
+    cards = page.locator(".card")
+    assert 0 < cards.count() < 60, "only what is in view exists"
+    assert cards.first.locator(".caption").inner_text() == "a dog and 0 cats"
+    assert page.evaluate("document.querySelector('.card img').decode().then(() => true)")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.card')].some(c => c.textContent.includes('bad9.png'))"
+    )
+    assert cards.count() < 60
+    page.fill("#search", "DOG 120")
+    expect(page.locator("#facts")).to_contain_text("11 of 10,000 pictures")
+    assert cards.first.locator(".caption").inner_text() == "a dog and 120 cats"
+    assert page.locator("mark").first.inner_text() == "dog"
+    page.fill("#search", "")
+    page.select_option("#order", "worst")
+    expect(cards.first.locator(".caption")).to_contain_text("owned")
+    assert page.title() == "Ten thousand", "a caption is text"
+    page.click("text=Failed 10")
+    assert cards.count() == 10 and "is empty" in cards.first.inner_text()
+    cards.first.click()
+    assert page.locator("dialog").is_visible() and "bad0.png" in page.locator("dialog dl").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "bad1.png" in page.locator("dialog dl").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert [one for one in noise if not one.startswith(("file:", "data:"))] == [], (
+        "nothing is asked of a network"
+    )
+    page.close()
