@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import random
 import re
@@ -20,7 +21,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from blip2_chat.cli import app as cli
 from tests.web_server import MakeModel, Running, asking, data_url, picture, running, wait_until
 
 pytest_plugins = ["tests.web_fixtures"]
@@ -262,10 +265,16 @@ def test_sigterm_finishes_what_runs_and_waits(served_folder: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_told(served_folder: Path, server: Running) -> None:
-    from typer.testing import CliRunner
-
-    from blip2_chat.cli import app
-
-    result = CliRunner().invoke(app, ["serve", "--port", str(server.port), "--model", str(served_folder)])
+    result = CliRunner().invoke(cli, ["serve", "--port", str(server.port), "--model", str(served_folder)])
     assert result.exit_code == 1
     assert f"port {server.port} cannot be bound" in result.output
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "blip2_chat.cli.serve.find_spec", lambda name: None if name == "fastapi" else real(name)
+    )
+    result = CliRunner().invoke(cli, ["serve"])
+    assert result.exit_code == 1
+    assert "pip install 'blip2-chat[web]'" in result.output

@@ -51,7 +51,7 @@ def test_curl(embedded: Running) -> None:
         )
         for code in blocks("bash", embedded)
     )
-    assert captions["data"][0]["caption"] == sample("two-cats.png")["caption"]
+    assert captions["data"][0]["caption"] == sample("farm.png")["caption"]
     assert question["choices"][0]["message"]["content"] == "a dog"
 
 

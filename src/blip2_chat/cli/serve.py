@@ -18,11 +18,14 @@ _LIMITS = "Limits"
 
 def serve(
     model: ModelOptions,
-    host: Annotated[str, typer.Option(help="Address to bind to.", rich_help_panel=_ACCESS)] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to bind to.", rich_help_panel=_ACCESS)
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
+            metavar="KEY",
             envvar="BLIP2_CHAT_API_KEY",
             help="Answer only who sends this key. Visible to other users of this machine: better in the variable.",
             rich_help_panel=_ACCESS,
@@ -36,7 +39,11 @@ def serve(
     ] = False,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(help="Another name of this server, as in its URL; may repeat.", rich_help_panel=_ACCESS),
+        typer.Option(
+            metavar="NAME",
+            help="Another name of this server, as in its URL; may repeat.",
+            rich_help_panel=_ACCESS,
+        ),
     ] = None,
     allow_urls: Annotated[
         bool,
@@ -45,23 +52,27 @@ def serve(
         ),
     ] = False,
     slots: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers written side by side.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            metavar="N", min=1, max=64, help="Answers written side by side.", rich_help_panel=_LIMITS
+        ),
     ] = 8,
     queue: Annotated[
         int,
-        typer.Option(min=0, help="Requests that wait; more get 429.", rich_help_panel=_LIMITS),
+        typer.Option(metavar="N", min=0, help="Requests that wait; more get 429.", rich_help_panel=_LIMITS),
     ] = 64,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest answer, in tokens.", rich_help_panel=_LIMITS)
+        int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.", rich_help_panel=_LIMITS)
     ] = 256,
     max_picture_mib: Annotated[
-        int, typer.Option(min=1, max=1024, help="Largest picture file.", rich_help_panel=_LIMITS)
+        int, typer.Option(metavar="N", min=1, max=1024, help="Largest picture file.", rich_help_panel=_LIMITS)
     ] = 20,
     max_megapixels: Annotated[
-        int, typer.Option(min=1, max=1000, help="Largest picture.", rich_help_panel=_LIMITS)
+        int, typer.Option(metavar="N", min=1, max=1000, help="Largest picture.", rich_help_panel=_LIMITS)
     ] = 40,
     time_limit: Annotated[
-        float, typer.Option(min=1, help="Seconds for one request.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="Seconds for one request.", rich_help_panel=_LIMITS),
     ] = 120,
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Write prompts and answers to the log.")

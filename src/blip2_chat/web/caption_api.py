@@ -118,6 +118,7 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
         raise ApiError(400, f"start is {len(tokens)} tokens; {max(budget, 0)} fit", param="start")
     task = Task(tokens, decoding, (*service.model.template.stop, *decoding.stop))
     entries: dict[int, schemas.CaptionEntry] = {}
+    faults: list[ApiError] = []
     written: list[tuple[Ticket, list[End]]] = []
     # No more at a time than can be written side by side: the rest wait as bytes, not as pixels.
     places = anyio.Semaphore(service.settings.slots)
@@ -127,15 +128,17 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
             try:
                 entries[index] = await _entry(service, request, (source, name), task, start, index, written)
             except ApiError as error:
+                faults.append(error)
                 wrong = schemas.CaptionError(message=error.message)
                 entries[index] = schemas.CaptionEntry(index=index, name=name or "picture", error=wrong)
 
     async with anyio.create_task_group() as tasks:
         for index, (source, name) in enumerate(given.sources):
             tasks.start_soon(describe, index, source, name)
-    if not written:
-        wrong = next(entry.error for entry in entries.values() if entry.error)
-        raise ApiError(400, wrong.message, param=_FILES, code="invalid_image")
+    # A bad picture is its own affair; a server that is shutting down is everybody's.
+    grave = [fault for fault in faults if not written or fault.code != "invalid_image"]
+    if grave:
+        raise grave[0]
     return schemas.CaptionResponse(
         model=service.model_id,
         data=[entries[index] for index in range(len(given.sources))],

@@ -144,8 +144,8 @@ class Scheduler:
                     self._changed.wait()
                 if self._closing and not self._jobs and not self._waiting:
                     return
-            self._admit()
             try:
+                self._admit()
                 self._advance()
             except Exception as error:
                 log.error("a step of the batch failed: %s", type(error).__name__)
