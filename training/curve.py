@@ -26,10 +26,12 @@ def draw_curve(log: Path, target: Path) -> None:
     losses.set_yscale("log")
     losses.set_ylabel("loss")
     losses.legend()
-    for key in ("slot", "patch"):
-        points = [(record["minutes"], record[key]) for record in records if key in record]
+    for key, label in (("slot", "slots"), ("patch", "patches")):
+        points = [
+            (record["minutes"], record[key]) for record in records if key in record and "probe" not in record
+        ]
         if points:
-            shares.plot(*zip(*points, strict=True), label=f"{key}s right (training pictures)", linewidth=0.8)
+            shares.plot(*zip(*points, strict=True), label=f"{label} right (training pictures)", linewidth=0.8)
     for probed in ("seen", "unseen"):
         points = [
             (record["minutes"], record["single"]) for record in records if record.get("probe") == probed

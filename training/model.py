@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from .scenes import IMAGE_SIZE, PATCH
 from .tokenizer import BOS_ID, IMAGE_ID, PAD_ID
 
 QUERIES = 32
+SLOWEST = 20.0  # patches per radian of the slowest wave; the fastest has one
+POSITION_STRENGTH = 1.2
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,17 @@ class Shape:
     language_width: int = 192
     language_layers: int = 4
     head_width: int = 32
+
+
+def positions(width: int) -> Tensor:
+    """Sines and cosines of each patch's column and row, about as strong as the patches' contents."""
+    cells = IMAGE_SIZE // PATCH
+    rates = SLOWEST ** -torch.linspace(0, 1, width // 4)
+    angles = torch.arange(cells)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    columns, rows = waves[None].expand(cells, -1, -1), waves[:, None].expand(-1, cells, -1)
+    grid = torch.cat([columns, rows], dim=-1).flatten(0, 1)
+    return POSITION_STRENGTH * (grid - grid.mean(0)) / (grid - grid.mean(0)).std()
 
 
 def build_config(vocab_size: int, stop_id: int, shape: Shape) -> Blip2Config:
@@ -61,4 +75,7 @@ def build_model(vocab_size: int, stop_id: int, shape: Shape, seed: int) -> Blip2
     with torch.no_grad():
         # transformers starts the query vectors at zero, which leaves them alike: nothing tells them apart
         model.query_tokens.normal_(0.0, 0.5)
+        # ... and positions so faint that the patches' contents drown them for thousands of steps: what is
+        # in the picture is learnt soon, where it is hardly at all
+        model.vision_model.embeddings.position_embedding[:, 1:] = positions(shape.vision_width)
     return model

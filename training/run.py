@@ -51,7 +51,7 @@ class Options:
     batch: int = 24  # pictures per process and step
     processes: int = 2
     seed: int = 7
-    peak_rate: float = 1.2e-3
+    peak_rate: float = 2.2e-3
     matrix_rate: float = 4.0  # Muon's rate as a multiple of AdamW's
     decay: float = 0.05
     easy: float = 0.4  # how strongly pictures are distorted at the start ...
@@ -59,7 +59,7 @@ class Options:
     warm_up: float = 0.015
     speak_from: float = 0.25  # share of the run after which the language model joins
     average: float = 0.995
-    save_every: float = 180.0
+    save_every: float = 120.0
     probe_every: float = 300.0
     device: str = "cpu"
 
@@ -220,7 +220,7 @@ class Trainer:
             if self.elapsed - last_probe > options.probe_every:
                 self.probe(160)
                 last_probe = self.elapsed
-        self.probe(320)
+        self.probe(160)
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
