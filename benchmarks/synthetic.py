@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from blip2_chat.config import OptConfig
 from blip2_chat.known import KNOWN, KnownCheckpoint
@@ -21,6 +21,22 @@ from blip2_chat.layout import distinct_tensors
 # A little more than 16 million, and prime: no two matrices get the same slice.
 _POOL = 16_777_259
 _SHARD = 2_000_000_000
+_WORDS = (
+    "Question",
+    "Answer",
+    ":",
+    "?",
+    ".",
+    "how",
+    "many",
+    "cats",
+    "are",
+    "there",
+    "two",
+    "what",
+    "they",
+    "doing",
+)
 
 
 def known(name: str) -> KnownCheckpoint:
@@ -114,15 +130,14 @@ def _write_small_files(folder: Path, text: OptConfig) -> None:
     (folder / "processor_config.json").write_text(
         json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": 32})
     )
-    # Bytes and control tokens at OPT's places, and words that are only numbers up to its vocabulary's end.
+    # Control tokens at OPT's places, then words; as many tokens per question as OPT's own tokenizer needs.
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[letter] = len(vocabulary)
+    for word in _WORDS:
+        vocabulary[word] = len(vocabulary)
     for number in range(len(vocabulary), text.vocab_size):
         vocabulary["<image>" if number == image_token else f"w{number}"] = number
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
     tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
     tokenizer.save(str(folder / "tokenizer.json"))
