@@ -36,7 +36,11 @@ def execute(
         if cell.cell_type == "code":
             cell.source = change(cell.id, cell.source)
     client = NotebookClient(
-        notebook, timeout=seconds, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook,
+        timeout=seconds,
+        startup_timeout=240,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}}
     )
     # Cells may have no memory of how this process runs, and the other way round.
     return client.execute(env={**os.environ, **(environment or {})})

@@ -143,7 +143,7 @@ class ChatWidget(anywidget.AnyWidget):
     def _open(self, source: Callable[[], PictureSource]) -> None:
         model = self.model
         if model is None:
-            self.error = "there is no model to look at the picture"
+            self.error = self.error or "there is no model to look at the picture"
             return
         with self._doing("opening the picture"):
             chat = model.chat(source(), **self._settings)

@@ -1,0 +1,95 @@
+"""A real JupyterLab on this machine, and a page of a real browser in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+TOKEN = "for-tests-only"
+
+
+@contextmanager
+def jupyter_lab(folder: Path, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """JupyterLab over `folder`; its address. Settings, kernels' histories and news stay out of the user's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = folder / ".jupyter-test"
+    own.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    places = (*places, "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    where = {place: str(own / place.lower()) for place in places}
+    log = (own / "log.txt").open("w")
+    server = subprocess.Popen(
+        command, env={**os.environ, **where, **(environment or {})}, stdout=log, stderr=subprocess.STDOUT
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, server, own / "log.txt")
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        log.close()
+
+
+def _wait(address: str, server: subprocess.Popen[Any], log: Path, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=5) as answer:
+                json.load(answer)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+
+
+def write_notebook(path: Path, cells: Sequence[str]) -> None:
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(notebook, path)
+
+
+def open_notebook(page: Any, address: str, name: str, seconds: float = 120) -> None:
+    """The notebook in a page, its kernel idle. Anything but this machine is out of bounds."""
+    page.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
+    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}", timeout=seconds * 1000)
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=seconds * 1000)
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(
+        timeout=seconds * 1000, state="attached"
+    )
+
+
+def run_all(page: Any) -> None:
+    page.locator(".jp-NotebookPanel .jp-Cell .cm-content").first.click()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:"))

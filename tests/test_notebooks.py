@@ -1,0 +1,280 @@
+"""Both notebooks, run from top to bottom as a person would, and what they said."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from PIL import Image
+
+from notebooks.refresh import NOTEBOOKS, as_committed, execute
+
+ROOT = Path(__file__).parent.parent
+REPOSITORY = "blip2-chat/blip2-chat"
+# Kernels share two cores with the rest of the tests: more threads would only wait for each other.
+ALONE = {"OMP_NUM_THREADS": "1"}
+_CAPTION = "a dog and an apple on a blue background"
+
+
+class Ran:
+    """What an executed notebook's cells put out."""
+
+    def __init__(self, notebook: Any) -> None:
+        self.cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+
+    def text(self, cell: str) -> str:
+        return "".join(one.text for one in self.cells[cell].outputs if one.output_type == "stream")
+
+    def data(self, cell: str, kind: str) -> Any:
+        return next(one.data[kind] for one in self.cells[cell].outputs if kind in one.get("data", {}))
+
+    def picture(self, cell: str) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(self.data(cell, "image/png"))))
+
+    def warnings(self) -> str:
+        """What cells wrote to the error stream."""
+        return "".join(
+            one.text
+            for cell in self.cells.values()
+            for one in cell.outputs
+            if one.output_type == "stream" and one.name == "stderr"
+        )
+
+
+def as_it_is(cell: str, source: str) -> str:
+    return source
+
+
+def fewer_questions(cell: str, source: str) -> str:
+    """A smaller held-out set: its accuracy is not what is tested here."""
+    if cell != "parameters":
+        return source
+    assert source.count("HELD_OUT = 100") == 1
+    return source.replace("HELD_OUT = 100", "HELD_OUT = 12")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Ran:
+    return Ran(execute(NOTEBOOKS[0], as_it_is, 280, ALONE))
+
+
+@pytest.fixture(scope="module")
+def int8() -> Ran:
+    return Ran(execute(NOTEBOOKS[1], fewer_questions, 280, ALONE))
+
+
+# ----------------------------------------------------------------------------------------- full precision
+
+
+def test_it_says_what_runs_the_model_and_why(plain: Ran) -> None:
+    assert re.search(r"demo runs with the (onnx|torch) engine at fp32 on \w+: .+", plain.text("load"))
+    assert plain.picture("picture").size == (512, 512)
+
+
+def test_it_captions_and_answers(plain: Ran) -> None:
+    assert "a dog and an apple on a blue background" in plain.data("caption", "text/html")
+    assert "this is a picture of … a dog and an apple" in plain.text("start")
+    answers = [line.split("   ")[-1].strip() for line in plain.text("questions").splitlines()]
+    assert answers == ["a dog", "an apple", "no", "blue"]
+
+
+def test_the_conversation_shows_itself(plain: Ran) -> None:
+    html = plain.data("conversation", "text/html")
+    assert (
+        html.index("what is on the left?") < html.index("a dog</dd>") < html.index("and what is right of it?")
+    )
+    assert html.rindex("an apple</dd>") > html.index("and what is right of it?")
+    assert plain.text("stream") == "blue"
+
+
+def test_sampling_stands_beside_beam_search(plain: Ran) -> None:
+    lines = plain.text("decoding").splitlines()
+    assert lines[0].split() == ["greedy", *_CAPTION.split()]
+    beams = [line for line in lines if line.startswith("5 beams")]
+    scores = [float(re.findall(r"per token (-[\d.]+)", line)[0]) for line in beams]
+    assert len(beams) == 3 and scores == sorted(scores, reverse=True)
+    assert sum(line.startswith("sampling") for line in lines) == 6
+    assert len({line.split(maxsplit=2)[2] for line in lines if line.startswith("sampling 1.5")}) > 1
+
+
+def test_the_old_way_gives_the_same_text(plain: Ran) -> None:
+    old, ours = plain.text("old").splitlines()
+    assert old.removeprefix("transformers:").strip() == ours.removeprefix("blip2_chat:").strip() == "a dog"
+
+
+def test_it_ends_in_a_live_chat_and_is_quiet_on_the_way(plain: Ran) -> None:
+    assert plain.data("live", "application/vnd.jupyter.widget-view+json")["model_id"]
+    assert plain.warnings() == ""
+
+
+# --------------------------------------------------------------------------------------------------- int8
+
+
+def test_int8_answers_rightly_and_what_it_saves_is_measured(int8: Ran) -> None:
+    assert re.search(r"<Model demo: torch, int8, \w+> holds \d+\.\d MB", int8.text("load"))
+    assert "a bus, a car and a bicycle on a grey background" in int8.data("caption", "text/html")
+    assert "one</dd>" in int8.data("conversation", "text/html")
+    rows = {" ".join(line.split()[:2]): line.split()[2:] for line in int8.text("accuracy").splitlines()[1:]}
+    assert list(rows) == ["torch fp32", "torch int8", "torch int4", "onnx int8", "onnx int4"]
+    memory = {name: float(cells[0]) for name, cells in rows.items()}
+    assert memory["torch int8"] < 0.6 * memory["torch fp32"]
+    assert memory["torch int4"] < memory["torch int8"]
+    assert all(float(cells[4]) > 0 for cells in rows.values()), "milliseconds per token"
+
+
+def test_the_same_questions_stand_side_by_side(int8: Ran) -> None:
+    html = int8.data("answers", "text/html")
+    table = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html)]
+    assert table[0] == ["", "torch fp32", "torch int8", "torch int4", "onnx int8", "onnx int4"]
+    expected = ["a bus, a car and a bicycle on a grey background", "a car", "yes", "a bicycle", "one"]
+    columns = list(zip(*table[1:], strict=True))
+    assert columns[1] == columns[2] == tuple(expected), "full precision and int8"
+    for answers in columns[3:]:
+        # 4 bits may cost an answer; never one that is empty.
+        assert all(answers)
+        assert sum(one == right for one, right in zip(answers, expected, strict=True)) >= 3, answers
+
+
+def test_a_chart_and_a_verdict(int8: Ran) -> None:
+    chart = int8.picture("memory")
+    assert chart.width > 500
+    assert (
+        len({chart.convert("RGB").getpixel((x, y)) for x in range(0, chart.width, 4) for y in range(9)}) >= 1
+    )
+    assert re.match(r"int8 takes \d\d % of the memory of torch fp32, gives [45] of the 5 texts", _plain(int8))
+    assert int8.data("live", "application/vnd.jupyter.widget-view+json")["model_id"]
+    assert int8.warnings() == ""
+
+
+def _plain(ran: Ran) -> str:
+    return ran.text("verdict").replace("%", " %")
+
+
+# ------------------------------------------------------------------------------------------ as they are kept
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=["plain", "int8"])
+def test_committed_without_stale_output(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook == as_committed(notebook), "run python notebooks/refresh.py"
+    text = path.read_text(encoding="utf-8")
+    assert "/home/" not in text and "/root/" not in text and "/tmp/" not in text
+    pictures = [one for cell in notebook.cells for one in cell.get("outputs", [])]
+    assert len(pictures) == (1 if path == NOTEBOOKS[0] else 2)
+    assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=["plain", "int8"])
+def test_it_opens_in_colab_and_its_links_lead_somewhere(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert f"colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{quote(path.name)}" in prose
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", prose):
+        assert (path.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=["plain", "int8"])
+def test_one_variable_at_the_top_chooses_the_model(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = (cell.source for cell in notebook.cells if re.search(r"^MODEL = ", cell.source, re.MULTILINE))
+    assert 'MODEL = "demo"\n' in cell
+    assert '# MODEL = "Salesforce/blip2-opt-2.7b"' in cell
+
+
+# ---------------------------------------------------------------------------------------- requirements.txt
+
+
+def required(name: str, extras: frozenset[str] = frozenset(), seen: set[Any] | None = None) -> set[str]:
+    """The distributions that installing `name[extras]` brings, itself included."""
+    seen = set() if seen is None else seen
+    key = (canonicalize_name(name), extras)
+    if key in seen:
+        return set()
+    seen.add(key)
+    found = {canonicalize_name(name)}
+    for line in distribution(name).requires or []:
+        one = Requirement(line)
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+            found |= required(one.name, frozenset(one.extras), seen)
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The packages that a notebook's cells import."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            source = re.sub(r"^(\s*)%.*$", r"\1pass", cell.source, flags=re.MULTILINE)
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Import):
+                    yield from (one.name.split(".")[0] for one in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=["plain", "int8"])
+def test_requirements_bring_everything_that_a_notebook_imports(path: Path) -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == [".[notebook]"]
+    brought = required("blip2-chat", frozenset({"notebook"}))
+    providers = packages_distributions()
+    used = set(imports(path)) - set(sys.stdlib_module_names) - {"blip2_chat"}
+    assert {"matplotlib", "torch", "IPython", "transformers"} & used
+    for package in used:
+        assert {canonicalize_name(one) for one in providers[package]} & brought, package
+    # And what runs them.
+    assert {"notebook", "jupyterlab", "ipykernel", "anywidget", "bitsandbytes", "accelerate"} <= brought
+
+
+# ------------------------------------------------------------------------------------------------ a kernel
+
+
+def test_interrupting_a_cell_leaves_the_live_chat_alone(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A real kernel: while the widget writes a long answer, a cell runs, is interrupted, and the answer goes on."""
+    folder = str(checkpoint("opt", 4))
+    cells = (
+        "import json, os, signal, threading, time\n"
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
+        "import blip2_chat\n"
+        "from PIL import Image\n"
+        "from blip2_chat.notebook import ChatWidget\n"
+        f"model = blip2_chat.load({folder!r}, engine='torch', device='cpu', on_progress=lambda *news: None)\n"
+        "widget = ChatWidget(model, Image.new('RGB', (80, 80)), max_new_tokens=300)\n"
+        "widget.wait()\n"
+        "step = model.engine.inner.step\n"
+        "model.engine.inner.step = lambda *given: (time.sleep(0.01), step(*given))[1]\n",
+        "widget._handle_custom_msg({'kind': 'ask', 'question': 'what is this?'}, [])\n"
+        # What "Interrupt Kernel" sends.
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "    said = 'slept'\n"
+        "except KeyboardInterrupt:\n"
+        "    said = 'interrupted'\n"
+        "busy = widget.busy\n"
+        "widget.wait()\n"
+        "print(json.dumps([said, busy, widget.turns, widget.error]))\n",
+    )
+    path = tmp_path / "interrupt.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, path)
+    ran = execute(path, as_it_is, 200, ALONE)
+    said, busy, turns, error = json.loads(ran.cells[1].outputs[-1].text)
+    assert (said, busy, error) == ("interrupted", "answering", "")
+    assert turns[0]["note"] in ("", "cut short") and turns[0]["answer"]
