@@ -16,7 +16,7 @@ from .items import Part, positioned
 from .journal import Journal
 from .pipeline import Pipeline
 from .result import Result
-from .sizing import BatchSize
+from .sizing import BatchSize, threads
 from .sources import InMemory, Source, check, open_sources
 from .tables import Columns
 
@@ -51,7 +51,7 @@ def caption_all(
         sources = [pictures]
     else:
         sources = _as_sources(pictures)
-    mine = None if isinstance(model, Model) else load(model)
+    mine = None if isinstance(model, Model) else load(model, threads=threads(str(model)))
     running = mine or model
     assert isinstance(running, Model)
     return _results(running, mine is not None, tasks, sources, columns, limit, batch_size, workers)

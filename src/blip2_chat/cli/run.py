@@ -239,6 +239,9 @@ def _load(model: ModelOptions, task: Run) -> Any:
     """The model as asked for; what was left to `load` is what the run that is gone on with had."""
     from dataclasses import replace
 
+    from ..batch.sizing import threads
+
+    model = replace(model, threads=threads(model.model, model.threads))
     chosen = task.chosen()
     if model.engine == "auto" and "engine" in chosen:
         model = replace(model, engine=chosen["engine"])

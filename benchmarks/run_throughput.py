@@ -1,0 +1,228 @@
+"""Captions per minute: `blip2-chat run`'s pipeline against a plain transformers loop, and its memory over a long run.
+
+    python -m benchmarks.run_throughput                    # the embedded model, and memory over 20,000 pictures
+    python -m benchmarks.run_throughput --work FOLDER      # also opt-2.7b's shape, on what full_size.py left there
+
+Each figure comes from a process of its own. The big model's weights are synthetic, so every caption is made to have
+the same number of tokens for both; pictures are JPEG files of 1024 x 768 on disk. The table is printed, and
+docs/run_throughput.json holds what was measured last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from .full_size import ROOT, last_json, machine
+
+RESULTS = ROOT / "docs" / "run_throughput.json"
+# Tokens of a caption: BLIP-2's own on photographs have 8 to 15.
+TOKENS = 12
+EMBEDDED = "the embedded model"
+BIG = "opt-2.7b's shape"
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Smooth pictures with a little noise, no two alike, as JPEG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=85)
+    return folder
+
+
+def peak_memory() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure_run(model: str, photos: Path, tokens: int) -> dict[str, Any]:
+    """The run as the command does it: journal, commits and output included. The first pictures warm it up."""
+    import blip2_chat
+    from blip2_chat.batch.captioner import Tasks
+    from blip2_chat.batch.result import Result
+    from blip2_chat.batch.run import Run, RunOptions
+    from blip2_chat.batch.sizing import threads
+
+    running = blip2_chat.load(model, threads=threads(model), force=True)
+    times: list[tuple[float, float, int]] = []
+    sizes = []
+
+    def told(results: Sequence[Result]) -> None:
+        done = times[-1][2] if times else 0
+        times.append((time.perf_counter(), time.process_time(), done + len(results)))
+        sizes.append(len(results))
+
+    tasks = Tasks(1, (), {"max_new_tokens": tokens, "min_new_tokens": tokens})
+    with tempfile.TemporaryDirectory() as folder:
+        options = RunOptions((photos,), tasks, os.path.join(folder, "captions.jsonl"))
+        with Run(options, {}) as run:
+            run.go(running, told)
+    (first, first_cpu, before), (last, last_cpu, done) = times[0], times[-1]
+    return {
+        "per_minute": 60 * (done - before) / (last - first),
+        "pictures": done - before,
+        "cpu_seconds": (last_cpu - first_cpu) / (done - before),
+        "batch": max(sizes),
+        "precision": running.engine.precision,
+        "peak_memory": peak_memory(),
+    }
+
+
+def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> dict[str, Any]:
+    """The loop that a tutorial shows: open, processor, generate, decode, one picture after the other."""
+    import torch
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    processor = Blip2Processor.from_pretrained(folder)
+    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    times = []
+    for path in sorted(photos.iterdir()):
+        image = Image.open(path).convert("RGB")
+        inputs = processor(images=image, return_tensors="pt").to(dtype=dtype)
+        written = model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+        processor.batch_decode(written, skip_special_tokens=True)
+        times.append((time.perf_counter(), time.process_time()))
+    count = len(times) - 1
+    return {
+        "per_minute": 60 * count / (times[-1][0] - times[0][0]),
+        "pictures": count,
+        "cpu_seconds": (times[-1][1] - times[0][1]) / count,
+        "batch": 1,
+        "precision": precision,
+        "peak_memory": peak_memory(),
+    }
+
+
+def measure_memory(photos: Path) -> dict[str, Any]:
+    """Resident memory while a collection of small pictures goes through a tiny model."""
+    import blip2_chat
+    from blip2_chat.batch.captioner import Tasks
+    from blip2_chat.batch.result import Result
+    from blip2_chat.batch.run import Run, RunOptions
+    from tests.checkpoints import make_checkpoint
+
+    sizes: list[tuple[int, int]] = []
+    done = 0
+
+    def told(results: Sequence[Result]) -> None:
+        nonlocal done
+        done += len(results)
+        if not sizes or done - sizes[-1][0] >= 1000:
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            sizes.append((done, resident))
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = blip2_chat.load(make_checkpoint(Path(folder) / "tiny"), threads=1)
+        options = RunOptions((photos,), Tasks(1, (), {"max_new_tokens": 4}), os.path.join(folder, "c.jsonl"))
+        with Run(options, {}) as run:
+            summary = run.go(model, told)
+    # The first thousands load libraries, fill queues and grow batches.
+    settled = next(size for count, size in sizes if count >= done // 4)
+    return {
+        "pictures": done,
+        "per_minute": 60 * done / summary.seconds,
+        "resident": [{"pictures": count, "bytes": size} for count, size in sizes],
+        "growth": sizes[-1][1] - settled,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    made = Table(title="Captions per minute")
+    for column in ("model", "by", "precision", "batch", "per minute", "", "CPU s each", "peak memory"):
+        made.add_column(column)
+    for row in rows:
+        base = next((one for one in rows if one["model"] == row["model"] and one["by"] == "loop"), None)
+        ratio = f"{row['per_minute'] / base['per_minute']:.1f} x" if base else ""
+        what = "transformers, a plain loop" if row["by"] == "loop" else "blip2-chat run"
+        made.add_row(
+            row["model"],
+            what,
+            row["precision"],
+            str(row["batch"]),
+            f"{row['per_minute']:.1f}",
+            ratio,
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['peak_memory'] / 1e9:.1f} GB",
+        )
+    return made
+
+
+def child(what: str, *arguments: str | Path) -> dict[str, Any]:
+    """A measurement in a process of its own, so that peaks of memory are its own."""
+    return last_json([sys.executable, "-m", "benchmarks.run_throughput", what, *map(str, arguments)])
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["run"]:
+        print(json.dumps(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS)))
+        return
+    if sys.argv[1:2] == ["loop"]:
+        print(json.dumps(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS)))
+        return
+    if sys.argv[1:2] == ["memory"]:
+        print(json.dumps(measure_memory(Path(sys.argv[2]))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--work", type=Path, help="a folder with full_size.py's checkpoint and converted-int4"
+    )
+    parser.add_argument("--pictures", type=int, default=240, help="of the embedded model's run")
+    parser.add_argument("--big-pictures", type=int, default=33)
+    parser.add_argument("--loop-pictures", type=int, default=3, help="of the big model's plain loop")
+    parser.add_argument("--loop-precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--long", type=int, default=20_000, help="pictures of the memory run; 0: none")
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    rows: list[dict[str, Any]] = []
+    results: dict[str, Any] = {"machine": machine(), "tokens": TOKENS, "runs": rows}
+    embedded = str(ROOT / "src" / "blip2_chat" / "demo")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def photos(name: str, count: int, size: tuple[int, int] = (1024, 768)) -> Path:
+            return write_pictures(Path(folder) / name, count, size)
+
+        console.log(EMBEDDED)
+        some = photos("some", options.pictures)
+        rows.append({"model": EMBEDDED, "by": "loop", **child("loop", embedded, "fp32", some)})
+        rows.append({"model": EMBEDDED, "by": "run", **child("run", "demo", some)})
+        if options.work:
+            console.log(BIG)
+            few = photos("few", options.loop_pictures)
+            loop = child("loop", options.work / "checkpoint", options.loop_precision, few)
+            rows.append({"model": BIG, "by": "loop", **loop})
+            more = photos("more", options.big_pictures)
+            rows.append({"model": BIG, "by": "run", **child("run", options.work / "converted-int4", more)})
+        if options.long:
+            console.log(f"memory over {options.long:,} pictures")
+            results["memory"] = child("memory", photos("long", options.long, (64, 48)))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    Console(width=140).print(table(rows))
+    if options.long:
+        resident = results["memory"]["resident"]
+        first, last = resident[0]["bytes"] / 1e6, resident[-1]["bytes"] / 1e6
+        growth = results["memory"]["growth"] / 1e6
+        print(
+            f"memory over {results['memory']['pictures']:,} pictures: {first:.0f} MB after the first batch, "
+            f"{last:.0f} MB at the end; {growth:+.1f} MB over the last three quarters"
+        )
+
+
+if __name__ == "__main__":
+    main()
