@@ -17,13 +17,18 @@ from pathlib import Path
 
 import pytest
 
+from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.pictures import Opener
 from blip2_chat.batch.run import RunOptions
+from blip2_chat.batch.sources import path_item
+from blip2_chat.images import PictureLimits
 from tests.batch_support import (
     TASKS,
     blip2_chat,
     command,
     convert_tiny,
     fork_run,
+    load_folder,
     make_pictures,
     rows_of,
     whole_run,
@@ -146,6 +151,19 @@ def test_unplugged_source_ends_the_run_and_is_gone_on_with(tiny: Path, tmp_path:
     assert code == 0 and "done before" in stderr
     rows = rows_of(out)
     assert len(rows) == 200 and not any(row["error"] for row in rows)
+
+
+def test_a_folder_that_was_done_and_moved_away_is_no_unplugged_disk(tiny: Path, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "a", 2)
+    make_pictures(tmp_path / "b", 2, seed=1)
+    opener = Opener(load_folder(tiny).preprocess, PictureLimits())
+    assert opener(path_item(str(tmp_path / "a" / "p0000.png"))).error is None
+    (tmp_path / "a").rename(tmp_path / "done")
+    (tmp_path / "b" / "p0001.png").write_bytes(b"damaged")
+    for name in ("p0001.png", "missing.png"):
+        assert opener(path_item(str(tmp_path / "b" / name))).error is not None
+    with pytest.raises(RunError, match="was the disk unplugged"):
+        opener(path_item(str(tmp_path / "a" / "p0001.png")))
 
 
 @pytest.fixture

@@ -187,9 +187,7 @@ def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending:
     tasks = Tasks(2, ("how, many?",), {"max_new_tokens": 5})
     _, told = go(model, options(photos, tmp_path / f"c{ending}", tasks=tasks))
     back = list(writers.read(str(tmp_path / f"c{ending}")))
-    assert [replace(one, answers=dict(one.answers)) for one in told] == [
-        replace(one, answers={k: v for k, v in one.answers.items() if v is not None}) for one in back
-    ]
+    assert back == told
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"c{ending}", f"c{ending}.progress", "photos"]
 
 
@@ -305,7 +303,10 @@ class TestCaptionAll:
         assert given < 100, "read ahead of what was asked for"
         assert isinstance(results, Iterator)
         results.close()  # type: ignore[attr-defined]
-        assert not [one for one in threading.enumerate() if one.name.startswith("blip2-chat")]
+        for thread in threading.enumerate():
+            if thread.name.startswith("blip2-chat"):
+                thread.join(10)  # it may be opening a picture
+                assert not thread.is_alive()
 
     def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="was not found"):

@@ -95,15 +95,19 @@ class _Folders:
                 self._seen.popitem(last=False)
 
     def require(self, file: str | None, error: PictureError) -> None:
-        """Raises `RunError` when a picture failed because its folder, which was there, is gone."""
-        if file is None:
+        """Raises `RunError` when a picture could not be read because what it is on is gone: its folder is, and so is
+        one that pictures came from. (Either alone is an entry of a list that leads nowhere, or a folder that was
+        done and moved away.)"""
+        if file is None or not isinstance(error.__cause__, OSError):
             return
-        number = getattr(error.__cause__, "errno", None)
+        mine = parent(file)
         with self._lock:
-            seen = list(self._seen.items())
-        gone = (
-            parent(file) if number in _UNPLUGGED else next((one for one, at in seen if _lost(one, at)), None)
-        )
+            seen = dict(self._seen)
+        gone = None
+        if error.__cause__.errno in _UNPLUGGED:
+            gone = mine
+        elif _lost(mine, seen.get(mine)):
+            gone = next((one for one, at in seen.items() if _lost(one, at)), None)
         if gone is not None:
             raise RunError(
                 f"{gone} is no longer there: was the disk unplugged? What was done stays done: "
@@ -111,12 +115,12 @@ class _Folders:
             ) from error
 
 
-def _lost(folder: str, where: tuple[int, int]) -> bool:
-    """Whether a folder can no longer be listed, or is now another one (a mount point without its disk)."""
+def _lost(folder: str, where: tuple[int, int] | None) -> bool:
+    """Whether a folder cannot be listed, or is now another than it was (a mount point without its disk)."""
     try:
         with os.scandir(folder) as entries:
             next(entries, None)
         status = os.stat(folder)
     except OSError:
         return True
-    return (status.st_dev, status.st_ino) != where
+    return where is not None and (status.st_dev, status.st_ino) != where

@@ -221,7 +221,11 @@ class Pipeline:
                 original = by_digest.get(digest) or self._known(digest)
                 assert original is not None  # its first picture is before it in this batch, or kept
                 result = replace(
-                    result, captions=original.captions, answers=original.answers, score=original.score
+                    result,
+                    captions=original.captions,
+                    answers=original.answers,
+                    score=original.score,
+                    duplicate_of=original.path,
                 )
             results.append((one.opened.item.key, result))
         yield results

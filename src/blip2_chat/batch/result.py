@@ -60,4 +60,6 @@ class Result:
             name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None
         }
         known["captions"] = tuple(known.get("captions", ()))
+        # Parquet has every question in every row.
+        known["answers"] = {name: text for name, text in known.get("answers", {}).items() if text is not None}
         return cls(**known)

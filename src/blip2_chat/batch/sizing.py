@@ -18,9 +18,12 @@ _LONGEST = 60.0
 
 
 def threads(name: str, asked: int | None = None) -> int | None:
-    """The model's threads in a pipeline, which keeps two graphs at work. Those of the embedded model are so small that
-    each is quicker on half of the cores than both on all of them (1500 to 1330 captions per minute on 2 cores); None,
-    all cores, for the others, of which the picture encoder takes most of the time."""
+    """The model's threads in a pipeline, which keeps two graphs at work.
+
+    Those of the embedded model are so small that each is quicker on half of the cores than both on all of them
+    (1500 to 1330 captions per minute on 2 cores). None, all cores, for the others: their picture encoder takes
+    most of the time.
+    """
     if asked is not None or name != EMBEDDED:
         return asked
     return max(1, (os.cpu_count() or 2) // 2)

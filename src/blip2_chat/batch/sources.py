@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -55,10 +56,12 @@ class InMemory:
 
 def path_item(path: str) -> Item:
     """The item of a picture's path or URL."""
-    shown = path if len(path) <= 4096 else one_line(path)  # a data: URL may be megabytes
-    shown = showable(shown)
-    here = not scheme(path) and path[:5].lower() != "data:"
-    return Item(shown, shown, path, file=path if here else None)
+    if path[:5].lower() == "data:":
+        # It may be megabytes: its beginning shows what it is, its hash tells it from others.
+        shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
+        return Item(shown, shown, path)
+    shown = showable(path)
+    return Item(shown, shown, path, file=None if scheme(path) else path)
 
 
 Source: TypeAlias = "str | os.PathLike[str] | Part"
