@@ -272,9 +272,8 @@ def test_a_port_that_is_taken_is_told(served_folder: Path, server: Running) -> N
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        "blip2_chat.cli.serve.find_spec", lambda name: None if name == "fastapi" else real(name)
-    )
+    module = sys.modules["blip2_chat.cli.serve"]  # the package's own `serve` is the command
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "fastapi" else real(name))
     result = CliRunner().invoke(cli, ["serve"])
     assert result.exit_code == 1
     assert "pip install 'blip2-chat[web]'" in result.output

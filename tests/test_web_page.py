@@ -231,6 +231,23 @@ def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: 
     assert json.loads(saved.read_text("utf-8"))["model"] == "opt"
 
 
+def test_a_picture_that_comes_before_the_server_has_answered(browser: Browser, server: Running) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.goto(server.url)
+    # The scripts have run once the settings show their values.
+    expect(page.locator('output[for="longest"]')).to_have_text("50")
+    add(page, 1)
+    page.wait_for_timeout(200)
+    held[0].continue_()
+    expect(answers(page)).to_have_count(1)
+    idle(page)
+    assert said(page, 0)
+    context.close()
+
+
 def test_copy(visit: Visit) -> None:
     page = visit.page
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -321,6 +338,7 @@ def test_it_works_without_any_network_but_the_server(browser: Browser, server: R
 
     page.route("**/*", gate)
     page.goto(server.url)
+    expect(page.locator("body[data-ready]")).to_be_attached()
     add(page, 1)
     idle(page)
     expect(answers(page)).to_have_count(1)

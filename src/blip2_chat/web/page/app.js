@@ -36,8 +36,10 @@ function open(picture) {
 }
 
 async function add(files) {
+  await ready; // a picture may come before the server has said what it is
+  if (!model) return;
   $("alert").hidden = true;
-  const limit = model?.blip2_chat.max_picture_bytes ?? Infinity;
+  const limit = model.blip2_chat.max_picture_bytes;
   const fitting = files.filter((file) => file.size <= limit);
   for (const file of files) {
     if (file.size > limit) {
@@ -237,4 +239,4 @@ async function start() {
   document.body.dataset.ready = "true";
 }
 
-start();
+const ready = start();
