@@ -45,7 +45,8 @@ def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
 
 
-def killed_runs(tiny: Path, tmp_path: Path, kills: int, seed: int) -> None:
+def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> None:
+    kills = 50
     photos = tmp_path / "photos"
     pictures = make_pictures(photos, 10 * kills)
     (photos / "bad.png").write_bytes(b"no picture")
@@ -57,7 +58,7 @@ def killed_runs(tiny: Path, tmp_path: Path, kills: int, seed: int) -> None:
     told = tmp_path / "told.txt"
     told.touch()
     options = RunOptions((photos,), TASKS, str(out), batch_size=3)
-    draw = random.Random(seed)
+    draw = random.Random(1)
     middle = 0
     for _ in range(kills):
         before = told.read_text(encoding="utf-8").count("\n")
@@ -83,15 +84,6 @@ def killed_runs(tiny: Path, tmp_path: Path, kills: int, seed: int) -> None:
     whole_run(tiny, options, told)
     assert rows_of(out) == rows_of(undisturbed)
     assert max(Counter(told.read_text(encoding="utf-8").splitlines()).values()) == 1, "done twice"
-
-
-def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
-    killed_runs(tiny, tmp_path, kills=12, seed=1)
-
-
-@pytest.mark.slow
-def test_killed_fifty_times(tiny: Path, tmp_path: Path) -> None:
-    killed_runs(tiny, tmp_path, kills=50, seed=2)
 
 
 def started(photos: Path, out: Path, tiny: Path, *more: str) -> subprocess.Popen[str]:
