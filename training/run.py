@@ -173,6 +173,7 @@ class Trainer:
         rate = self.options.rate(self.progress)
         self.optimiser.set_rate(rate, rate * self.options.matrix_rate)
         speak = self.progress >= self.options.speak_from
+        shown: dict[str, float]
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, shown = self.learner(batch, speak)
         self.learner.zero_grad(set_to_none=True)
