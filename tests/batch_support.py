@@ -43,15 +43,15 @@ def convert_tiny(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return _made[official]
 
 
-def make_pictures(folder: Path, count: int, seed: int = 0, size: tuple[int, int] = (24, 20)) -> list[Path]:
-    """Small pictures, no two alike, in a folder and one inside it."""
+def make_pictures(folder: Path, count: int, seed: int = 0, first: int = 0) -> list[Path]:
+    """Small pictures, no two alike, in a folder and one inside it; numbered from `first`."""
     draw = random.Random(seed)
     made = []
-    for number in range(count):
+    for number in range(first, first + count):
         inner = folder / "inner" if number % 4 == 3 else folder
         inner.mkdir(parents=True, exist_ok=True)
         colours = [draw.randrange(256) for _ in range(12)] + [number % 256, number // 256, 0]
-        picture = Image.frombytes("RGB", (5, 1), bytes(colours)).resize(size)
+        picture = Image.frombytes("RGB", (5, 1), bytes(colours)).resize((24, 20))
         path = inner / f"p{number:04}.png"
         picture.save(path)
         made.append(path)

@@ -48,12 +48,10 @@ def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
 def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> None:
     kills = 50
     photos = tmp_path / "photos"
-    pictures = make_pictures(photos, 10 * kills)
+    count = 400
+    pictures = make_pictures(photos, count)
     (photos / "bad.png").write_bytes(b"no picture")
     shutil.copy(pictures[5], photos / "p0005-again.png")
-    undisturbed = tmp_path / "undisturbed.jsonl"
-    whole_run(tiny, RunOptions((photos,), TASKS, str(undisturbed), batch_size=3))
-
     out = tmp_path / "killed.jsonl"
     told = tmp_path / "told.txt"
     told.touch()
@@ -71,7 +69,11 @@ def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> Non
             while told.read_text(encoding="utf-8").count("\n") == before and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.05))
-        assert process.is_alive(), "it was done before it was killed: give it more pictures"
+        if not process.is_alive():  # a quick machine: there has to be something left to do
+            assert process.exitcode == 0
+            make_pictures(photos, 200, first=count)
+            count += 200
+            out.unlink()
         process.kill()
         process.join()
         reported = told.read_text(encoding="utf-8").splitlines()
@@ -82,6 +84,8 @@ def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> Non
     assert middle >= kills // 4, "most kills came before anything was done"
     assert not out.exists()
     whole_run(tiny, options, told)
+    undisturbed = tmp_path / "undisturbed.jsonl"
+    whole_run(tiny, RunOptions((photos,), TASKS, str(undisturbed), batch_size=3))
     assert rows_of(out) == rows_of(undisturbed)
     assert max(Counter(told.read_text(encoding="utf-8").splitlines()).values()) == 1, "done twice"
 
