@@ -33,6 +33,8 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make chat": ".ci/run, in a fresh clone",
     "pip install .": "the fixture `installed`, from the wheel of the same folder",
+    "pip install -r requirements.txt": "test_notebooks.py holds it to what the notebooks import",
+    "jupyter notebook": "test_notebook_lab.py, in a real JupyterLab with a real browser",
 }
 
 
@@ -139,6 +141,14 @@ def test_the_samples_are_those_of_the_package() -> None:
     assert len(names) >= 6
     assert names == sorted(path.name for path in SAMPLES.glob("*.png"))
     assert all((shipped / name).read_bytes() == (SAMPLES / name).read_bytes() for name in names)
+
+
+def test_the_ways_in_are_those_that_are_tested() -> None:
+    """test_web_ways_in.py runs what docs/serve.md says."""
+    tested = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    shown = [block for block in [*blocks("sh"), *blocks("py")] if block != "make serve\n"]
+    assert len(shown) == 2
+    assert all(block in tested for block in shown)
 
 
 def test_the_table_is_what_the_benchmark_printed() -> None:
