@@ -118,7 +118,11 @@ def serve(
     note(f'The page: {url}/   The API: base_url="{url}/v1", model "{service.model_id}"')
     if insecure and api_key is None and not is_loopback(host):
         note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
-    model.tell_limits()
+    if model.is_embedded:
+        note(
+            "The embedded model knows drawn scenes and has never seen a photograph; "
+            "for photographs: blip2-chat serve --model Salesforce/blip2-opt-2.7b"
+        )
     if open_browser:
         webbrowser.open(url)
     try:

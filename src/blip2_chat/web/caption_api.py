@@ -68,16 +68,7 @@ async def _given(request: Request, most: int) -> _Given:
         asked = _validated(schemas.CaptionRequest, await request.body())
         given = _Given([(url, "") for url in asked.pictures], asked, asked.start, asked.model)
     elif kind == "multipart/form-data":
-        form = await _form(request, most)
-        files = [entry for entry in form.getlist(_FILES) if isinstance(entry, UploadFile)]
-        sources: list[tuple[str | bytes, str]] = [
-            (await file.read(), file_name(file.filename or "")) for file in files
-        ]
-        fields = {name: value for name, value in form.items() if isinstance(value, str)}
-        if "stop" in fields:
-            fields["stop"] = form.getlist("stop")  # type: ignore[assignment]
-        about = _validated(_Form, fields)
-        given = _Given(sources, about, about.start, about.model)
+        given = await _from_form(request, most)
     else:
         raise ApiError(415, "send application/json, or multipart/form-data with files named 'pictures'")
     if not given.sources:
@@ -85,6 +76,22 @@ async def _given(request: Request, most: int) -> _Given:
     if len(given.sources) > most:
         raise ApiError(400, f"{len(given.sources)} pictures; this server allows {most}", param=_FILES)
     return given
+
+
+async def _from_form(request: Request, most: int) -> _Given:
+    form = await _form(request, most)
+    try:
+        files = [entry for entry in form.getlist(_FILES) if isinstance(entry, UploadFile)]
+        sources: list[tuple[str | bytes, str]] = [
+            (await file.read(), file_name(file.filename or "")) for file in files
+        ]
+        fields: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str)}
+        if "stop" in fields:
+            fields["stop"] = form.getlist("stop")
+    finally:
+        await form.close()
+    about = _validated(_Form, fields)
+    return _Given(sources, about, about.start, about.model)
 
 
 async def _form(request: Request, most: int) -> FormData:
