@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -351,6 +353,26 @@ def test_batches_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
         slow.measured(slow.size, 9 * slow.size**0.8)
     assert slow.size == 8, "16 would take longer than a minute, and nobody waits that long for Ctrl-C"
     assert BatchSize(100).most == 10 and BatchSize(10**9).size == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("pyarrow", ["run", "{photos}", "--out", "{tmp}/c.parquet"], "run"),
+        ("pyarrow", ["run", "{tmp}/t.parquet", "--out", "{tmp}/c.jsonl"], "run"),
+        ("s3fs", ["run", "s3://bucket/photos", "--out", "{tmp}/c.jsonl"], "s3"),
+        ("ray", ["run", "{photos}", "--out", "{tmp}/c.jsonl", "--ray", "local"], "ray"),
+    ],
+)
+def test_a_missing_extra_is_named(tmp_path: Path, module: str, arguments: list[str], extra: str) -> None:
+    make_pictures(tmp_path / "photos", 1)
+    (tmp_path / "t.parquet").touch()
+    given = [one.format(photos=tmp_path / "photos", tmp=tmp_path) for one in arguments]
+    code = f"import sys; sys.modules[{module!r}] = None; from blip2_chat.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, timeout=120)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert done.returncode == 1 and len(errors) == 1
+    assert errors[0].endswith(f"needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
 
 
 def test_dry_run_estimates_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:
