@@ -185,17 +185,18 @@ def _opt_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _t5_tokenizer() -> PreTrainedTokenizerFast:
-    """Unigram over `▁` words as SentencePiece has it: `<pad>` 0, `</s>` 1 put after the text, `<unk>` 2."""
-    tokenizer = Tokenizer(models.Unigram())
+    """Unigram over `▁` words as SentencePiece has it: `<pad>` 0, `</s>` 1 put after the text, `<unk>` 2.
+
+    Its pieces are written down, not trained: the trainer gives others from run to run.
+    """
+    words = sorted({word for line in _CORPUS for word in line.replace("\n", " ").split()})
+    letters = sorted({letter for word in words for letter in word})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
+    pieces += [(f"▁{word}", -4.0) for word in words] + [(letter, -6.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=120,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]

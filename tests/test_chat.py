@@ -126,7 +126,7 @@ def test_an_answer_broken_off_keeps_what_was_written(
     whole = model.chat(picture, max_new_tokens=20).ask("what is this?").text
     chat = model.chat(picture, max_new_tokens=20)
     stream = chat.stream("what is this?")
-    got = "".join(next(stream) for _ in range(3))
+    got = next(stream)
     if breaking is GeneratorExit:
         stream.close()
     else:
