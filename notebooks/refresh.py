@@ -40,7 +40,7 @@ def execute(
         timeout=seconds,
         startup_timeout=240,
         kernel_name="python3",
-        resources={"metadata": {"path": str(FOLDER)}}
+        resources={"metadata": {"path": str(FOLDER)}},
     )
     # Cells may have no memory of how this process runs, and the other way round.
     return client.execute(env={**os.environ, **(environment or {})})

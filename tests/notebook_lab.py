@@ -20,7 +20,9 @@ TOKEN = "for-tests-only"
 
 
 @contextmanager
-def jupyter_lab(folder: Path, environment: dict[str, str] | None = None) -> Iterator[str]:
+def jupyter_lab(
+    folder: Path, environment: dict[str, str] | None = None, theme: str = "JupyterLab Light"
+) -> Iterator[str]:
     """JupyterLab over `folder`; its address. Settings, kernels' histories and news stay out of the user's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,6 +37,7 @@ def jupyter_lab(folder: Path, environment: dict[str, str] | None = None) -> Iter
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     places = (*places, "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     where = {place: str(own / place.lower()) for place in places}
+    _settings(own / "jupyterlab_settings_dir", theme)
     log = (own / "log.txt").open("w")
     server = subprocess.Popen(
         command, env={**os.environ, **where, **(environment or {})}, stdout=log, stderr=subprocess.STDOUT
@@ -51,6 +54,20 @@ def jupyter_lab(folder: Path, environment: dict[str, str] | None = None) -> Iter
             server.kill()
             server.wait()
         log.close()
+
+
+def _settings(folder: Path, theme: str) -> None:
+    """As if chosen in the settings before: the theme, no question about news, and cells that are there also
+    while they are out of sight."""
+    chosen: dict[str, dict[str, str]] = {
+        "apputils-extension/notification": {"fetchNews": "false"},
+        "apputils-extension/themes": {"theme": theme},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, values in chosen.items():
+        file = folder / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values), encoding="utf-8")
 
 
 def _wait(address: str, server: subprocess.Popen[Any], log: Path, seconds: float = 120) -> None:
@@ -86,7 +103,7 @@ def open_notebook(page: Any, address: str, name: str, seconds: float = 120) -> N
 
 
 def run_all(page: Any) -> None:
-    page.locator(".jp-NotebookPanel .jp-Cell .cm-content").first.click()
+    page.locator(".jp-NotebookPanel .jp-Spinner").wait_for(state="detached")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 

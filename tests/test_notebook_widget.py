@@ -235,7 +235,7 @@ def test_a_name_is_loaded_in_the_background_with_progress(checkpoint: Callable[.
 
     absent = ChatWidget("./no such folder", png())
     assert absent.wait(SOON)
-    assert absent.error.startswith("./no such folder")
+    assert "no such folder" in absent.error
     absent.close()
 
 
