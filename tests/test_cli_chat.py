@@ -304,7 +304,7 @@ def test_ctrl_c_ends_a_pipe_with_its_status(
     model: blip2_chat.Model, pictures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt  # what Python makes of the signal, whose handler other tests' servers change
 
     monkeypatch.setattr("blip2_chat.loading.load", lambda *_, **__: model)
     monkeypatch.setattr(model.engine, "prefill", interrupted)

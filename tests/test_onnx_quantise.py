@@ -172,7 +172,7 @@ def test_models_of_odd_shapes(tmp_path: Path, shape: str, precision: Any, limit:
             assert relative(logits[row] - expected, expected) < limit
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.04), ("int4", 0.4)])
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.05), ("int4", 0.4)])
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_error_of_wide_random_layers(tmp_path: Path, family: str, precision: Any, limit: float) -> None:
     """Random weights are the worst case: a trained model's errors average out, these pass on."""
