@@ -171,13 +171,13 @@ def child(what: str, *arguments: str | Path) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1:2] == ["run"]:
-        print(json.dumps(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS)))
+        print("FIGURES", json.dumps(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS)))
         return
     if sys.argv[1:2] == ["loop"]:
-        print(json.dumps(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS)))
+        print("FIGURES", json.dumps(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS)))
         return
     if sys.argv[1:2] == ["memory"]:
-        print(json.dumps(measure_memory(Path(sys.argv[2]))))
+        print("FIGURES", json.dumps(measure_memory(Path(sys.argv[2]))))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
