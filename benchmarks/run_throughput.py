@@ -25,6 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from blip2_chat.resident import peak_memory
+
 from .full_size import ROOT, last_json, machine
 
 RESULTS = ROOT / "docs" / "run_throughput.json"
@@ -42,13 +44,6 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
         coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg", quality=85)
     return folder
-
-
-def peak_memory() -> int:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def measure_run(model: str, photos: Path, tokens: int) -> dict[str, Any]:
