@@ -97,9 +97,8 @@ def open_notebook(page: Any, address: str, name: str, seconds: float = 120) -> N
     page.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
     page.goto(f"{address}/lab/tree/{name}?token={TOKEN}", timeout=seconds * 1000)
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=seconds * 1000)
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(
-        timeout=seconds * 1000, state="attached"
-    )
+    # What is run before is never run.
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=seconds * 1000)
 
 
 def run_all(page: Any) -> None:

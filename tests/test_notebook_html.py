@@ -72,7 +72,7 @@ def test_a_chat_without_turns_shows_the_picture(chat: Chat) -> None:
     chat.reset()
     page = Page(chat._repr_html_())
     assert page.attributes("img")["alt"] == "picture"
-    assert "dl" not in [tag for tag, _ in page.elements]
+    assert "p" not in [tag for tag, _ in page.elements]
 
 
 def test_an_answer_shows_its_text_and_the_others() -> None:

@@ -66,8 +66,8 @@ def chat_html(chat: Chat) -> str:
     alt = _words(captions[-1]) if captions else chat.picture.name
     under = "<br>".join(escape(_words(turn)) for turn in captions) or escape(chat.picture.name)
     rows = "".join(
-        f'<dt style="opacity:.75;font-weight:normal">{escape(turn.question or "")}</dt>'
-        f'<dd style="margin:0 0 .6em 1.2em;font-weight:bold">{_text(turn.answer)}</dd>'
+        f'<p style="margin:0 0 .7em"><span style="opacity:.75">{escape(turn.question or "")}</span><br>'
+        f"<strong>{_text(turn.answer)}</strong></p>"
         for turn in said
     )
     return (
@@ -75,7 +75,7 @@ def chat_html(chat: Chat) -> str:
         '<figure style="margin:0;max-width:100%">'
         f'<img src="{picture_url(chat.picture)}" alt="{escape(alt)}" style="max-width:100%;border-radius:4px">'
         f'<figcaption style="max-width:24em"><em>{under}</em></figcaption></figure>'
-        + (f'<dl style="margin:0;flex:1 1 16em">{rows}</dl>' if said else "")
+        + (f'<div style="flex:1 1 16em">{rows}</div>' if said else "")
         + "</div>"
     )
 
