@@ -33,6 +33,8 @@ class Costs:
     head: dict[str, float]
     table: dict[str, float]
     cache: dict[str, float]
+    # The same of the second matrix in T5's feed-forward layers, where it is not one like the others.
+    wo: dict[str, float] | None
     # Whether the embeddings stay on disk, a few rows of them read. A head tied to them is then held apart.
     maps_embeddings: bool
     # What loading holds beside the weights at its peak, as a share of them.
@@ -52,19 +54,22 @@ COSTS: dict[str, Costs] = {
         head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 1 + 4 / 256},
         table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
         cache={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
+        wo=None,
         maps_embeddings=True,
         loading=0.0,
         runtime=120_000_000,
         # ONNX Runtime has no half-precision matrix products on a CPU: it would compute in fp32, slowly.
         precisions=("fp32", "int8", "int4"),
     ),
-    # bitsandbytes: int8 has a scale per row, nf4 a 4-byte one per 64; tables and head keep 16 bits.
+    # bitsandbytes: int8 has a scale per row, nf4 a 4-byte one per 64; tables and head keep the numbers that are
+    # computed with, 4 bytes on a CPU and half of that on a GPU. T5's `wo` is not quantised.
     "torch": Costs(
         picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
         matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
-        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
-        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
-        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        wo={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
         maps_embeddings=False,
         loading=0.0,
         runtime=450_000_000,
@@ -118,6 +123,8 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
             each = costs.head[precision]
         elif any(table in name for table in _TABLES):
             each = costs.table[precision]
+        elif costs.wo is not None and name.endswith(".wo.weight"):
+            each = costs.wo[precision]
         else:
             each = (costs.picture if part == "vision" else costs.matrix)[precision]
         total += prod(shape) * each
@@ -201,20 +208,26 @@ def require_fit(
 
 def _advice(config: ModelConfig, engine: str, available: int) -> str:
     """What fits instead: a precision of this or the other engine, another checkpoint, the embedded model."""
-    for one in (engine, *(other for other in COSTS if other != engine)):
+    engines = (engine, *(other for other in COSTS if other != engine))
+    for one in engines:
         fitting = _most_precise(config, one, available)
         if fitting:
             size = gigabytes(needed(config, fitting, one))
-            with_engine = "" if one == engine else f" --engine {one}"
-            return f"--precision {fitting}{with_engine} needs {size} and fits"
+            return f"--precision {fitting}{_option(one, engine)} needs {size} and fits"
     # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
     alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
-    for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
-        fitting = _most_precise(known.config, engine, available)
-        if fitting:
-            size = gigabytes(needed(known.config, fitting, engine))
-            return f"no precision of it fits, but {known.name} --precision {fitting} needs {size} and does"
+    for one in engines:
+        for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+            fitting = _most_precise(known.config, one, available)
+            if fitting:
+                size = gigabytes(needed(known.config, fitting, one))
+                instead = f"{known.name} --precision {fitting}{_option(one, engine)}"
+                return f"no precision of it fits, but {instead} needs {size} and does"
     return f"no precision of it fits, nor any official checkpoint; the embedded model, {EMBEDDED}, does"
+
+
+def _option(engine: str, asked: str) -> str:
+    return "" if engine == asked else f" --engine {engine}"
 
 
 def _most_precise(config: ModelConfig, engine: str, available: int) -> Precision | None:
