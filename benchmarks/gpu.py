@@ -1,0 +1,134 @@
+"""Memory and speed of the torch engine at every precision, on this machine's GPU: opt-2.7b's true shape.
+
+    python -m benchmarks.gpu                               # a CUDA GPU, 7.5 GB of disk, a few minutes
+    python -m benchmarks.gpu --device cpu --name demo      # a check of the benchmark itself, on any machine
+
+Synthetic weights in the official layout are made once; speed and memory do not depend on their values. Each
+precision is loaded in a process of its own, so that its memory is only its own, and asked the same question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+PRECISIONS = ("fp16", "bf16", "int8", "int4")
+QUESTION = "Question: how many cats are there? Answer:"
+
+
+def measure(folder: str, precision: str, device: str, words: int) -> dict[str, Any]:
+    """One precision: bytes and seconds. The GPU is waited for before each look at the clock."""
+    import torch
+
+    import blip2_chat
+    from blip2_chat.decoding import Decoding
+    from blip2_chat.generation import Writer
+    from blip2_chat.images import to_pixels
+
+    on_gpu = device.startswith("cuda")
+
+    def now() -> float:
+        if on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    begun = now()
+    model = blip2_chat.load(folder, engine="torch", precision=precision, device=device, force=True)
+    figures: dict[str, Any] = {"precision": precision, "load": now() - begun}
+    figures["weights"] = torch.cuda.memory_allocated() if on_gpu else model.engine.weight_bytes  # type: ignore[attr-defined]
+    picture = model.open(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    pixels = to_pixels(picture, model.preprocess)
+    prompt = model.tokenizer.encode(QUESTION)
+    decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
+    for _ in range(2):  # the first time kernels are chosen and memory is taken
+        begun = now()
+        vectors = model.engine.encode_image(pixels)
+        figures["encode"] = now() - begun
+        writer = Writer(model.engine, vectors, [prompt], decoding)
+        times = []
+        while not writer.done:
+            writer.advance()
+            times.append(now())
+        figures["first_word"] = times[0] - begun
+        figures["per_word"] = statistics.median(np.diff(times).tolist())
+    figures["peak"] = torch.cuda.max_memory_allocated() if on_gpu else None
+    return figures
+
+
+def machine(device: str) -> str:
+    import torch
+
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} CPU cores"
+    return f"{where}, torch {torch.__version__}"
+
+
+def in_its_own_process(folder: str, precision: str, device: str, words: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--folder", folder, "--device", device]
+    command += ["--words", str(words), "--one", precision]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return figures
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| precision | weights | peak | load | picture | first word | per word |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in results:
+        peak = "" if one["peak"] is None else f"{one['peak'] / 1e9:.2f} GB"
+        lines.append(
+            f"| {one['precision']} | {one['weights'] / 1e9:.3g} GB | {peak} | {one['load']:.1f} s "
+            f"| {one['encode'] * 1e3:.0f} ms | {one['first_word'] * 1e3:.0f} ms | {one['per_word'] * 1e3:.1f} ms |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--name", default="Salesforce/blip2-opt-2.7b", help="whose shape; demo is the embedded model"
+    )
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
+    parser.add_argument("--words", type=int, default=32)
+    parser.add_argument("--work", type=Path, help="keeps the synthetic checkpoint here")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if options.one:
+        print(json.dumps(measure(options.folder, options.one, options.device, options.words)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.name
+        if options.name != "demo":
+            from .synthetic import write_checkpoint
+
+            path = (options.work or Path(temporary)) / "checkpoint"
+            if not (path / "config.json").exists():
+                write_checkpoint(path, options.name)
+            folder = str(path)
+        print(f"{options.name} on {machine(options.device)}", flush=True)
+        results = [
+            in_its_own_process(folder, precision, options.device, options.words)
+            for precision in options.precisions
+        ]
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
