@@ -22,7 +22,7 @@ from PIL import Image
 from blip2_chat.resident import peak_memory
 
 QUESTION = "Question: how many cats are there? Answer:"
-FOLLOW_UP = "Question: how many cats are there? Answer: two. Question: what are they doing? Answer:"
+FOLLOW_UP = " Question: what are they doing? Answer:"
 
 
 @dataclass
@@ -74,19 +74,20 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
     figures.load = time.perf_counter() - start
 
-    def ask(prompt: str, length: int) -> tuple[float, list[float]]:
+    def ask(prompt: str, length: int) -> tuple[float, list[float], str]:
         begun = time.perf_counter()
         inputs = processor(images=picture(), text=prompt, return_tensors="pt").to(dtype=options["dtype"])
         clock = Clock()
-        model.generate(
+        written = model.generate(
             **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=clock
         )
-        return begun, clock.times[1:]  # the first entry is the prompt itself
+        answer = processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return begun, clock.times[1:], answer  # the first entry is the prompt itself
 
-    begun, times = ask(QUESTION, words + 1)
+    begun, times, answer = ask(QUESTION, words + 1)
     figures.first_word = times[0] - begun
     figures.per_word = statistics.median(np.diff(times).tolist()) if words else 0.0
-    begun, times = ask(FOLLOW_UP, 1)
+    begun, times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1)
     figures.follow_up = times[0] - begun
     figures.peak_memory = peak_memory()
     with torch.inference_mode():
@@ -114,7 +115,7 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
     model = blip2_chat.load(folder, force=True)
     figures.load = time.perf_counter() - start
 
-    def ask(prompt: str, length: int) -> list[float]:
+    def ask(prompt: str, length: int) -> tuple[list[float], str]:
         times = [time.perf_counter()]
         opened = model.open(picture())
         tokens = model.tokenizer.encode(prompt)
@@ -126,12 +127,12 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
             writer.advance()
             times.append(time.perf_counter())
         model.states.put(opened.digest, writer.state)
-        return times
+        return times, model.tokenizer.decode(writer.results[0].token_ids)
 
-    times = ask(QUESTION, words + 1)
+    times, answer = ask(QUESTION, words + 1)
     figures.first_word = times[1] - times[0]
     figures.per_word = statistics.median(np.diff(times[1:]).tolist())
-    times = ask(FOLLOW_UP, 1)
+    times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1)
     figures.follow_up = times[1] - times[0]
     figures.peak_memory = peak_memory()
     pixels = to_pixels(model.open(picture()), model.preprocess)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import blip2_chat
-from blip2_chat.engines.engine import Floats, State
+from blip2_chat.engines.engine import Floats, State, common_prefix
 from blip2_chat.model import Model
 from blip2_chat.reuse import QueryVectorCache, StateCache
 
@@ -36,11 +36,17 @@ class _Row:
         self.tokens = [list(tokens)]
         self.nbytes = nbytes
 
+    def reusable(self, prompt: Sequence[int]) -> int | None:
+        return common_prefix(self.tokens[0], prompt)
+
     def reorder(self, rows: Sequence[int]) -> None: ...
 
     def truncate(self, length: int) -> None: ...
 
     def append(self, other: State) -> None: ...
+
+    def take(self, rows: Sequence[int], length: int | None = None) -> _Row:
+        return _Row(self.tokens[0][:length], self.nbytes)
 
 
 @pytest.fixture(scope="module", params=["onnx-opt", "onnx-t5", "torch-opt"])
@@ -101,29 +107,67 @@ def test_a_follow_up_goes_on_from_the_turn_before(model: Model, monkeypatch: pyt
         assert given[1][1] >= given[0][0] and given[2][1] >= given[1][0]
 
 
-def test_the_state_with_most_in_common_is_taken_and_a_stranger_is_left_alone() -> None:
+def test_another_question_about_a_picture_does_not_read_the_picture_again(
+    checkpoint: Callable[..., Path],
+) -> None:
+    """Of every answer in between, whole conversations included, the picture's part of the cache is used again."""
+    model = blip2_chat.load(checkpoint("opt", 6), precision="fp32", threads=1)
+    fresh = blip2_chat.load(checkpoint("opt", 6), precision="fp32", threads=1)
+    sizes: list[int] = []
+    run = model.engine._language._run  # type: ignore[attr-defined]
+
+    def counted(state: State, x: Floats, *rest: object, **options: object) -> None:
+        sizes.append(x.shape[1])
+        run(state, x, *rest, **options)
+
+    model.engine._language._run = counted  # type: ignore[attr-defined]
+    picture = pictures(1)[0]
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6}
+    long_talk = model.chat(picture, **settings)
+    before = long_talk.ask("how many cats are there on the left?").prompt_tokens
+    for other in (True, False):
+        for question in ("what colour is the car?", "why?"):
+            sizes.clear()
+            prompt = f"Question: {question} Answer:"
+            answer = model.generate(picture, prompt, **settings)
+            assert sizes[0] < len(model.tokenizer.encode(prompt)), "the picture was read again"
+            assert answer.tokens == fresh.generate(picture, prompt, **settings).tokens
+        if other:
+            # The conversation they interrupted is still there: only what came after its first question is read.
+            sizes.clear()
+            follow_up = long_talk.ask("why?")
+            assert follow_up.prompt_tokens - sizes[0] >= before
+
+
+def test_of_the_states_the_one_with_most_in_common_is_taken() -> None:
     cache = StateCache()
     short, long, other = _Row([1, 2, 3]), _Row([1, 2, 3, 4, 5]), _Row([1, 9, 9, 9, 9, 9])
     for key, state in (("a", short), ("a", long), ("a", other), ("b", _Row([1, 2, 3, 4, 5, 6]))):
         cache.put(key, state)
     assert cache.take("a", [1, 2, 3, 4, 5, 6]) is long
     assert cache.take("a", [1, 2, 3, 4, 5, 6]) is short
-    assert cache.take("a", [1, 2, 3, 4, 5, 6]) is None
     assert cache.take("a", [1, 9, 9, 9]) is other
     assert cache.take("c", [1]) is None
 
 
+def test_of_another_conversation_a_copy_is_taken_and_it_stays() -> None:
+    cache = StateCache()
+    stranger = _Row([1, 9, 9, 9, 9, 9])
+    cache.put("a", stranger)
+    taken = cache.take("a", [1, 2, 3])
+    assert taken is not None and taken is not stranger and taken.tokens == [[1]]
+    assert cache.take("a", [1, 9, 9, 9, 9, 9, 9]) is stranger
+
+
 def test_states_are_bounded_in_bytes_and_the_oldest_goes_first() -> None:
     cache = StateCache(max_bytes=300)
-    first, second = _Row([1]), _Row([2])
-    for state in (first, second, _Row([3]), _Row([4])):
+    second = _Row([2])
+    for state in (_Row([1]), second, _Row([3]), _Row([4])):
         cache.put("a", state)
-    assert cache.nbytes == 300
-    assert cache.take("a", [1]) is None
+    assert cache.nbytes == 300 and len(cache) == 3
     assert cache.take("a", [2]) is second
     cache.put("a", _Row([5], nbytes=301))
-    assert cache.take("a", [5]) is None
-    assert len(cache) == 2
+    assert len(cache) == 2, "larger than the bound alone"
 
 
 def test_query_vectors_are_bounded_and_the_least_recently_used_goes_first() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from .engines.engine import Floats, State, common_prefix
+from .engines.engine import Floats, State
 
 
 class QueryVectorCache:
@@ -58,19 +58,24 @@ class StateCache:
         return sum(state.nbytes for _, state in self._kept)
 
     def take(self, digest: str, prompt: Sequence[int]) -> State | None:
-        """The state of this picture with the longest common beginning, if most of it is common.
+        """The state of this picture with the longest common beginning.
 
         A state is cut back to what is common when it is used. One that shares less than half of its tokens is
-        another conversation about the same picture, worth more as it is than the few tokens it would save.
+        another conversation about the same picture: it stays, and what is common (the picture, at least) is copied.
         """
-        best, longest = None, -1
+        best, longest = -1, -1
         with self._lock:
             for place, (key, state) in enumerate(self._kept):
-                tokens = state.tokens[0]
-                common = common_prefix(tokens, prompt)
-                if key == digest and 2 * common >= len(tokens) and common >= longest:
-                    best, longest = place, common
-            return None if best is None else self._kept.pop(best)[1]
+                reusable = state.reusable(prompt) if key == digest else None
+                if reusable is not None and reusable >= longest:
+                    best, longest = place, reusable
+            if best < 0:
+                return None
+            entry = self._kept.pop(best)
+            if 2 * longest >= len(entry[1].tokens[0]):
+                return entry[1]
+            self._kept.append(entry)  # the last used
+            return entry[1].take([0], longest)
 
     def put(self, digest: str, state: State) -> None:
         """Keeps a state of one row for the next turn. More than the bound is let go, the oldest first; a state

@@ -26,6 +26,10 @@ class State(Protocol):
     def nbytes(self) -> int:
         """Memory held, in bytes; what a bounded cache of states counts."""
 
+    def reusable(self, prompt: Sequence[int]) -> int | None:
+        """How many of a prompt's first tokens `prefill` need not read again when it is given this state of one
+        row, besides the picture (so 0 saves something); None when it would have to read everything."""
+
     def reorder(self, rows: Sequence[int]) -> None:
         """Row i becomes a copy of the old row `rows[i]`; rows may repeat, vanish, or grow in number."""
 
@@ -35,8 +39,9 @@ class State(Protocol):
     def append(self, other: State) -> None:
         """Takes over the rows of another state of the same engine, after its own."""
 
-    def take(self, rows: Sequence[int]) -> State:
-        """Copies of some rows, as a state of their own; this one stays as it is."""
+    def take(self, rows: Sequence[int], length: int | None = None) -> State:
+        """Copies of some rows, as a state of their own, of their first `length` tokens only if it is given; this
+        one stays as it is."""
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .engine import State
+from .engine import State, common_prefix
 
 
 class TorchState:
@@ -42,6 +42,11 @@ class TorchState:
         caches = [self.cache, *([self.cross] if self.cross is not None else [])]
         tensors = [half for one in caches for layer in one.layers for half in (layer.keys, layer.values)]
         return sum(half.numel() * half.element_size() for half in tensors if half is not None)
+
+    def reusable(self, prompt: Sequence[int]) -> int | None:
+        if self.encoded is None:
+            return common_prefix(self._tokens[0], prompt)
+        return len(prompt) if self.prompts[0] == list(prompt) else None
 
     def reorder(self, rows: Sequence[int]) -> None:
         index = torch.as_tensor(list(rows), device=self.mask.device)
@@ -77,12 +82,13 @@ class TorchState:
         if self.encoded is not None and other.encoded is not None:
             self._append_encoded(other)
 
-    def take(self, rows: Sequence[int]) -> TorchState:
+    def take(self, rows: Sequence[int], length: int | None = None) -> TorchState:
         # Nothing is ever written into the cache's tensors, so a shallow copy may be cut as it pleases.
         taken = copy.copy(self)
         taken.cache, taken.cross = _shallow(self.cache), self.cross and _shallow(self.cross)
         taken.reorder(rows)
-        taken.truncate(max(map(len, taken.tokens)))  # the slots that only longer rows needed go
+        # The slots that only longer rows needed go, too.
+        taken.truncate(max(map(len, taken.tokens)) if length is None else length)
         return taken
 
     def _append_encoded(self, other: TorchState) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..engines.engine import Floats, State, common_prefix
+from ..engines.engine import Floats, State
 from ..model import Model
 from ..reuse import QueryVectorCache
 from .pictures import Seen
@@ -205,8 +205,7 @@ class Scheduler:
         tickets = [ticket for ticket, _ in group]
         prompts = [ticket.task.prompt for ticket in tickets]
         if state is not None:
-            common = common_prefix(state.tokens[0], prompts[0])
-            tickets[0].cached_tokens = self._reused(common, len(prompts[0]))
+            tickets[0].cached_tokens = self._reused(state, prompts[0])
         try:
             vectors = np.concatenate([vectors for _, vectors in group])
             state, logits = self._model.engine.prefill(vectors, prompts, state)
@@ -229,12 +228,13 @@ class Scheduler:
             rows = rows_of(ticket.task, self._model.tokenizer, self._model.engine.config)
             self._jobs.append(_Job(ticket, rows, width))
 
-    def _reused(self, common: int, length: int) -> int:
-        """Tokens of picture and prompt that a state with `common` of them saves reading."""
+    def _reused(self, state: State, prompt: list[int]) -> int:
+        """Tokens of picture and prompt that need not be read with this state."""
         config = self._model.engine.config
-        if config.family == "t5":  # its encoder reads both ways: all of a prompt, or nothing
-            return 0
-        return config.num_query_tokens + min(common, length - 1)
+        # A decoder-only model reads the last one again, for its logits.
+        most = len(prompt) - (config.family == "opt")
+        reusable = state.reusable(prompt)
+        return 0 if reusable is None else config.num_query_tokens + min(reusable, most)
 
     # Writing
 

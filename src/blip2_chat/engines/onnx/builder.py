@@ -91,11 +91,13 @@ def pad_heads(tensor: Tensor, heads: int, padded: int, axis: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class Stored:
-    """An initializer as it lies on disk."""
+    """An initializer as it lies on disk. `mapped`: it is left there when the graph is loaded, because a run reads
+    few of its bytes or none (see `runtime.py`)."""
 
     name: Value
     dtype: int
     shape: tuple[int, ...]
+    mapped: bool = False
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -177,8 +179,14 @@ class Graph:
 
     def weight(self, tensor: Tensor) -> Value:
         """A float32 initializer."""
-        name = self._name(tensor)
-        return self._recipe(tensor, [(name, FLOAT, tensor.shape)], lambda array: [array])[0]
+        return self._recipe(tensor, [Stored(self._name(tensor), FLOAT, tensor.shape)], lambda array: [array])[
+            0
+        ]
+
+    def table(self, tensor: Tensor, indices: Value) -> Value:
+        """The rows of a float32 table that `indices` name; the others stay on the disk."""
+        rows = Stored(self._name(tensor), FLOAT, tensor.shape, mapped=True)
+        return self.op("Gather", self._recipe(tensor, [rows], lambda array: [array])[0], indices, axis=0)
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
         """One node with one output."""
@@ -206,7 +214,8 @@ class Graph:
         added = self.weight(bias) if bias is not None else None
         name = self._name(weight)
         if scheme.kind == "float":
-            matrix = self._recipe(weight, [(name, FLOAT, (k, n))], lambda w: [np.ascontiguousarray(w.T)])[0]
+            stored = Stored(name, FLOAT, (k, n))
+            matrix = self._recipe(weight, [stored], lambda w: [np.ascontiguousarray(w.T)])[0]
             y = self.op("MatMul", x, matrix)
             return y if added is None else self.op("Add", y, added)
         if scheme.kind == "columns":
@@ -215,8 +224,9 @@ class Graph:
         packed, scales = self._recipe(
             weight,
             [
-                (name, UINT8, (n, blocks, scheme.block_size * scheme.bits // 8)),
-                (f"{name}.scale", FLOAT, (n, blocks)),
+                Stored(name, UINT8, (n, blocks, scheme.block_size * scheme.bits // 8)),
+                # Loading copies them into the packed weights, after which no run reads them.
+                Stored(f"{name}.scale", FLOAT, (n, blocks), mapped=True),
             ],
             lambda w: quantise.blocks(w, scheme.bits, scheme.block_size),
         )
@@ -230,7 +240,7 @@ class Graph:
         n, k = weight.shape
         matrix, scale = self._recipe(
             weight,
-            [(name, INT8, (k, n)), (f"{name}.scale", FLOAT, (n,))],
+            [Stored(name, INT8, (k, n)), Stored(f"{name}.scale", FLOAT, (n,))],
             quantise.columns,
         )
         # The operator has one scale for all of x. Rows are brought to the same size before and back after,
@@ -351,11 +361,11 @@ class Graph:
     def _recipe(
         self,
         tensor: Tensor,
-        outputs: Sequence[tuple[str, int, tuple[int, ...]]],
+        outputs: Sequence[Stored],
         make: Callable[[Floats], Sequence[Array]],
     ) -> tuple[Value, ...]:
-        self.recipes.append(Recipe(tensor, tuple(Stored(*output) for output in outputs), make))
-        return tuple(name for name, _, _ in outputs)
+        self.recipes.append(Recipe(tensor, tuple(outputs), make))
+        return tuple(output.name for output in outputs)
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,13 @@ class KVCache:
         self._buffer = self._copy(range(self.rows), capacity, self._buffer.shape[1])
         return True
 
-    def take(self, rows: Sequence[int]) -> KVCache:
-        """Copies of some rows, as a cache of their own, with room for what they hold."""
+    def take(self, rows: Sequence[int], most: int | None = None) -> KVCache:
+        """Copies of some rows, of their first `most` tokens if it is given, with room for a few more."""
         lengths = self.lengths[list(rows)]
-        return KVCache(self._copy(rows, int(lengths.max(initial=0))), lengths)
+        if most is not None:
+            lengths = np.minimum(lengths, most)
+        copy = self._copy(rows, int(lengths.max(initial=0)) + CHUNK // 2, lengths=lengths)
+        return KVCache(copy, lengths)
 
     def reorder(self, rows: Sequence[int], shared: int) -> bool:
         """Row i becomes the old row `rows[i]`; True when the buffer moved or has another number of rows.
@@ -98,12 +101,15 @@ class KVCache:
             self._buffer[:, self.rows + row, :, :end] = other.data[:, row, :, :end]
         self.lengths = np.concatenate([self.lengths, other.lengths])
 
-    def _copy(self, rows: Sequence[int], capacity: int, room: int = 0) -> Floats:
-        """A buffer of its own for some rows, with room for more. What lies behind their tokens is zero."""
+    def _copy(
+        self, rows: Sequence[int], capacity: int, room: int = 0, lengths: NDArray[np.int32] | None = None
+    ) -> Floats:
+        """A buffer of its own for the tokens of some rows (or their first `lengths` ones), with room for more rows.
+        What lies behind is zero."""
         twice_layers, _, heads, _, head_dim = self._buffer.shape
         copy = np.zeros((twice_layers, max(room, len(rows)), heads, _rounded(capacity), head_dim), np.float32)
-        for new, old in enumerate(rows):
-            end = int(self.lengths[old])
+        ends = self.lengths[list(rows)] if lengths is None else lengths
+        for new, (old, end) in enumerate(zip(rows, ends.tolist(), strict=True)):
             copy[:, new, :, :end] = self._buffer[:, old, :, :end]
         return copy
 

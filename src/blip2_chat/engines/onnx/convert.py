@@ -24,7 +24,7 @@ from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
 from . import opt, qformer, t5, vision
 from .builder import FLOAT, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
-from .manifest import FORMAT, MANIFEST, Manifest
+from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
 from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]
@@ -199,8 +199,7 @@ def _write(
     for name in _COPIED:
         if (weights.folder / name).is_file():
             shutil.copyfile(weights.folder / name, folder / name)
-    for graph in planned.graphs:
-        _write_graph(graph, weights, folder, report)
+    graphs = {graph.name: _write_graph(graph, weights, folder, report) for graph in planned.graphs}
     table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
     table.tofile(folder / EMBEDDINGS_FILE)
     report(EMBEDDINGS_FILE, table.nbytes)
@@ -211,27 +210,31 @@ def _write(
         precision=precision,
         block_size=block_size,
         family=planned.config.family,
-        graphs=tuple(graph.name for graph in planned.graphs),
+        graphs=graphs,
         embeddings_dtype=planned.embeddings_dtype.name,
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
     )
     (folder / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _write_graph(graph: Graph, weights: Weights, folder: Path, report: Callable[[str, int], None]) -> None:
-    """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers."""
+def _write_graph(
+    graph: Graph, weights: Weights, folder: Path, report: Callable[[str, int], None]
+) -> tuple[MappedTensor, ...]:
+    """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers; returns those to be mapped."""
     data = folder / f"{graph.name}.onnx.data"
+    protos = []
+    mapped = []
     with data.open("wb") as file:
-        protos = []
         for recipe in graph.recipes:
-            protos += [
-                stored.external(data.name, _append(file, array, stored))
-                for stored, array in zip(
-                    recipe.outputs, recipe.make(_make(recipe.tensor, weights)), strict=True
-                )
-            ]
+            arrays = recipe.make(_make(recipe.tensor, weights))
+            for stored, array in zip(recipe.outputs, arrays, strict=True):
+                offset = _append(file, array, stored)
+                protos.append(stored.external(data.name, offset))
+                if stored.mapped:
+                    mapped.append(MappedTensor(stored.name, stored.numpy_dtype.name, stored.shape, offset))
             report(recipe.outputs[0].name, recipe.nbytes)
     onnx.save(graph.model(protos), folder / f"{graph.name}.onnx")
+    return tuple(mapped)
 
 
 def _append(file: BinaryIO, array: np.ndarray[Any, Any], planned: Stored) -> int:

@@ -49,6 +49,11 @@ class OnnxState:
     def nbytes(self) -> int:
         return self.cache.nbytes + (self.cross.nbytes if self.cross else 0)
 
+    def reusable(self, prompt: Sequence[int]) -> int | None:
+        if self.cross is None:
+            return common_prefix(self.rows[0], prompt)
+        return len(prompt) if self.cross.prompts[0] == list(prompt) else None
+
     def reorder(self, rows: Sequence[int]) -> None:
         rows = [int(row) for row in rows]
         moved = self.cache.reorder(rows, self._shared(rows))
@@ -61,10 +66,11 @@ class OnnxState:
         if moved:
             self.binding = None
 
-    def take(self, rows: Sequence[int]) -> OnnxState:
+    def take(self, rows: Sequence[int], length: int | None = None) -> OnnxState:
         rows = [int(row) for row in rows]
-        taken = OnnxState(self.cache.take(rows), self.head, self.cross.take(rows) if self.cross else None)
-        taken.rows = [list(self.rows[row]) for row in rows]
+        cache = self.cache.take(rows, None if length is None else self.head + length)
+        taken = OnnxState(cache, self.head, self.cross.take(rows) if self.cross else None)
+        taken.rows = [self.rows[row][:length] for row in rows]
         taken._sources = [self._sources[row] for row in rows]
         return taken
 
@@ -175,7 +181,7 @@ class OptModel:
         t, q, b = self.text, self.config.num_query_tokens, len(prompts)
         longest = max(map(len, prompts))
         cache = KVCache.empty(
-            t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 16
+            t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 64
         )
         state = OnnxState(cache, head=q)
         x = np.zeros((b, q + longest, t.hidden_size), np.float32)

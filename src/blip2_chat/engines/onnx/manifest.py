@@ -11,7 +11,17 @@ from ...errors import CheckpointError
 
 MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded.
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class MappedTensor:
+    """A weight that stays in its graph's data file while the graph is loaded."""
+
+    name: str
+    dtype: str  # numpy's name
+    shape: tuple[int, ...]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Manifest:
     precision: str
     block_size: int
     family: str
-    graphs: tuple[str, ...]  # NAME.onnx, NAME.onnx.data
+    graphs: dict[str, tuple[MappedTensor, ...]]  # NAME.onnx, NAME.onnx.data; what of it is mapped
     embeddings_dtype: str
     sizes: dict[str, int]  # every other file of the folder, in bytes
 
@@ -39,10 +49,11 @@ class Manifest:
                     f"{folder} was converted for another version of blip2-chat (format {raw['format']}, this one "
                     f"reads {FORMAT}): convert the checkpoint again"
                 )
-            manifest = cls(**{**raw, "graphs": tuple(raw["graphs"])})
+            graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
+            manifest = cls(**{**raw, "graphs": graphs})
         except FileNotFoundError:
             raise CheckpointError(f"{folder} has no {MANIFEST}: it is not a converted model") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged: {error!r}") from None
         for name, size in manifest.sizes.items():
             file = Path(folder) / name
@@ -51,3 +62,7 @@ class Manifest:
                     f"{file} is missing or not {size} bytes long: convert the checkpoint again"
                 )
         return manifest
+
+
+def _mapped(raw: dict[str, Any]) -> MappedTensor:
+    return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})

@@ -49,7 +49,7 @@ def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
     )
     # The offset is cut off here, so that positions count from 0.
     table = table.map(lambda t: t[config.position_offset :].copy(), config.max_position_embeddings, d)
-    x = g.op("Add", embeddings, g.op("Gather", g.weight(table), positions, axis=0))
+    x = g.op("Add", embeddings, g.table(table, positions))
 
     update = None
     for i in range(config.num_hidden_layers):

@@ -1,13 +1,21 @@
-"""ONNX Runtime sessions that read and write the caller's arrays in place."""
+"""ONNX Runtime sessions that read and write the caller's arrays in place.
+
+Some weights stay in their file: ONNX Runtime is handed a memory map of them, whose pages are given back once the
+graph is loaded. The scales of block-quantised matrices are copied while it loads and not read again; of a table
+a run reads a few rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from .manifest import MappedTensor
 
 Array = np.ndarray[Any, Any]
 
@@ -15,14 +23,22 @@ Array = np.ndarray[Any, Any]
 class Runner:
     """One graph. Inputs and outputs are numpy arrays that stay where they are (I/O binding)."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, mapped: Sequence[MappedTensor] = ()) -> None:
+        """Loads `path`, whose weights are in `path`.data; `mapped` of them stay there."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         # Patterns are kept per input shape, and each prompt has its own.
         options.enable_mem_pattern = False
         # Warnings of the runtime say nothing that a user could act upon.
         options.log_severity_level = 3
+        # The session knows only the addresses of what is mapped: it is kept alive as long.
+        self._mapped = _MappedFile(path.with_name(f"{path.name}.data"), mapped) if mapped else None
+        if self._mapped:
+            for name, value in self._mapped.values.items():
+                options.add_initializer(name, value)
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if self._mapped:
+            self._mapped.give_back()
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """Arrays bound once for many runs."""
@@ -33,6 +49,24 @@ class Runner:
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.bind(inputs, outputs).run({}, {}, options)
+
+
+class _MappedFile:
+    """Tensors that are the bytes of a file; what is not read takes no memory."""
+
+    def __init__(self, path: Path, tensors: Sequence[MappedTensor]) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.values: dict[str, ort.OrtValue] = {}
+        for one in tensors:
+            count = int(np.prod(one.shape))
+            array = np.frombuffer(self._map, np.dtype(one.dtype), count, one.offset)
+            self.values[one.name] = ort.OrtValue.ortvalue_from_numpy(array.reshape(one.shape))
+
+    def give_back(self) -> None:
+        """Lets go of the pages read so far; the next look at them reads the file again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, whose own trimming has to do
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Binding:

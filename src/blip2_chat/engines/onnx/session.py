@@ -77,7 +77,10 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
         # The last first: the language model's head is briefly held twice, so it comes before the rest is there.
-        runners = {name: Runner(folder / f"{name}.onnx", threads) for name in reversed(manifest.graphs)}
+        runners = {
+            name: Runner(folder / f"{name}.onnx", threads, mapped)
+            for name, mapped in reversed(manifest.graphs.items())
+        }
         # Mapped: a conversation touches a few rows of it.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
