@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,8 @@ def head_size(head_dim: int) -> int:
     return -(-head_dim // 8) * 8
 
 
-# Capacity grows by so many tokens at a time.
-CHUNK = 64
+# Capacity grows by so many tokens at a time; it takes memory only where tokens are written.
+CHUNK = 128
 
 
 class KVCache:
@@ -35,7 +37,7 @@ class KVCache:
     def empty(cls, layers: int, rows: int, heads: int, head_dim: int, capacity: int) -> KVCache:
         """`rows` rows without tokens, with room for `capacity`."""
         shape = (2 * layers, rows, heads, _rounded(capacity), head_dim)
-        return cls(np.zeros(shape, np.float32), np.zeros(rows, np.int32))
+        return cls(_zeros(shape), np.zeros(rows, np.int32))
 
     @property
     def data(self) -> Floats:
@@ -51,7 +53,9 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        return self._buffer.nbytes
+        """What its tokens take; capacity beyond them is not in memory."""
+        twice_layers, _, heads, _, head_dim = self._buffer.shape
+        return int(self.lengths.sum()) * int(twice_layers * heads * head_dim) * self._buffer.itemsize
 
     def reserve(self, capacity: int) -> bool:
         """Makes room for rows of `capacity` tokens; True when the buffer moved."""
@@ -65,7 +69,7 @@ class KVCache:
         lengths = self.lengths[list(rows)]
         if most is not None:
             lengths = np.minimum(lengths, most)
-        copy = self._copy(rows, int(lengths.max(initial=0)) + CHUNK // 2, lengths=lengths)
+        copy = self._copy(rows, int(lengths.max(initial=0)) + CHUNK // 4, lengths=lengths)
         return KVCache(copy, lengths)
 
     def reorder(self, rows: Sequence[int], shared: int) -> bool:
@@ -107,7 +111,7 @@ class KVCache:
         """A buffer of its own for the tokens of some rows (or their first `lengths` ones), with room for more rows.
         What lies behind is zero."""
         twice_layers, _, heads, _, head_dim = self._buffer.shape
-        copy = np.zeros((twice_layers, max(room, len(rows)), heads, _rounded(capacity), head_dim), np.float32)
+        copy = _zeros((twice_layers, max(room, len(rows)), heads, _rounded(capacity), head_dim))
         ends = self.lengths[list(rows)] if lengths is None else lengths
         for new, (old, end) in enumerate(zip(rows, ends.tolist(), strict=True)):
             copy[:, new, :, :end] = self._buffer[:, old, :, :end]
@@ -116,3 +120,12 @@ class KVCache:
 
 def _rounded(capacity: int) -> int:
     return -(-capacity // CHUNK) * CHUNK
+
+
+def _zeros(shape: tuple[int, ...]) -> Floats:
+    """Zeros whose pages take memory once they are written to. `np.zeros` asks for huge pages, of which each token
+    touches all."""
+    count = prod(shape)
+    # Windows has no such flags; its anonymous maps are private.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    return np.frombuffer(mmap.mmap(-1, max(4 * count, 1), **private), np.float32, count).reshape(shape)

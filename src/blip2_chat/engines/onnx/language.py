@@ -181,7 +181,7 @@ class OptModel:
         t, q, b = self.text, self.config.num_query_tokens, len(prompts)
         longest = max(map(len, prompts))
         cache = KVCache.empty(
-            t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 64
+            t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 32
         )
         state = OnnxState(cache, head=q)
         x = np.zeros((b, q + longest, t.hidden_size), np.float32)
