@@ -35,7 +35,8 @@ class Costs:
     cache: dict[str, float]
     # The same of the second matrix in T5's feed-forward layers, where it is not one like the others.
     wo: dict[str, float] | None
-    # Whether the embeddings stay on disk, a few rows of them read. A head tied to them is then held apart.
+    # Whether the embeddings of words and positions stay on disk, a few rows of them read. A head tied to them is
+    # then held apart.
     maps_embeddings: bool
     # What loading holds beside the weights at its peak, as a share of them.
     loading: float
@@ -47,17 +48,17 @@ class Costs:
 
 COSTS: dict[str, Costs] = {
     # As engines/onnx/convert.py stores them: int8 per column for pictures, whatever the precision; blocks of
-    # 128 (int4: 256) with a 4-byte scale for the language model; a head of 8 bits.
+    # 128 (int4: 256) with a scale and a sum of 4 bytes each for the language model; a head of 8 bits.
     "onnx": Costs(
         picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
-        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 0.5 + 4 / 256},
-        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 4 / 128, "int4": 1 + 4 / 256},
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 0.5 + 8 / 256},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 1 + 8 / 256},
         table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
         cache={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
         wo=None,
         maps_embeddings=True,
         loading=0.0,
-        runtime=120_000_000,
+        runtime=100_000_000,
         # ONNX Runtime has no half-precision matrix products on a CPU: it would compute in fp32, slowly.
         precisions=("fp32", "int8", "int4"),
     ),
@@ -121,6 +122,8 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
                 each = costs.head[precision] if HEAD in others else 0.0
         elif name == HEAD:
             each = costs.head[precision]
+        elif costs.maps_embeddings and "embed_positions" in name:
+            each = 0.0
         elif any(table in name for table in _TABLES):
             each = costs.table[precision]
         elif costs.wo is not None and name.endswith(".wo.weight"):
