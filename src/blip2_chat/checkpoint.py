@@ -16,17 +16,7 @@ from .errors import CheckpointError
 from .hub import Progress, download, is_hub_name
 from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
 from .layout import HEAD, Part, aliases, count_parameters, expected_tensors
-from .safetensors_files import (
-    INDEX,
-    SINGLE,
-    TensorInfo,
-    indexed_tensors,
-    is_pickle,
-    is_safe_name,
-    read_header,
-    read_json,
-    weight_files,
-)
+from .safetensors_files import TensorInfo, is_safe_name, read_json, read_tensors
 
 __all__ = [
     "CONVERTED",
@@ -114,7 +104,7 @@ def inspect(folder: str | Path) -> Checkpoint:
         _check_converted(folder)
         return Checkpoint(folder, config, "converted", count_parameters(config))
     _check_companions(folder)
-    tensors = _read_tensors(folder)
+    tensors = read_tensors(folder)
     # Whether a T5 model's head is its embeddings, only the weights tell.
     tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
     _check_tensors(folder, config, tied_head, tensors)
@@ -167,63 +157,6 @@ def _has_picture_settings(folder: Path) -> bool:
     merged = folder / "processor_config.json"
     settings: Any = read_json(merged) if merged.is_file() else None
     return isinstance(settings, dict) and isinstance(settings.get("image_processor"), dict)
-
-
-def _read_tensors(folder: Path) -> dict[str, TensorInfo]:
-    files = weight_files(folder)
-    if not files:
-        raise _no_weights(folder)
-    absent = [file for file in files if not (folder / file).is_file()]
-    if absent:
-        more = f" and {len(absent) - 1} more of {len(files)} files" if len(absent) > 1 else ""
-        raise CheckpointError(f"{folder} lacks {absent[0]}{more}, which its index names; fetch them again")
-    tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        for name, info in read_header(folder / file).items():
-            if name in tensors:
-                raise CheckpointError(f"{folder}: {name} is both in {tensors[name].file} and in {file}")
-            tensors[name] = info
-    if files != [SINGLE]:
-        for name, file in indexed_tensors(folder).items():
-            if name not in tensors:
-                raise CheckpointError(
-                    f"{folder / file} lacks {name}, which the index says is in it; fetch it again"
-                )
-    return tensors
-
-
-def _no_weights(folder: Path) -> CheckpointError:
-    names = sorted(path.name for path in folder.iterdir())
-    safe = [name for name in names if name.endswith(".safetensors")]
-    if safe:
-        return CheckpointError(
-            f"{folder} has {safe[0]} but neither {SINGLE} nor {INDEX}; fetch the index too"
-        )
-    pickles = [name for name in names if is_pickle(name)]
-    if not pickles:
-        return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}")
-    return CheckpointError(
-        f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when loaded; take the "
-        f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}"
-    )
-
-
-def conversion_command(folder: Path, pickles: list[str]) -> str:
-    """A shell command that writes `model.safetensors` beside the pickled weights of that folder.
-
-    It reads tensors only (`weights_only`) and copies each, since safetensors refuses shared memory. It does
-    not go through transformers, whose version 5 rewrites config.json on saving.
-    """
-    path = folder.as_posix()
-    is_official = any(name.startswith("pytorch_model") for name in pickles)
-    source = f"{path}/{'pytorch_model*.bin' if is_official else pickles[0]}"
-    code = (
-        "import glob, torch; from safetensors.torch import save_file; w = {}; "
-        f"[w.update(torch.load(f, 'cpu', weights_only=True)) for f in glob.glob('{source}')]; "
-        "w = {k: t.contiguous().clone() for k, t in w.items()}; "
-        f"save_file(w, '{path}/{SINGLE}', {{'format': 'pt'}})"
-    )
-    return f'python -c "{code}"'
 
 
 def _check_tensors(

@@ -25,11 +25,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what it is."""
+    """Where a tensor lies and what it is. `offset` and `nbytes` are in its file."""
 
     file: str
     dtype: str
     shape: tuple[int, ...]
+    offset: int
+    nbytes: int
 
 
 def is_pickle(name: str) -> bool:
@@ -52,6 +54,31 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def read_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a checkpoint folder by name, from the headers of its files. `CheckpointError`, in one line
+    with the way out, when a file is absent, damaged or only a pickle."""
+    files = weight_files(folder)
+    if not files:
+        raise _no_weights(folder)
+    absent = [file for file in files if not (folder / file).is_file()]
+    if absent:
+        more = f" and {len(absent) - 1} more of {len(files)} files" if len(absent) > 1 else ""
+        raise CheckpointError(f"{folder} lacks {absent[0]}{more}, which its index names; fetch them again")
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, info in read_header(folder / file).items():
+            if name in tensors:
+                raise CheckpointError(f"{folder}: {name} is both in {tensors[name].file} and in {file}")
+            tensors[name] = info
+    if files != [SINGLE]:
+        for name, file in indexed_tensors(folder).items():
+            if name not in tensors:
+                raise CheckpointError(
+                    f"{folder / file} lacks {name}, which the index says is in it; fetch it again"
+                )
+    return tensors
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -92,24 +119,24 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 raise CheckpointError(
                     f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder"
                 )
-            if size < 8 or length > size - 8:
-                raise CheckpointError(f"{path} is cut off in its header ({size} bytes): fetch it again")
-            if length > _MOST_HEADER_BYTES:
+            if size >= 8 and length > _MOST_HEADER_BYTES:
                 raise CheckpointError(
                     f"{path} is not a safetensors file: its header would have {length} bytes"
                 )
+            if size < 8 or length > size - 8:
+                raise CheckpointError(f"{path} is cut off in its header ({size} bytes): fetch it again")
             header = json.loads(file.read(length))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         raise CheckpointError(f"{path} is not a safetensors file, or is damaged: fetch it again") from None
     try:
-        return _tensors(path, header, size - 8 - length)
+        return _tensors(path, header, 8 + length, size)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path} has a header that is not safetensors': fetch it again") from None
 
 
-def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
@@ -122,7 +149,7 @@ def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, T
         width = _DTYPE_BYTES.get(entry["dtype"])
         if width is not None and end - begin != prod(shape) * width:
             raise CheckpointError(f"{path}: the size of {name} is not that of its shape: the file is damaged")
-        tensors[name] = TensorInfo(path.name, entry["dtype"], shape)
+        tensors[name] = TensorInfo(path.name, entry["dtype"], shape, start + begin, end - begin)
         spans.append((begin, end))
     reached = 0
     for begin, end in sorted(spans):
@@ -130,12 +157,43 @@ def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, T
         if begin != reached or end < begin:
             raise CheckpointError(f"{path}: its tensors overlap or leave holes: the file is damaged")
         reached = end
-    if data_bytes < reached:
-        raise CheckpointError(
-            f"{path} is cut off: {reached - data_bytes} of its bytes are missing; fetch it again"
-        )
-    if data_bytes > reached:
-        raise CheckpointError(
-            f"{path} has {data_bytes - reached} bytes more than its header says: fetch it again"
-        )
+    missing = start + reached - size
+    if missing > 0:
+        raise CheckpointError(f"{path} is cut off: {missing} of its bytes are missing; fetch it again")
+    if missing < 0:
+        raise CheckpointError(f"{path} has {-missing} bytes more than its header says: fetch it again")
     return tensors
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    names = sorted(path.name for path in folder.iterdir())
+    safe = [name for name in names if name.endswith(".safetensors")]
+    if safe:
+        return CheckpointError(
+            f"{folder} has {safe[0]} but neither {SINGLE} nor {INDEX}; fetch the index too"
+        )
+    pickles = [name for name in names if is_pickle(name)]
+    if not pickles:
+        return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}")
+    return CheckpointError(
+        f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when loaded; take the "
+        f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}"
+    )
+
+
+def conversion_command(folder: Path, pickles: list[str]) -> str:
+    """A shell command that writes `model.safetensors` beside the pickled weights of that folder.
+
+    It reads tensors only (`weights_only`) and copies each, since safetensors refuses shared memory. It does
+    not go through transformers, whose version 5 rewrites config.json on saving.
+    """
+    path = folder.as_posix()
+    is_official = any(name.startswith("pytorch_model") for name in pickles)
+    source = f"{path}/{'pytorch_model*.bin' if is_official else pickles[0]}"
+    code = (
+        "import glob, torch; from safetensors.torch import save_file; w = {}; "
+        f"[w.update(torch.load(f, 'cpu', weights_only=True)) for f in glob.glob('{source}')]; "
+        "w = {k: t.contiguous().clone() for k, t in w.items()}; "
+        f"save_file(w, '{path}/{SINGLE}', {{'format': 'pt'}})"
+    )
+    return f'python -c "{code}"'
