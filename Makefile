@@ -54,9 +54,9 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-#: make bench     blip2-opt-2.7b's true shape on this machine, every runtime side by side (15 minutes, 16 GB)
+#: make bench     blip2-opt-2.7b's true shape in every runtime, whole collections, the server (15 minutes, 22 GB)
 bench: $(VENV)/dev
-	$(BIN)/python -m benchmarks.full_size
+	$(BIN)/python -m benchmarks
 
 #: make train     trains the embedded model again (training/README.md)
 train: $(VENV)/dev

@@ -1,6 +1,6 @@
 """blip2-opt-2.7b's true shape on this machine: transformers, bitsandbytes and this package, side by side.
 
-    python -m benchmarks.full_size              # make bench; about 15 minutes and 30 GB of disk on 2 cores
+    python -m benchmarks.full_size              # about 7 minutes, 22 GB of memory and 30 GB of disk on 2 cores
 
 Synthetic weights are made, each runtime answers the same question in a process of its own, and one table with
 ratios is printed; docs/benchmark.json and docs/benchmark.svg are rewritten.
@@ -25,14 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from .bandwidth import read_bandwidth
+from .documents import DOCS, ROOT, keep, markdown, put
 from .plot import name_of, plot
 from .synthetic import write_checkpoint
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "benchmark.json"
+RESULTS = "benchmark.json"
 BASE = ("transformers", "fp32")
-_BEGIN = "<!-- benchmark: written by `make bench` from docs/benchmark.json -->"
-_END = "<!-- benchmark end -->"
 WORDS = 16  # of the answer to the first question, which the second one's prompt holds
 RUNS = [
     ("transformers", "fp32"),
@@ -118,27 +116,22 @@ def table(results: dict[str, Any]) -> Table:
     return shown
 
 
-def markdown(results: dict[str, Any]) -> str:
+def short_table(results: dict[str, Any]) -> str:
     """For the README: the columns that people wait for, ours in bold."""
     chosen = [HEADINGS.index(one) for one in ("", "first word", "per word", "follow-up", "memory", "disk")]
-    lines = [
-        f"| {results['machine']['cores']} cores | " + " | ".join(HEADINGS[at] for at in chosen[1:]) + " |",
-        "|---|" + "---:|" * (len(chosen) - 1),
-    ]
+    headings = [f"{results['machine']['cores']} cores", *(HEADINGS[at] for at in chosen[1:])]
+    rows = []
     for row, figures in zip(rows_of(results), results["runs"], strict=True):
         cells = [row[at] for at in chosen]
         if figures["runtime"] == "blip2-chat":
             cells[0] = f"**{cells[0]}**"
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown(headings, rows)
 
 
-def write_readme(results: dict[str, Any]) -> None:
-    """Puts the table between the README's two marks."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(_BEGIN, 1)
-    after = rest.split(_END, 1)[1]
-    readme.write_text(f"{before}{_BEGIN}\n{markdown(results)}{_END}{after}", encoding="utf-8")
+def long_table(results: dict[str, Any]) -> str:
+    """For docs/benchmark.md: all of them."""
+    return markdown([" ", *HEADINGS[1:]], rows_of(results))
 
 
 def machine() -> dict[str, Any]:
@@ -188,10 +181,10 @@ def main() -> None:
             if not options.work and runtime == "blip2-chat":
                 shutil.rmtree(work / f"converted-{precision}")
         if not options.only:
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            plot(results, RESULTS.with_suffix(".svg"))
-            write_readme(results)
+            keep(RESULTS, results)
+            plot(results, DOCS / "benchmark.svg")
+            put("README.md", RESULTS, short_table(results))
+            put("docs/benchmark.md", RESULTS, long_table(results))
         Console(width=150).print(table(results))
     finally:
         if not options.work:

@@ -4,8 +4,8 @@
     python -m benchmarks.run_throughput --work FOLDER      # also opt-2.7b's shape, on what full_size.py left there
 
 Each figure comes from a process of its own. The big model's weights are synthetic, so every caption is made to have
-the same number of tokens for both; pictures are JPEG files of 1024 x 768 on disk. The table is printed, and
-docs/run_throughput.json holds what was measured last.
+the same number of tokens for both; pictures are JPEG files of 1024 x 768 on disk. The table is printed; with all
+of it measured, docs/run_throughput.json and the tables in the documents are rewritten.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from rich.table import Table
 
 from blip2_chat.resident import peak_memory
 
-from .full_size import ROOT, last_json, machine
+from .documents import ROOT, keep, markdown, put
+from .full_size import last_json, machine
 
-RESULTS = ROOT / "docs" / "run_throughput.json"
+RESULTS = "run_throughput.json"
 # Tokens of a caption: BLIP-2's own on photographs have 8 to 15.
 TOKENS = 12
 EMBEDDED = "the embedded model"
@@ -140,23 +141,51 @@ def measure_memory(photos: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     made = Table(title="Captions per minute")
-    for column in ("model", "by", "precision", "batch", "per minute", "", "CPU s each", "peak memory"):
+    for column in HEADINGS:
         made.add_column(column)
-    for row in rows:
-        base = next((one for one in rows if one["model"] == row["model"] and one["by"] == "loop"), None)
-        ratio = f"{row['per_minute'] / base['per_minute']:.1f} x" if base else ""
-        what = "transformers, a plain loop" if row["by"] == "loop" else "blip2-chat run"
-        made.add_row(
-            row["model"],
-            what,
-            row["precision"],
-            str(row["batch"]),
-            f"{row['per_minute']:.1f}",
-            ratio,
-            f"{row['cpu_seconds']:.2f}",
-            f"{row['peak_memory'] / 1e9:.1f} GB",
-        )
+    for cells in rows_of(rows):
+        made.add_row(*cells)
     return made
+
+
+HEADINGS = ("model", "by", "captions per minute", "at a time", "CPU time each", "memory")
+
+
+def rows_of(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The figures as text, and in brackets how many times the plain loop's captions."""
+
+    def cells(row: dict[str, Any]) -> tuple[str, ...]:
+        base = next((one for one in rows if one["model"] == row["model"] and one["by"] == "loop"), row)
+        times = f" ({row['per_minute'] / base['per_minute']:.1f}×)" if base is not row else ""
+        what = "a plain transformers loop" if row["by"] == "loop" else "**blip2-chat run**"
+        return (
+            row["model"],
+            f"{what}, {row['precision']}",
+            f"{row['per_minute']:,.3g}{times}"
+            if row["per_minute"] < 1000
+            else f"{row['per_minute']:,.0f}{times}",
+            str(row["batch"]),
+            f"{row['cpu_seconds']:.2g} s",
+            f"{row['peak_memory'] / 1e9:.2g} GB",
+        )
+
+    return [cells(row) for row in rows]
+
+
+def short_table(results: dict[str, Any]) -> str:
+    """For the README."""
+    chosen = [HEADINGS.index(one) for one in ("model", "by", "captions per minute", "memory")]
+    rows = [[row[at] for at in chosen] for row in rows_of(results["runs"])]
+    return markdown([f"{results['machine']['cores']} cores", *(HEADINGS[at] for at in chosen[1:])], rows)
+
+
+def memory_line(measured: dict[str, Any]) -> str:
+    """What memory did over the long run."""
+    first, last = measured["resident"][0]["bytes"] / 1e6, measured["resident"][-1]["bytes"] / 1e6
+    return (
+        f"{measured['pictures']:,} small pictures in one run: {first:.0f} MB resident after the first batch, "
+        f"{last:.0f} MB at the end, {measured['growth'] / 1e6:+.1f} MB over the last three quarters."
+    )
 
 
 def child(what: str, *arguments: str | Path) -> dict[str, Any]:
@@ -207,15 +236,14 @@ def main() -> None:
         if options.long:
             console.log(f"memory over {options.long:,} pictures")
             results["memory"] = child("memory", photos("long", options.long, (64, 48)))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     Console(width=140).print(table(rows))
     if options.long:
-        resident = results["memory"]["resident"]
-        first, last = resident[0]["bytes"] / 1e6, resident[-1]["bytes"] / 1e6
-        growth = results["memory"]["growth"] / 1e6
-        print(
-            f"memory over {results['memory']['pictures']:,} pictures: {first:.0f} MB after the first batch, "
-            f"{last:.0f} MB at the end; {growth:+.1f} MB over the last three quarters"
+        print(memory_line(results["memory"]))
+    if options.long and options.work:
+        keep(RESULTS, results)
+        put("README.md", RESULTS, short_table(results))
+        put(
+            "docs/run.md", RESULTS, f"{markdown(HEADINGS, rows_of(rows))}\n{memory_line(results['memory'])}\n"
         )
 
 

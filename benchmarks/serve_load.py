@@ -35,6 +35,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from .documents import keep, markdown, put
+
 
 def _shape(width: int, layers: int, heads: int, **more: int) -> dict[str, int]:
     sizes = {"hidden_size": width, "intermediate_size": 4 * width}
@@ -54,6 +56,9 @@ MID_SIZE: dict[str, Any] = {
 }
 
 
+RESULTS = "serve_load.json"
+
+
 @dataclass
 class Figures:
     """One model and one kind of work."""
@@ -68,6 +73,34 @@ class Figures:
     ratio: float  # of the two
     tokens_per_second: float  # together
     slowest_seconds: float  # request, together
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    clients = f"{rows[0]['clients']} clients"
+    headings = (
+        "model (fp32)",
+        "work",
+        "one after another",
+        clients,
+        "ratio",
+        "tokens per second",
+        "slowest request",
+    )
+    return markdown(
+        headings,
+        [
+            (
+                row["model"],
+                row["work"],
+                f"{row['alone_seconds']:.3g} s",
+                f"{row['together_seconds']:.3g} s",
+                f"**{row['ratio']:.1f}×**",
+                f"{row['tokens_per_second']:.0f}",
+                f"{row['slowest_seconds']:.3g} s",
+            )
+            for row in rows
+        ],
+    )
 
 
 def picture(number: int, size: int = 320) -> str:
@@ -170,7 +203,10 @@ def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> lis
         def captions() -> list[list[list[dict[str, Any]]]]:
             return [[question("", picture(next(fresh))) for _ in range(each)] for _ in range(clients)]
 
-        for work, make in (("questions", talk), ("new pictures", captions)):
+        for work, make in (
+            ("questions about pictures it has seen", talk),
+            ("captions of new pictures", captions),
+        ):
             one_line = [list(chain(*make()))]
             alone, _, _ = asyncio.run(timed(url, model, one_line, tokens))
             together, slowest, written = asyncio.run(timed(url, model, make(), tokens))
@@ -231,10 +267,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="blip2-chat serve under load")
     parser.add_argument("--model", help="a folder or name; by default the embedded model and a mid-size one")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--each", type=int, default=4, help="requests of each client")
+    parser.add_argument("--each", type=int, default=3, help="requests of each client")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="64 clients for so long instead")
-    parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     result: Any = []
@@ -244,20 +279,18 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as temporary:
             models = {options.model: options.model} if options.model else {}
-            models = models or {"embedded": "demo", "mid-size": mid_size(Path(temporary))}
-            print(f"{options.clients} clients, {os.cpu_count()} CPUs, {platform.machine()}")
-            print("| model | work | one after another | together | ratio | tokens/s | slowest request |")
-            print("|---|---|---|---|---|---|---|")
+            models = models or {
+                "embedded, 9 million weights": "demo",
+                "mid-size, 12 × 768": mid_size(Path(temporary)),
+            }
             for name, folder in models.items():
-                for row in measure(name, folder, options.clients, options.each, options.tokens):
-                    result.append(asdict(row))
-                    print(
-                        f"| {row.model} | {row.work} | {row.alone_seconds} s | {row.together_seconds} s "
-                        f"| {row.ratio}x | {row.tokens_per_second} | {row.slowest_seconds} s |",
-                        flush=True,
-                    )
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                figures = measure(name, folder, options.clients, options.each, options.tokens)
+                result += [asdict(one) for one in figures]
+        print(f"{options.clients} clients, {os.cpu_count()} CPUs, {platform.machine()}")
+        print(table(result))
+    if not options.model and not options.soak:
+        keep(RESULTS, result)
+        put("docs/serve.md", RESULTS, table(result))
 
 
 if __name__ == "__main__":

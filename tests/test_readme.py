@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.full_size import RESULTS, markdown
+from benchmarks import full_size, run_throughput, serve_load
+from benchmarks.documents import markdown, read
 from tests.fake_hub import FakeHub, fake_hub
 
 ROOT = Path(__file__).parent.parent
@@ -151,6 +152,18 @@ def test_the_ways_in_are_those_that_are_tested() -> None:
     assert all(block in tested for block in shown)
 
 
-def test_the_table_is_what_the_benchmark_printed() -> None:
-    measured = json.loads(RESULTS.read_text(encoding="utf-8"))
-    assert markdown(measured) in README
+def test_the_tables_are_what_the_benchmarks_measured() -> None:
+    measured = read(full_size.RESULTS)
+    runs = read(run_throughput.RESULTS)
+    tables = {
+        "README.md": [full_size.short_table(measured), run_throughput.short_table(runs)],
+        "docs/benchmark.md": [full_size.long_table(measured)],
+        "docs/run.md": [
+            markdown(run_throughput.HEADINGS, run_throughput.rows_of(runs["runs"])),
+            run_throughput.memory_line(runs["memory"]),
+        ],
+        "docs/serve.md": [serve_load.table(read(serve_load.RESULTS))],
+    }
+    for document, expected in tables.items():
+        written = (ROOT / document).read_text(encoding="utf-8")
+        assert all(table in written for table in expected), document
