@@ -5,6 +5,7 @@
 
 Synthetic weights in the official layout are made once; speed and memory do not depend on their values. Each
 precision is loaded in a process of its own, so that its memory is only its own, and asked the same question.
+"fp16+graphs" is fp16 with steps as CUDA graphs (`TorchEngine.use_graphs`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-PRECISIONS = ("fp16", "bf16", "int8", "int4")
+PRECISIONS = ("fp16", "fp16+graphs", "bf16", "bf16+graphs", "int8", "int4")
+_GRAPHS = "+graphs"
 QUESTION = "Question: how many cats are there? Answer:"
 
 
@@ -33,6 +35,7 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
 
     import blip2_chat
     from blip2_chat.decoding import Decoding
+    from blip2_chat.engines.torch_engine import TorchEngine
     from blip2_chat.generation import Writer
     from blip2_chat.images import to_pixels
 
@@ -44,18 +47,24 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
         return time.perf_counter()
 
     begun = now()
-    model = blip2_chat.load(folder, engine="torch", precision=precision, device=device, force=True)
+    model = blip2_chat.load(
+        folder, engine="torch", precision=precision.removesuffix(_GRAPHS), device=device, force=True
+    )
+    engine = model.engine
+    assert isinstance(engine, TorchEngine)
     figures: dict[str, Any] = {"precision": precision, "load": now() - begun}
-    figures["weights"] = torch.cuda.memory_allocated() if on_gpu else model.engine.weight_bytes  # type: ignore[attr-defined]
+    figures["weights"] = torch.cuda.memory_allocated() if on_gpu else engine.weight_bytes
+    if precision.endswith(_GRAPHS):
+        engine.use_graphs()
     picture = model.open(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
     pixels = to_pixels(picture, model.preprocess)
     prompt = model.tokenizer.encode(QUESTION)
     decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
     for _ in range(2):  # the first time kernels are chosen and memory is taken
         begun = now()
-        vectors = model.engine.encode_image(pixels)
+        vectors = engine.encode_image(pixels)
         figures["encode"] = now() - begun
-        writer = Writer(model.engine, vectors, [prompt], decoding)
+        writer = Writer(engine, vectors, [prompt], decoding)
         times = []
         while not writer.done:
             writer.advance()
@@ -63,6 +72,7 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
         figures["first_word"] = times[0] - begun
         figures["per_word"] = statistics.median(np.diff(times).tolist())
     figures["peak"] = torch.cuda.max_memory_allocated() if on_gpu else None
+    figures["graphs_off"] = engine.graphs_off
     return figures
 
 
@@ -92,7 +102,10 @@ def table(results: list[dict[str, Any]]) -> str:
             f"| {one['precision']} | {one['weights'] / 1e9:.3g} GB | {peak} | {one['load']:.1f} s "
             f"| {one['encode'] * 1e3:.0f} ms | {one['first_word'] * 1e3:.0f} ms | {one['per_word'] * 1e3:.1f} ms |"
         )
-    return "\n".join(lines)
+    off = [
+        f"{one['precision']}: plain steps, since {one['graphs_off']}" for one in results if one["graphs_off"]
+    ]
+    return "\n".join([*lines, *off])
 
 
 def main() -> None:
@@ -103,12 +116,17 @@ def main() -> None:
     parser.add_argument(
         "--name", default="Salesforce/blip2-opt-2.7b", help="whose shape; demo is the embedded model"
     )
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, metavar="PRECISION", help=", ".join(PRECISIONS)
+    )
     parser.add_argument("--words", type=int, default=32)
     parser.add_argument("--work", type=Path, help="keeps the synthetic checkpoint here")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    precisions = options.precisions or [
+        one for one in PRECISIONS if options.device.startswith("cuda") or not one.endswith(_GRAPHS)
+    ]
     os.environ["HF_HUB_OFFLINE"] = "1"
     if options.one:
         print(json.dumps(measure(options.folder, options.one, options.device, options.words)))
@@ -124,8 +142,7 @@ def main() -> None:
             folder = str(path)
         print(f"{options.name} on {machine(options.device)}", flush=True)
         results = [
-            in_its_own_process(folder, precision, options.device, options.words)
-            for precision in options.precisions
+            in_its_own_process(folder, precision, options.device, options.words) for precision in precisions
         ]
     print(table(results))
 

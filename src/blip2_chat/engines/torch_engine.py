@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import MissingExtraError
+from ..errors import CheckpointError, MissingExtraError
 from .engine import Floats, State, common_prefix
 
 try:
@@ -22,6 +22,7 @@ try:
     from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
+    from .torch_graphs import StepGraph
     from .torch_loading import accelerator, load_weights, weight_bytes
     from .torch_state import TorchState, left_padded
 except ImportError as error:  # one line for the user, whichever of the two is absent
@@ -40,6 +41,7 @@ class TorchEngine:
         self._model = model.eval()
         self._language_model = model.language_model
         self._home = _where(self._language_model.get_input_embeddings())
+        self._graph: StepGraph | None = None
 
     @classmethod
     def load(
@@ -64,6 +66,27 @@ class TorchEngine:
         """Memory that the weights take, with what their quantisation needs beside them."""
         return weight_bytes(self._model)
 
+    def use_graphs(self) -> None:
+        """From now on, steps of one row go through a CUDA graph; see `torch_graphs`. `CheckpointError` where
+        there can be none."""
+        devices = {one.device for one in self._model.parameters()}
+        if self._home.type != "cuda" or len(devices) > 1:
+            raise CheckpointError(f"CUDA graphs need a model on one CUDA GPU; this one is on {self.device}")
+        if self.config.family != "opt" or self.precision in ("int8", "int4"):
+            # bitsandbytes' int8 asks the host about outliers in every layer, which no graph can repeat.
+            raise CheckpointError("CUDA graphs are for OPT checkpoints at fp16, bf16 and fp32")
+        self._graph = self._step_graph()
+
+    @property
+    def graphs_off(self) -> str:
+        """Why the steps asked to go through a graph no longer do; empty where they do, or were never asked to."""
+        return "" if self._graph is None else self._graph.off
+
+    def _step_graph(self, **options: Any) -> StepGraph:
+        return StepGraph(
+            self._language_model, lambda state, token: self._plain_step(state, [token]), **options
+        )
+
     @torch.inference_mode()
     def encode_image(self, pixels: Floats) -> Floats:
         given = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._home)
@@ -83,30 +106,34 @@ class TorchEngine:
             # The last token is always read again: its logits are what is asked for.
             common = min(min(common_prefix(old, new), len(new) - 1) for old, new in pairs)
             mine.truncate(common)
-            return mine, self._feed(
-                mine, [self._embed(row[common:]) for row in rows], [row[common:] for row in rows]
-            )
+            new = [row[common:] for row in rows]
+            return mine, _numpy(self._feed(mine, [self._embed(row) for row in new], new))
         vectors = self._vectors(query_vectors)
         embeds = [torch.cat([vectors[i], self._embed(row)]) for i, row in enumerate(rows)]
         mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self._home)
         fresh = TorchState(
             vectors.shape[1], DynamicCache(config=self._text_config()), mask, [[] for _ in rows]
         )
-        return fresh, self._feed(fresh, embeds, rows)
+        return fresh, _numpy(self._feed(fresh, embeds, rows))
 
     @torch.inference_mode()
     def step(self, state: State, token_ids: Sequence[int]) -> Floats:
         mine = cast(TorchState, state)
         if self.config.family == "t5":
             return self._decode(mine, list(token_ids), [[token] for token in token_ids])
-        return self._feed(
-            mine, [self._embed([token]) for token in token_ids], [[token] for token in token_ids]
-        )
+        logits = self._graph.step(mine, token_ids[0]) if self._graph and len(token_ids) == 1 else None
+        return _numpy(self._plain_step(mine, token_ids) if logits is None else logits)
 
     def close(self) -> None:
+        self._graph = None
         del self._model, self._language_model
 
-    def _feed(self, state: TorchState, embeds: list[Tensor], tokens: list[list[int]]) -> Floats:
+    def _plain_step(self, state: TorchState, token_ids: Sequence[int]) -> Tensor:
+        return self._feed(
+            state, [self._embed([token]) for token in token_ids], [[token] for token in token_ids]
+        )
+
+    def _feed(self, state: TorchState, embeds: list[Tensor], tokens: list[list[int]]) -> Tensor:
         """Runs the decoder-only model over new slots, right-aligned -> logits [B,V] of the last one."""
         longest = max(len(one) for one in embeds)
         chunk = torch.stack([left_padded(one, longest, 0) for one in embeds])
@@ -126,7 +153,7 @@ class TorchEngine:
         ).logits
         for row, new in zip(state.tokens, tokens, strict=True):
             row.extend(new)
-        return _numpy(logits[:, -1])
+        return cast(Tensor, logits[:, -1])
 
     def _prefill_encoder_decoder(
         self, query_vectors: Floats, rows: list[list[int]], state: TorchState | None

@@ -23,7 +23,7 @@ class TorchState:
     def __init__(
         self, picture_slots: int, cache: DynamicCache, mask: Tensor, tokens: list[list[int]]
     ) -> None:
-        self._picture_slots = picture_slots  # slots before each row's first token: pictures, or a start token
+        self.picture_slots = picture_slots  # slots before each row's first token: pictures, or a start token
         self.cache = cache
         self.mask = mask  # bool [B, slots]
         self._tokens = tokens
@@ -60,8 +60,8 @@ class TorchState:
             _select(self.cross, index)
 
     def truncate(self, length: int) -> None:
-        keep = self.mask & (self.mask.cumsum(1) <= self._picture_slots + length)
-        used = self._picture_slots + max(min(len(row), length) for row in self._tokens)
+        keep = self.mask & (self.mask.cumsum(1) <= self.picture_slots + length)
+        used = self.picture_slots + max(min(len(row), length) for row in self._tokens)
         # Each row's kept slots, in their order, moved to the right end: T5 measures distances in slots.
         order = keep.int().argsort(dim=1, stable=True).narrow(1, keep.shape[1] - used, used)
         self.mask = keep.gather(1, order)
