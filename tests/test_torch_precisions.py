@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,50 @@ def test_a_gpu_that_is_not_there_is_one_line(checkpoint: Callable[..., Path]) ->
     if not torch.backends.mps.is_available():
         with pytest.raises(CheckpointError, match="no Apple GPU"):
             load(checkpoint("opt", 5), device="mps")
+
+
+@pytest.fixture
+def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Mac: torch's own answers are all that says so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("blip2_chat.loading.sys.platform", "darwin")
+
+
+@pytest.mark.usefixtures("apple_gpu")
+@pytest.mark.parametrize(("family", "half"), [("opt", "fp16"), ("t5", "bf16")])
+def test_an_apple_gpu_is_taken_for_what_it_can_do(
+    family: str, half: str, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[..., Path]
+) -> None:
+    folder = checkpoint(family, 6, **WIDE[family])
+    small = blip2_chat.checkpoint.inspect(folder)
+    official = replace(small, config=next(one.config for one in KNOWN if one.config.family == family))
+
+    def plan(**asked: str) -> tuple[str, str, str]:
+        made = choose(official, **asked)
+        return made.engine, made.precision, made.device
+
+    assert plan() == plan(engine="torch") == ("torch", half, "mps")
+    assert plan(engine="torch", precision="fp32") == ("torch", "fp32", "mps")
+    assert choose(small).precision == "fp32"
+    for precision in ("int8", "int4"):
+        assert plan(precision=precision) == ("onnx", precision, "cpu")
+        # Notebook 2 asks for just this, and should run on a Mac.
+        assert plan(engine="torch", precision=precision) == ("torch", precision, "cpu")
+    assert "bitsandbytes runs on CUDA GPUs and CPUs" in str(
+        choose(official, engine="torch", precision="int8")
+    )
+    with pytest.raises(CheckpointError, match=r"^int8 with the torch engine .* on an Apple GPU use [^\n]*$"):
+        load(folder, engine="torch", precision="int8", device="mps")
+    # What transformers is told, short of a GPU to tell it about.
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        torch_loading._Blip2, "from_pretrained", lambda _, **options: asked.update(options) or "a model"
+    )
+    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        assert load_weights(folder, small.config, precision, "mps") == "a model"
+        assert (asked["device_map"], asked["dtype"]) == ({"": "mps"}, dtype)
+        assert "quantization_config" not in asked
 
 
 def test_layers_that_accelerate_keeps_elsewhere_compute_the_same(folder: Path, tmp_path: Path) -> None:

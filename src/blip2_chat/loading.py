@@ -102,6 +102,9 @@ def choose(
         raise CheckpointError(f"{precision} needs the torch engine; the onnx engine has fp32, int8 and int4")
     if device == "auto":
         device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
+        if device == "mps" and precision in ("int8", "int4"):
+            device = "cpu"
+            reasons.append("bitsandbytes runs on CUDA GPUs and CPUs")
     if precision == "auto":
         precision, reason = _precision(checkpoint.config, engine, device)
         reasons.append(reason)
@@ -110,14 +113,14 @@ def choose(
 
 def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:
     """The precision for "auto", and why."""
+    if is_small(config):
+        return "fp32", "a model this small runs at fp32 anywhere"
     half: Precision = "fp16" if config.family == "opt" else "bf16"
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")
     free = sum(_free_gpu_memory(device)) if on_gpu else available_memory()
     chosen = best_precision(config, engine, free, (half, "int8", "int4") if on_gpu else None)
-    if is_small(config):
-        return chosen, f"a model this small runs at {chosen} anywhere"
     room = f"the {gigabytes(free)} of {'GPU ' if on_gpu else ''}memory free"
     if engine == "onnx" and chosen == "int8":
         return chosen, f"int8 fits {room}, and answers several times as fast as fp32 on a CPU"
@@ -140,7 +143,9 @@ def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str)
 def _engine(precision: str, device: str) -> tuple[str, str]:
     if device not in ("auto", "cpu") or precision in ("fp16", "bf16"):
         return "torch", f"{device if device != 'auto' else precision} needs it"
-    if device == "auto" and _accelerator():
+    # bitsandbytes has no kernels of its own for Apple's GPUs; on their CPU the onnx engine is the faster.
+    gpu = _accelerator() if device == "auto" else None
+    if gpu and not (gpu == "mps" and precision in ("int8", "int4")):
         return "torch", "there is a GPU"
     return "onnx", "the fastest on a CPU"
 

@@ -66,8 +66,8 @@ def _require(device: str, precision: str) -> None:
         raise CheckpointError("torch finds no Apple GPU here: use device='cpu'")
     if device == "mps" and precision not in _DTYPES:
         raise CheckpointError(
-            f"{precision} with the torch engine (bitsandbytes) is for CUDA GPUs and CPUs: on this one use "
-            "precision='fp16', or engine='onnx' on its CPU"
+            f"{precision} with the torch engine (bitsandbytes) is for CUDA GPUs and CPUs: on an Apple GPU use "
+            "precision='fp16' or 'bf16'; on its CPU, device='cpu' or engine='onnx'"
         )
 
 
