@@ -81,7 +81,9 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
         written = model.generate(
             **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=clock
         )
-        answer = processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        # A decoder-only model gives the prompt back.
+        start = 0 if model.config.text_config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        answer = processor.decode(written[0, start:], skip_special_tokens=True)
         return begun, clock.times[1:], answer  # the first entry is the prompt itself
 
     begun, times, answer = ask(QUESTION, words + 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from blip2_chat.config import OptConfig
+from blip2_chat.config import ModelConfig, OptConfig, T5Config
 from blip2_chat.known import KNOWN, KnownCheckpoint
 from blip2_chat.layout import distinct_tensors
 
@@ -44,10 +44,8 @@ def known(name: str) -> KnownCheckpoint:
 
 
 def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed: int = 0) -> Path:
-    """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of a `name`d OPT model."""
+    """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of the checkpoint `name`."""
     config = known(name).config
-    text = config.text
-    assert isinstance(text, OptConfig)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = distinct_tensors(config)
     shards: list[list[str]] = [[]]
@@ -79,7 +77,7 @@ def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": index})
     )
-    _write_small_files(folder, text)
+    _write_small_files(folder, config)
     return folder
 
 
@@ -99,55 +97,70 @@ def _write(out, pool: np.ndarray, name: str, shape: tuple[int, ...], offset: int
     return offset
 
 
-def _write_small_files(folder: Path, text: OptConfig) -> None:
-    image_token = 50265
+def _write_small_files(folder: Path, shape: ModelConfig) -> None:
+    text, image_token = shape.text, shape.image_token_id
     config = {
         "architectures": ["Blip2ForConditionalGeneration"],
         "model_type": "blip-2",
         "image_token_index": image_token,
-        "num_query_tokens": 32,
-        "vision_config": {"model_type": "blip_2_vision_model"},
+        "num_query_tokens": shape.num_query_tokens,
+        "vision_config": {"model_type": "blip_2_vision_model", "image_size": shape.vision.image_size},
         "qformer_config": {"model_type": "blip_2_qformer"},
-        "text_config": {
-            "model_type": "opt",
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.hidden_size,
-            "word_embed_proj_dim": text.hidden_size,
-            "num_hidden_layers": text.num_hidden_layers,
-            "ffn_dim": text.ffn_dim,
-            "num_attention_heads": text.num_attention_heads,
-            "eos_token_id": text.eos_token_ids[0],
-        },
+        "text_config": _opt(text) if isinstance(text, OptConfig) else _t5(text),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
+    size = shape.vision.image_size
     preprocessor = {
         "image_processor_type": "BlipImageProcessor",
-        "size": {"height": 224, "width": 224},
+        "size": {"height": size, "width": size},
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     (folder / "processor_config.json").write_text(
-        json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": 32})
+        json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": shape.num_query_tokens})
     )
-    # Control tokens at OPT's places, then words; as many tokens per question as OPT's own tokenizer needs.
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    for word in _WORDS:
-        vocabulary[word] = len(vocabulary)
+    # Control tokens at the family's own places, then words; as many tokens per question as its own tokenizer needs.
+    opt = isinstance(text, OptConfig)
+    control = ["<s>", "<pad>", "</s>", "<unk>"] if opt else ["<pad>", "</s>", "<unk>"]
+    vocabulary = {word: number for number, word in enumerate([*control, *_WORDS])}
     for number in range(len(vocabulary), text.vocab_size):
         vocabulary["<image>" if number == image_token else f"w{number}"] = number
     tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "bos_token": "</s>",
-                "eos_token": "</s>",
-                "pad_token": "<pad>",
-            }
-        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A" if opt else "$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
     )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | ({"bos_token": "</s>"} if opt else {})))
+
+
+def _opt(text: OptConfig) -> dict[str, object]:
+    return {
+        "model_type": "opt",
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.hidden_size,
+        "word_embed_proj_dim": text.hidden_size,
+        "num_hidden_layers": text.num_hidden_layers,
+        "ffn_dim": text.ffn_dim,
+        "num_attention_heads": text.num_attention_heads,
+        "eos_token_id": text.eos_token_ids[0],
+    }
+
+
+def _t5(text: T5Config) -> dict[str, object]:
+    return {
+        "model_type": "t5",
+        "vocab_size": text.vocab_size,
+        "d_model": text.d_model,
+        "d_kv": text.d_kv,
+        "d_ff": text.d_ff,
+        "num_layers": text.num_layers,
+        "num_decoder_layers": text.num_decoder_layers,
+        "num_heads": text.num_heads,
+        "feed_forward_proj": text.feed_forward_proj,
+        "tie_word_embeddings": text.scale_decoder_outputs,
+        "decoder_start_token_id": text.decoder_start_token_id,
+    }
