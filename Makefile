@@ -8,7 +8,7 @@ BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help chat serve test test-all lint bench train clean
+.PHONY: help chat serve test test-slow lint bench train clean
 
 help:
 	@grep -E '^#: ' $(MAKEFILE_LIST) | sed 's/^#: //'
@@ -44,9 +44,9 @@ serve: $(VENV)/web
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-#: make test-all  and the slow ones
-test-all: $(VENV)/dev
-	$(BIN)/python -m pytest
+#: make test-slow the slow ones: Ray clusters, a server under load, the held-out questions (10 minutes)
+test-slow: $(VENV)/dev
+	$(BIN)/python -m pytest -m slow
 
 #: make lint      ruff and mypy
 lint: $(VENV)/dev
