@@ -130,8 +130,13 @@ def short_table(results: dict[str, Any]) -> str:
 
 
 def long_table(results: dict[str, Any]) -> str:
-    """For docs/benchmark.md: all of them."""
-    return markdown([" ", *HEADINGS[1:]], rows_of(results))
+    """For docs/benchmark.md: all of them, and what the conversion took."""
+    converted = ", ".join(
+        f"{row['precision']} {row['convert']:.0f} s and {row['convert_memory'] / 1e9:.2g} GB of memory"
+        for row in results["runs"]
+        if "convert" in row
+    )
+    return f"{markdown([' ', *HEADINGS[1:]], rows_of(results))}\nThe one conversion before: {converted}.\n"
 
 
 def machine() -> dict[str, Any]:
