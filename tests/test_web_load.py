@@ -9,12 +9,9 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,17 @@ import pytest
 from typer.testing import CliRunner
 
 from blip2_chat.cli import app as cli
-from tests.web_server import MakeModel, Running, asking, data_url, picture, running, wait_until
+from tests.web_server import (
+    MakeModel,
+    Running,
+    asking,
+    data_url,
+    inside,
+    picture,
+    process,
+    running,
+    wait_until,
+)
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -81,7 +88,7 @@ async def _everybody(url: str, model: str, seconds: float) -> tuple[int, list[st
 def test_every_answer_belongs_to_its_own_picture_and_question(make_model: MakeModel) -> None:
     with running(make_model()) as server:
         answered, wrong, distinct = asyncio.run(_everybody(server.url, server.model, 12))
-        assert server.service.scheduler.busy_rows == server.service.scheduler.waiting == 0
+        assert server.scheduler.busy_rows == server.scheduler.waiting == 0
         assert server.service.places.requests == server.service.places.held_bytes == 0
     assert wrong == []
     assert answered >= CLIENTS
@@ -168,10 +175,10 @@ def test_a_client_that_leaves_frees_its_slot(slow_model: Any, stream: bool) -> N
                 f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content)}\r\n"
             )
             client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
-            assert wait_until(lambda: server.service.scheduler.busy_rows == 1)
+            assert wait_until(lambda: server.scheduler.busy_rows == 1)
             slow_model.gate.set()
             assert wait_until(lambda: len(steps) > 3)
-        assert wait_until(lambda: server.service.scheduler.busy_rows == 0, 10)
+        assert wait_until(lambda: server.scheduler.busy_rows == 0, 10)
         assert len(steps) < 190, "it was written to the end, for nobody"
         assert wait_until(lambda: server.service.places.requests == 0)
         after = httpx.post(f"{server.url}/v1/chat/completions", json=body("opt", 2, "?"), timeout=30)
@@ -185,10 +192,10 @@ def test_a_client_that_leaves_the_queue(slow_model: Any) -> None:
             target=httpx.post, args=(url,), kwargs={"json": body("opt", 1, "?"), "timeout": 60}
         )
         first.start()
-        assert wait_until(lambda: server.service.scheduler.busy_rows == 1)
+        assert wait_until(lambda: server.scheduler.busy_rows == 1)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(url, json=body("opt", 2, "?"), timeout=httpx.Timeout(30, read=0.5))
-        assert wait_until(lambda: server.service.scheduler.waiting == 0)
+        assert wait_until(lambda: server.scheduler.waiting == 0)
         slow_model.gate.set()
         first.join()
 
@@ -213,33 +220,6 @@ def served_folder(make_model: MakeModel) -> Path:
     return Path(make_model().name)
 
 
-@contextmanager
-def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`blip2-chat serve` as a user starts it."""
-    command = [sys.executable, "-c", "from blip2_chat.cli import main; main()", "serve", "--port", "0"]
-    server = subprocess.Popen([*command, "--model", str(folder), *options], stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    try:
-        told = ""
-        for line in server.stderr:
-            told += line
-            found = re.search(r"The page: (http://\S+)/", line)
-            if found:
-                break
-        else:
-            pytest.fail(f"it did not start: {told}")
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield found[1], server
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _inside(url: str) -> int:
-    """Answers that are waited for or written."""
-    return sum(map(int, re.findall(r"blip2_chat_(?:rows|waiting) (\d+)", httpx.get(f"{url}/metrics").text)))
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_sigterm_finishes_what_runs_and_waits(served_folder: Path) -> None:
     with process(served_folder, "--slots", "2") as (url, server):
@@ -253,7 +233,7 @@ def test_sigterm_finishes_what_runs_and_waits(served_folder: Path) -> None:
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(10)]
         for thread in threads:
             thread.start()
-        assert wait_until(lambda: _inside(url) + len(results) == 10)
+        assert wait_until(lambda: inside(url) + len(results) == 10)
         assert len(results) < 9
         server.send_signal(signal.SIGTERM)
         for thread in threads:

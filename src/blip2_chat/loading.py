@@ -22,6 +22,7 @@ from .tokens import Tokenizer
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
 
+PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -82,9 +83,8 @@ def choose(
 ) -> Plan:
     """Fills in what is "auto". `CheckpointError` for a word that is none of the choices, or for a combination
     that does not exist."""
-    every = sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True)
     for what, given, known in (
-        ("precision", precision, ("auto", *every)),
+        ("precision", precision, PRECISIONS),
         ("engine", engine, ENGINES),
         ("device", device.split(":")[0], DEVICES),
     ):

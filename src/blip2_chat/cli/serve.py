@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MissingExtraError
+from .also import beside, load_all
 from .options import ModelOptions
 from .terminal import note
 
@@ -18,6 +19,13 @@ _LIMITS = "Limits"
 
 def serve(
     model: ModelOptions,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PRECISION]",
+            help="Another model to choose from, or the same at another precision; may repeat.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to bind to.", rich_help_panel=_ACCESS)
     ] = "127.0.0.1",
@@ -90,6 +98,7 @@ def serve(
     from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, make_server, require_safe
     from ..web.settings import MIB, Settings
 
+    others = beside(model, also or [])
     require_safe(host, api_key, insecure)
     listener = bind(host, port)  # before the model, whose loading may take minutes
     names = (*LOCAL_NAMES, host.lower(), *(name.lower() for name in allowed_host or ()))
@@ -109,16 +118,18 @@ def serve(
         time_limit=time_limit,
         log_text=log_text,
     )
-    running = model.load()
-    server, service = make_server(running, settings)
+    models = load_all(model, others)
+    server, service = make_server(models, settings)
     log_to_stderr()
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    note(f"{running.name} ({running.engine.name}, {running.engine.precision}) at {url}")
-    note(f'The page: {url}/   The API: base_url="{url}/v1", model "{service.model_id}"')
+    running = [f"{one.name} ({one.engine.name}, {one.engine.precision})" for one in models]
+    note(f"{' and '.join(running)} at {url}")
+    ids = " or ".join(f'"{served.id}"' for served in service.models)
+    note(f'The page: {url}/   The API: base_url="{url}/v1", model {ids}')
     if insecure and api_key is None and not is_loopback(host):
         note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
-    if model.is_embedded:
+    if all(served.is_embedded for served in service.models):
         note(
             "The embedded model knows drawn scenes and has never seen a photograph; "
             "for photographs: blip2-chat serve --model Salesforce/blip2-opt-2.7b"
@@ -128,4 +139,5 @@ def serve(
     try:
         server.run(sockets=[listener])
     finally:
-        running.close()
+        for one in models:
+            one.close()

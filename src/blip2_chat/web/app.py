@@ -48,7 +48,7 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(openai_api.router(service))
     app.include_router(caption_api.router(service))
     app.include_router(page_files.router(page))
-    intake = Intake(app, service.settings, service.places, lambda: service.scheduler.wait)
+    intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)
     _add_error_handlers(app)
     schema = _openapi(app, service.settings.api_key is not None)
@@ -74,7 +74,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         responses={503: {"description": "Shutting down, or all places are taken."}},
     )
     async def ready() -> JSONResponse:
-        if not service.scheduler.alive:
+        if not service.alive:
             return JSONResponse({"status": "stopped"}, 503)
         if service.places.full:
             return JSONResponse({"status": "full"}, 503)

@@ -18,6 +18,7 @@ from .errors import ApiError, invalid
 from .openai_api import ERRORS
 from .rows import End, Task
 from .scheduler import Ticket
+from .served import Served
 from .service import Service, advice, unless_gone
 
 _FILES = "pictures"
@@ -116,14 +117,14 @@ def _validated(kind: type[_Asked], given: bytes | dict[str, Any]) -> _Asked:
 
 
 async def _captioned(service: Service, request: Request, given: _Given) -> schemas.CaptionResponse:
-    service.require_model(given.model)
-    decoding = service.decoding(given.writing, given.writing.max_tokens)
-    start = " ".join((given.start or service.model.template.caption).split())
-    tokens = service.model.tokenizer.encode(start)
-    budget = service.model.prompt_budget(decoding)
+    served = service.served(given.model)
+    decoding = served.decoding(given.writing, given.writing.max_tokens)
+    start = " ".join((given.start or served.model.template.caption).split())
+    tokens = served.model.tokenizer.encode(start)
+    budget = served.model.prompt_budget(decoding)
     if len(tokens) > budget:
         raise ApiError(400, f"start is {len(tokens)} tokens; {max(budget, 0)} fit", param="start")
-    task = Task(tokens, decoding, (*service.model.template.stop, *decoding.stop))
+    task = Task(tokens, decoding, (*served.model.template.stop, *decoding.stop))
     entries: dict[int, schemas.CaptionEntry] = {}
     faults: list[ApiError] = []
     written: list[tuple[Ticket, list[End]]] = []
@@ -133,7 +134,8 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
     async def describe(index: int, source: str | bytes, name: str) -> None:
         async with places:
             try:
-                entries[index] = await _entry(service, request, (source, name), task, start, index, written)
+                one = (index, source, name)
+                entries[index] = await _entry(service, served, request, one, task, start, written)
             except ApiError as error:
                 faults.append(error)
                 wrong = schemas.CaptionError(message=error.message)
@@ -147,29 +149,30 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
     if grave:
         raise grave[0]
     return schemas.CaptionResponse(
-        model=service.model_id,
+        model=served.id,
         data=[entries[index] for index in range(len(given.sources))],
-        usage=service.usage(written),
+        usage=served.usage(written),
     )
 
 
 async def _entry(
     service: Service,
+    served: Served,
     request: Request,
-    source: tuple[str | bytes, str],
+    given: tuple[int, str | bytes, str],
     task: Task,
     start: str,
-    index: int,
     written: list[tuple[Ticket, list[End]]],
 ) -> schemas.CaptionEntry:
-    seen = await service.open(*source)
-    ticket = service.submit(seen, task, request)
+    index, source, name = given
+    seen = await served.open(source, name)
+    ticket = served.submit(seen, task, request)
     try:
         ends = [event async for event in ticket if isinstance(event, End)]
     finally:
-        service.scheduler.cancel(ticket)
+        served.scheduler.cancel(ticket)
     written.append((ticket, ends))
-    service.count(ticket, service.usage([(ticket, ends)]))
+    service.count(served, ticket, served.usage([(ticket, ends)]))
     end = ends[0]
     return schemas.CaptionEntry(
         index=index,

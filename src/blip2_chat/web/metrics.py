@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from .scheduler import Scheduler, Ticket
@@ -11,9 +14,10 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One server's numbers, in a registry of their own."""
+    """One server's numbers, in a registry of their own; of requests as a whole, of answers by model."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, schedulers: Mapping[str, Scheduler]) -> None:
+        """`schedulers`: each model's, by its id."""
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "blip2_chat_requests", "Answered requests.", ["route", "status"], registry=self._registry
@@ -28,26 +32,33 @@ class Metrics:
         self._queue_seconds = Histogram(
             "blip2_chat_queue_seconds",
             "Until an answer's picture and prompt were read.",
+            ["model"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._tokens = Counter(
-            "blip2_chat_tokens", "Tokens read, reused and written.", ["kind"], registry=self._registry
+            "blip2_chat_tokens",
+            "Tokens read, reused and written.",
+            ["model", "kind"],
+            registry=self._registry,
         )
-        for name, text, value in (
-            ("waiting", "Answers waiting for a slot.", lambda: scheduler.waiting),
-            ("rows", "Answers being written.", lambda: scheduler.busy_rows),
-            ("steps", "Steps of the batch since the start.", lambda: scheduler.steps),
-        ):
-            Gauge(f"blip2_chat_{name}", text, registry=self._registry).set_function(value)
+        values: tuple[tuple[str, str, Callable[[Scheduler], int]], ...] = (
+            ("waiting", "Answers waiting for a slot.", lambda scheduler: scheduler.waiting),
+            ("rows", "Answers being written.", lambda scheduler: scheduler.busy_rows),
+            ("steps", "Steps of the batch since the start.", lambda scheduler: scheduler.steps),
+        )
+        for name, text, value in values:
+            gauge = Gauge(f"blip2_chat_{name}", text, ["model"], registry=self._registry)
+            for model, scheduler in schedulers.items():
+                gauge.labels(model).set_function(partial(value, scheduler))
 
-    def answered(self, ticket: Ticket, prompt_tokens: int, completion_tokens: int) -> None:
+    def answered(self, model: str, ticket: Ticket, prompt_tokens: int, completion_tokens: int) -> None:
         """An answer is complete."""
         if ticket.started is not None:
-            self._queue_seconds.observe(ticket.started - ticket.submitted)
-        self._tokens.labels("prompt").inc(prompt_tokens)
-        self._tokens.labels("cached").inc(ticket.cached_tokens)
-        self._tokens.labels("completion").inc(completion_tokens)
+            self._queue_seconds.labels(model).observe(ticket.started - ticket.submitted)
+        self._tokens.labels(model, "prompt").inc(prompt_tokens)
+        self._tokens.labels(model, "cached").inc(ticket.cached_tokens)
+        self._tokens.labels(model, "completion").inc(completion_tokens)
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

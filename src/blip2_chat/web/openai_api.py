@@ -20,6 +20,7 @@ from .errors import ApiError, internal_error
 from .pictures import Seen
 from .rows import End, Event, Piece, Score, Task
 from .scheduler import Ticket
+from .served import Served
 from .service import Service, advice, too_late, unless_gone
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,13 @@ def router(service: Service) -> APIRouter:
     """The routes over one service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
-    @routes.get("/models", summary="The model that is here")
+    @routes.get("/models", summary="The models that are here")
     async def models() -> schemas.ModelList:
-        return schemas.ModelList(data=[service.about_model()])
+        return schemas.ModelList(data=[service.about(served) for served in service.models])
 
     @routes.get("/models/{model:path}", summary="One model")
     async def model(model: str) -> schemas.ModelEntry:
-        service.require_model(model)
-        return service.about_model()
+        return service.about(service.served(model))
 
     @routes.post(
         "/chat/completions",
@@ -84,32 +84,33 @@ class _Completion:
         self._deadline = anyio.current_time() + service.settings.time_limit
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        _check(service, body)
+        self._served = service.served(body.model)
+        _check(body)
         most = body.max_completion_tokens or body.max_tokens
-        self._decoding = service.decoding(body, most, body.n)
+        self._decoding = self._served.decoding(body, most, body.n)
         # The likeliest words are the same however often: written once, given n times.
         self._copies = body.n if self._decoding.num_answers == 1 else 1
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)
-        seen = await self._in_time(self._service.open(asked.picture))
+        seen = await self._in_time(self._served.open(asked.picture))
         prompt = await anyio.to_thread.run_sync(
-            conversation.prompt, asked, self._service.model, self._decoding
+            conversation.prompt, asked, self._served.model, self._decoding
         )
         top = (self._body.top_logprobs or 0) if self._body.logprobs else None
-        stop = (*self._service.model.template.stop, *self._decoding.stop)
+        stop = (*self._served.model.template.stop, *self._decoding.stop)
         task = Task(prompt.token_ids, self._decoding, stop, top)
-        ticket = self._service.submit(seen, task, self._request)
+        ticket = self._served.submit(seen, task, self._request)
         try:
             events = ticket.__aiter__()
             # The first word decides between an error's status and a stream's.
             first = await self._in_time(events.__anext__())
             if self._body.stream:
                 pieces = self._streamed(first, events, ticket, seen, prompt)
-                return _EventStream(pieces, self._service, ticket)
+                return _EventStream(pieces, self._served, ticket)
             made = await self._in_time(self._whole(first, events, ticket, seen, prompt))
         except BaseException:
-            self._service.scheduler.cancel(ticket)
+            self._served.scheduler.cancel(ticket)
             raise
         return Response(made.model_dump_json(), media_type="application/json")
 
@@ -142,7 +143,7 @@ class _Completion:
         return schemas.ChatResponse(
             id=self._id,
             created=self._created,
-            model=self._service.model_id,
+            model=self._served.id,
             system_fingerprint=self._fingerprint,
             choices=choices,
             usage=usage,
@@ -194,7 +195,7 @@ class _Completion:
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self._service.model_id,
+            "model": self._served.id,
             "system_fingerprint": self._fingerprint,
             "choices": choices,
         }
@@ -204,12 +205,12 @@ class _Completion:
 
     @property
     def _fingerprint(self) -> str:
-        engine = self._service.model.engine
+        engine = self._served.model.engine
         return f"blip2-chat-{engine.name}-{engine.precision}"
 
     def _finish(self, ticket: Ticket, prompt: FittedPrompt, ends: list[End]) -> schemas.Usage:
-        usage = self._service.usage([(ticket, ends)], self._copies)
-        self._service.count(ticket, usage)
+        usage = self._served.usage([(ticket, ends)], self._copies)
+        self._service.count(self._served, ticket, usage)
         if self._service.settings.log_text:
             log.info("%r -> %s", prompt.text, [end.text for end in ends])
         return usage
@@ -228,7 +229,7 @@ class _Completion:
         return schemas.Logprobs(content=content)
 
     def _entry(self, before: list[int], token: int, logprob: float) -> schemas.TopLogprob:
-        decode = self._service.model.tokenizer.decode
+        decode = self._served.model.tokenizer.decode
         start = decode(before)
         text = decode([*before, token])
         text = text[len(start) :] if text.startswith(start) else decode([token])
@@ -244,20 +245,19 @@ class _EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, pieces: AsyncIterator[str], service: Service, ticket: Ticket) -> None:
+    def __init__(self, pieces: AsyncIterator[str], served: Served, ticket: Ticket) -> None:
         super().__init__(pieces, headers={"X-Accel-Buffering": "no"})
-        self._service = service
+        self._served = served
         self._ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._service.scheduler.cancel(self._ticket)
+            self._served.scheduler.cancel(self._ticket)
 
 
-def _check(service: Service, body: schemas.ChatRequest) -> None:
-    service.require_model(body.model)
+def _check(body: schemas.ChatRequest) -> None:
     for name, nothing in _REFUSED.items():
         value = (body.model_extra or {}).get(name)
         if value not in nothing:

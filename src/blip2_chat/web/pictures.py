@@ -37,26 +37,28 @@ class _Named(io.BytesIO):
 
 
 class Pictures:
-    """Opens what requests bring. Memory stays bounded: two pictures are unpacked at a time."""
+    """Opens what requests bring, for all models. Memory stays bounded: two pictures are unpacked at a time."""
 
-    def __init__(self, preprocess: Preprocess, limits: PictureLimits) -> None:
-        self._preprocess = preprocess
+    def __init__(self, limits: PictureLimits) -> None:
         self._limits = limits
         self._unpackers = ThreadPoolExecutor(2, "blip2-chat picture")
         # Apart, so that slow strangers' servers hold up nobody's upload.
         self._fetchers = ThreadPoolExecutor(8, "blip2-chat fetch")
-        self._kept: OrderedDict[str, Seen] = OrderedDict()
+        # The same model at another precision wants its pictures alike.
+        self._kept: OrderedDict[tuple[str, Preprocess], Seen] = OrderedDict()
 
-    async def open(self, source: str | bytes, name: str = "") -> Seen:
-        """An http(s) or `data:` URL, or a file's bytes; anything else is refused. `PictureError`."""
+    async def open(self, source: str | bytes, preprocess: Preprocess, name: str = "") -> Seen:
+        """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
+        `PictureError`."""
         loop = asyncio.get_running_loop()
         if isinstance(source, str) and source[:7].lower() in ("http://", "https:/"):
             name = name or url_name(source)
             source = await loop.run_in_executor(self._fetchers, download, source, self._limits)
-        key = hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+        content = hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+        key = (content, preprocess)
         seen = self._kept.get(key)
         if seen is None:
-            seen = await loop.run_in_executor(self._unpackers, self._unpack, source, name)
+            seen = await loop.run_in_executor(self._unpackers, self._unpack, source, preprocess, name)
             self._kept[key] = seen
         elif name:
             seen = replace(seen, name=name)
@@ -65,14 +67,14 @@ class Pictures:
             self._kept.popitem(last=False)
         return seen
 
-    def _unpack(self, source: str | bytes, name: str) -> Seen:
+    def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> Seen:
         picture = open_picture(
             _Named(source, name) if isinstance(source, bytes) else source, limits=self._limits
         )
         return Seen(
             picture.name,
             picture.digest,
-            to_pixels(picture, self._preprocess),
+            to_pixels(picture, preprocess),
             tuple(advise(picture)),
         )
 

@@ -71,7 +71,7 @@ class ChatRequest(Writing):
     # What else is sent is looked through for what must be refused.
     model_config = ConfigDict(strict=True, extra="allow")
 
-    model: str
+    model: str | None = Field(None, description="One of /v1/models; where it is absent, the first of them.")
     messages: list[Message] = Field(
         min_length=1,
         description="The answer is about the last picture in them. What was said before that picture is not read.",
@@ -157,6 +157,7 @@ class Sample(BaseModel):
 class ModelAbout(BaseModel):
     """What the page tells about the model, and the limits it keeps to."""
 
+    name: str = Field(description="The model's; one that is here at several precisions has an id for each.")
     engine: str
     precision: str
     device: str
@@ -185,7 +186,7 @@ class ModelList(BaseModel):
 class CaptionRequest(Writing):
     pictures: list[str] = Field(min_length=1, description="`data:` URLs; http(s) ones with --allow-urls.")
     start: str = Field("", max_length=1000, description='First words to go on from: "a photo of".')
-    model: str | None = None
+    model: str | None = Field(None, description="One of /v1/models; where it is absent, the first of them.")
 
 
 class CaptionError(BaseModel):

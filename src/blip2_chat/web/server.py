@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 
@@ -64,10 +65,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    model: Model, settings: Settings, limits: PictureLimits | None = None
+    models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
 ) -> tuple[uvicorn.Server, Service]:
-    """A server that is not running yet: `server.run(sockets=[...])`. `limits`: by default those of `settings`."""
-    service = Service(model, settings, limits)
+    """A server that is not running yet: `server.run(sockets=[...])`. The first of `models` answers requests that
+    name none. `limits`: by default those of `settings`."""
+    service = Service(models, settings, limits)
     config = uvicorn.Config(
         make_app(service),
         log_config=None,

@@ -1,27 +1,23 @@
-"""One model and everything that serves it; what the routes have in common."""
+"""A server's models and what they share; what the routes have in common."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
 from starlette.requests import Request
 
-from ..checkpoint import EMBEDDED
-from ..decoding import Decoding
-from ..errors import GenerationError, PictureError
 from ..images import PictureLimits
 from ..model import Model
 from . import page_files, schemas
 from .errors import ApiError
 from .intake import Places
 from .metrics import Metrics
+from .names import ids_of
 from .pictures import Pictures, Seen
-from .rows import End, Task
-from .scheduler import Scheduler, Stopped, Ticket
+from .scheduler import Ticket
+from .served import Served
 from .settings import Settings
 from .urls import picture_limits
 
@@ -29,131 +25,60 @@ Result = TypeVar("Result")
 
 
 class Service:
-    """Made once per server; `close` it."""
+    """The models of one server and what they share: limits, places, pictures and numbers. `close` it."""
 
-    def __init__(self, model: Model, settings: Settings, limits: PictureLimits | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
+    ) -> None:
+        """The first of `models` answers requests that name none."""
+        ids = ids_of(models)
         self.settings = settings
-        self.scheduler = Scheduler(model, settings.slots)
-        self.pictures = Pictures(model.preprocess, limits or picture_limits(settings))
-        self.metrics = Metrics(self.scheduler)
+        self.pictures = Pictures(limits or picture_limits(settings))
+        self.models = [
+            Served(model_id, model, settings, self.pictures)
+            for model_id, model in zip(ids, models, strict=True)
+        ]
+        self.metrics = Metrics({served.id: served.scheduler for served in self.models})
         self.places = Places(settings)
-        self.started = int(time.time())
-        # A folder's name, not its path: how the host's disk is laid out is nobody's business.
-        self.model_id = Path(model.name).name if Path(model.name).is_dir() else model.name
-        self.is_embedded = model.name == EMBEDDED
-        self.page = page_files.load(samples=self.is_embedded)
+        self.page = page_files.load(samples=any(served.is_embedded for served in self.models))
 
     def close(self) -> None:
-        """Finishes what runs."""
-        self.scheduler.close()
+        """Finishes what runs, of all models."""
+        for served in self.models:
+            served.scheduler.close()
         self.pictures.close()
 
-    def require_model(self, name: str | None) -> None:
-        """404 for any model but the one that is here."""
-        if name is not None and name != self.model_id:
-            raise ApiError(
-                404,
-                f"there is no model {name[:100]!r} here; this server has {self.model_id!r}",
-                code="model_not_found",
-            )
-
-    def about_model(self) -> schemas.ModelEntry:
-        engine, settings = self.model.engine, self.settings
-        return schemas.ModelEntry(
-            id=self.model_id,
-            created=self.started,
-            blip2_chat=schemas.ModelAbout(
-                engine=engine.name,
-                precision=engine.precision,
-                device=engine.device,
-                family=engine.config.family,
-                embedded=self.is_embedded,
-                max_tokens=self.longest_answer,
-                max_picture_bytes=settings.max_picture_bytes,
-                slots=settings.slots,
-                allow_urls=settings.allow_urls,
-                samples=[
-                    schemas.Sample(path=path, name=path.rpartition("/")[2])
-                    for path in self.page
-                    if path.startswith("/samples/")
-                ],
-            ),
-        )
+    @property
+    def alive(self) -> bool:
+        """Whether every model takes requests."""
+        return all(served.scheduler.alive for served in self.models)
 
     @property
-    def longest_answer(self) -> int:
-        """Tokens. In a decoder-only model's context an answer must leave room for the question."""
-        config = self.model.engine.config
-        room = max(1, config.prompt_budget // 2) if config.family == "opt" else self.settings.max_tokens
-        return min(self.settings.max_tokens, room)
+    def wait(self) -> float:
+        """Seconds until a request that came now would have its turn, roughly: of the model most asked for."""
+        return max(served.scheduler.wait for served in self.models)
 
-    def decoding(self, asked: schemas.Writing, most: int | None, answers: int = 1) -> Decoding:
-        """`Decoding` out of a request; 400 where it contradicts itself or needs more than there is."""
-        for name, rows in (("n", answers), ("num_beams", asked.num_beams)):
-            if rows > self.settings.slots:
-                raise ApiError(400, f"{name} is {rows}; this server allows {self.settings.slots}", param=name)
-        top_p = None if asked.top_p == 1 else asked.top_p
-        temperature = asked.temperature
-        if temperature is None:
-            # A client that asks for draws without a temperature means OpenAI's default, 1.
-            drawn = top_p is not None or asked.top_k is not None or answers > 1
-            temperature = 1.0 if drawn and asked.num_beams == 1 else 0.0
-        longest = min(most or 50, self.longest_answer)
-        stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-        if len(stop) > 16:
-            raise ApiError(400, f"{len(stop)} stop strings; this server allows 16", param="stop")
-        try:
-            return Decoding(
-                max_new_tokens=longest,
-                min_new_tokens=min(asked.min_tokens, longest),
-                num_beams=asked.num_beams,
-                length_penalty=asked.length_penalty,
-                num_answers=answers if temperature or asked.num_beams > 1 else 1,
-                temperature=temperature,
-                top_k=asked.top_k if temperature else None,
-                top_p=top_p if temperature else None,
-                # numpy's generators take no negative seed; each of 64 bits has one of its own.
-                seed=None if asked.seed is None else asked.seed % 2**64,
-                repetition_penalty=asked.repetition_penalty,
-                no_repeat_ngram_size=asked.no_repeat_ngram_size,
-                stop=tuple(stop),
-            )
-        except GenerationError as error:
-            raise ApiError(400, str(error)) from None
-
-    async def open(self, source: str | bytes, name: str = "") -> Seen:
-        """A picture that a request brought; 400 with what is wrong with it."""
-        try:
-            return await self.pictures.open(source, name)
-        except PictureError as error:
-            raise ApiError(400, str(error), code="invalid_image") from None
-
-    def submit(self, seen: Seen, task: Task, request: Request) -> Ticket:
-        """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
-        # Requests of one address take turns with those of others.
-        client = request.client.host if request.client else ""
-        try:
-            return self.scheduler.submit(seen, task, client)
-        except Stopped:
-            raise ApiError(503, "the server is shutting down", code="shutting_down") from None
-
-    def usage(self, written: Sequence[tuple[Ticket, Sequence[End]]], copies: int = 1) -> schemas.Usage:
-        """What answers took; `copies` of each were given."""
-        pictures = self.model.engine.config.num_query_tokens
-        prompt = sum(pictures + len(ticket.task.prompt) for ticket, _ in written)
-        tokens = copies * sum(len(end.result.token_ids) for _, ends in written for end in ends)
-        return schemas.Usage(
-            prompt_tokens=prompt,
-            completion_tokens=tokens,
-            total_tokens=prompt + tokens,
-            prompt_tokens_details=schemas.PromptDetails(
-                cached_tokens=sum(ticket.cached_tokens for ticket, _ in written)
-            ),
+    def served(self, model_id: str | None) -> Served:
+        """The model that a request chose, the first where it chose none; 404 for what is not here."""
+        if model_id is None:
+            return self.models[0]
+        for served in self.models:
+            if served.id == model_id:
+                return served
+        here = ", ".join(repr(served.id) for served in self.models)
+        raise ApiError(
+            404,
+            f"there is no model {model_id[:100]!r} here; this server has {here}",
+            code="model_not_found",
         )
 
-    def count(self, ticket: Ticket, usage: schemas.Usage) -> None:
-        self.metrics.answered(ticket, usage.prompt_tokens, usage.completion_tokens)
+    def about(self, served: Served) -> schemas.ModelEntry:
+        """What `/v1/models` tells of one model."""
+        samples = [path for path in self.page if path.startswith("/samples/")] if served.is_embedded else []
+        return served.entry([schemas.Sample(path=path, name=path.rpartition("/")[2]) for path in samples])
+
+    def count(self, served: Served, ticket: Ticket, usage: schemas.Usage) -> None:
+        self.metrics.answered(served.id, ticket, usage.prompt_tokens, usage.completion_tokens)
 
 
 class ClientGoneError(Exception):

@@ -1,0 +1,74 @@
+"""`--also NAME[:PRECISION]`: the models that one process holds beside the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Blip2ChatError, NotEnoughMemoryError
+from .options import ModelOptions
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+class AlsoError(Blip2ChatError):
+    """An `--also` that names no model, or one that is there already."""
+
+
+def read(text: str) -> tuple[str, str]:
+    """NAME[:PRECISION] -> both; without a precision, "auto".
+
+    A colon can be a part of the name: folders may have one, and a path on Windows begins with a drive's.
+    """
+    from ..loading import PRECISIONS
+
+    name, colon, precision = text.rpartition(":")
+    in_a_path = "/" in precision or "\\" in precision
+    if not colon or in_a_path or Path(text).expanduser().is_dir():
+        name, precision = text, "auto"
+    if not name.strip():
+        raise AlsoError(f"--also {text!r} names no model; it is NAME or NAME:PRECISION")
+    if precision not in PRECISIONS:
+        raise AlsoError(f"--also {text}: precision {precision!r} is none of {', '.join(PRECISIONS)}")
+    return name, precision
+
+
+def beside(first: ModelOptions, also: Sequence[str]) -> list[ModelOptions]:
+    """What `also` asks for, each with a name and a precision of its own and else as the first. `AlsoError`."""
+    asked = [first]
+    for text in also:
+        name, precision = read(text)
+        _require_another(name, precision, [(one.model, one.precision) for one in asked])
+        # A branch or commit is one repository's.
+        revision = first.revision if name == first.model else None
+        asked.append(replace(first, model=name, precision=precision, revision=revision))
+    return asked[1:]
+
+
+def load_all(first: ModelOptions, others: Sequence[ModelOptions]) -> list[Model]:
+    """The models, one after another: whether one fits is asked of the memory that those before it left."""
+    models = [first.load()]
+    for options in others:
+        # What was "auto" is known by now; loading takes minutes.
+        loaded = [(model.name, model.engine.precision) for model in models]
+        _require_another(options.model, options.precision, loaded)
+        try:
+            models.append(options.load())
+        except NotEnoughMemoryError as error:
+            beside = " and ".join(f"{name} at {precision}" for name, precision in loaded)
+            raise NotEnoughMemoryError(f"beside {beside}: {_as_typed(str(error), options.model)}") from None
+    return models
+
+
+def _require_another(name: str, precision: str, others: Sequence[tuple[str, str]]) -> None:
+    if (name, precision) in others:
+        at = "" if precision == "auto" else f" at {precision}"
+        raise AlsoError(f"{name}{at} is asked for twice; --also {name}:PRECISION has it at another precision")
+
+
+def _as_typed(message: str, name: str) -> str:
+    """The advice of `NotEnoughMemoryError`, with the `--also` that follows it in the place of `--precision`."""
+    return message.replace("; --precision ", f"; --also {name}:").replace(" --precision ", ":")
