@@ -210,7 +210,8 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     expect(page.locator("body[data-ready]")).to_be_attached()
     page.locator("#settings-open").click()
     expect(page.get_by_role("radio", name="Search")).to_be_checked()
-    expect(page.locator("#model-facts")).to_contain_text("full precision")
+    expect(page.get_by_role("radio", name="fp32")).to_be_checked()
+    expect(page.get_by_text("start it with more")).to_be_visible()
 
 
 def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: Path) -> None:

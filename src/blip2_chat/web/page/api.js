@@ -1,4 +1,4 @@
-// What the page asks of its server: the model's facts, and answers that stream in.
+// What the page asks of its server: its models, and answers that stream in.
 
 const KEY = "blip2-chat key";
 
@@ -45,11 +45,11 @@ async function asError(response) {
   return new ServerError(response.status, error);
 }
 
-/** The one model that is here. */
-export async function model() {
+/** The models that are here, the server's first choice first. */
+export async function models() {
   const response = await send("/v1/models");
   if (!response.ok) throw await asError(response);
-  return (await response.json()).data[0];
+  return (await response.json()).data;
 }
 
 /** A sample picture's bytes. */

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { asFile, asText } from "./export.js";
 import * as intake from "./intake.js";
+import * as models from "./models.js";
 import * as settings from "./settings.js";
 import * as store from "./store.js";
 import * as view from "./view.js";
@@ -10,10 +11,11 @@ import * as view from "./view.js";
 const $ = (id) => document.getElementById(id);
 
 // A picture: { name, blob, url, turns, about, writing }; `writing` aborts the answer that is on its way.
-// A turn: { question (null: the caption), text, state: writing | done | stopped | failed, reason, error, dropped }.
+// A turn: { question (null: the caption), by (the model's label), text, state: writing | done | stopped | failed,
+// reason, error, dropped }.
 let pictures = [];
 let current = null;
-let model = null;
+let model = null; // the one that answers
 
 const draw = () => view.draw(pictures, current, { open, copy });
 
@@ -87,13 +89,14 @@ async function messages(picture, question) {
 
 /** Writes an answer to `question`, or the caption. `another`: not the likeliest again. */
 async function write(picture, { question, another = false }) {
-  const request = { model: model.id, messages: await messages(picture, question), ...settings.decoding(another) };
-  const turn = { question, text: "", state: "writing", reason: null };
+  const request = { model: model.id, ...settings.decoding(another) };
+  const turn = { question, by: models.label(model), text: "", state: "writing", reason: null };
   picture.turns.push(turn);
   picture.writing = new AbortController();
   draw();
   let failure = null;
   try {
+    request.messages = await messages(picture, question);
     turn.reason = await api.answer(request, {
       signal: picture.writing.signal,
       onAbout: (about) => {
@@ -143,7 +146,7 @@ function undo() {
 
 function again() {
   const turn = current.turns.pop();
-  write(current, { question: turn.question, another: turn.state === "done" });
+  write(current, { question: turn.question, another: turn.state === "done" && turn.by === models.label(model) });
 }
 
 async function copy(text) {
@@ -176,6 +179,21 @@ function askForKey() {
       },
       { once: true },
     );
+  });
+}
+
+/** Takes the model whose answers come next. */
+function use(chosen, others) {
+  model = chosen;
+  const about = model.blip2_chat;
+  settings.limit(model);
+  const photographs = others.some((other) => !other.blip2_chat.embedded);
+  $("hint").textContent =
+    "This is the small embedded model: it knows drawn scenes and has never seen a photograph. " +
+    (photographs ? "Settings have another." : "Settings say how to start another.");
+  $("hint").hidden = !about.embedded;
+  view.drawSamples(about.samples, async (path, name) => {
+    add([new File([await api.sample(path)], name, { type: "image/png" })]);
   });
 }
 
@@ -219,19 +237,11 @@ async function start() {
     $("settings").close();
   });
   try {
-    model = await api.model();
+    const found = await api.models();
+    models.start(found, (chosen) => use(chosen, found));
   } catch (error) {
     return view.alertUser(error.message);
   }
-  settings.tellModel(model);
-  if (model.blip2_chat.embedded) {
-    $("hint").textContent =
-      "This is the small embedded model: it knows drawn scenes and has never seen a photograph. Settings say how to start another.";
-    $("hint").hidden = false;
-  }
-  view.drawSamples(model.blip2_chat.samples, async (path, name) => {
-    add([new File([await api.sample(path)], name, { type: "image/png" })]);
-  });
   const saved = await store.load();
   pictures = (saved?.pictures || []).map((one) => ({ ...one, url: URL.createObjectURL(one.blob), writing: null }));
   current = pictures[saved?.current] || pictures[0] || null;

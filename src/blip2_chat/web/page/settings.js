@@ -41,35 +41,10 @@ export function start() {
   show();
 }
 
-/** The model's own limits and facts. */
-export function tellModel(model) {
-  const about = model.blip2_chat;
-  $("model").textContent = `${model.id} · ${about.precision}`;
-  $("model").title = `${model.id} on ${about.engine}, ${about.precision}, ${about.device}: settings`;
+/** Keeps to what a model allows. */
+export function limit({ blip2_chat: about }) {
   $("beams").max = Math.min(8, about.slots);
   $("longest").max = Math.min(100, about.max_tokens);
-  const precisions = {
-    fp32: "full precision: exact, four bytes per weight",
-    fp16: "half precision, two bytes per weight",
-    bf16: "half precision, two bytes per weight",
-    int8: "8-bit weights: a quarter of the memory, nearly the same answers",
-    int4: "4-bit weights: an eighth of the memory, answers may differ a little",
-  };
-  const facts = {
-    Name: model.id,
-    Precision: `${about.precision}, ${precisions[about.precision] || "as loaded"}`,
-    Runs: about.engine === "onnx" ? `on this machine's CPU (ONNX Runtime)` : `with torch on ${about.device}`,
-    Kind: about.family === "t5" ? "Flan-T5: short answers" : "OPT: captions and answers",
-  };
-  const list = $("model-facts");
-  list.replaceChildren();
-  for (const [name, value] of Object.entries(facts)) {
-    const term = document.createElement("dt");
-    const fact = document.createElement("dd");
-    term.textContent = name;
-    fact.textContent = value;
-    list.append(term, fact);
-  }
   show();
 }
 

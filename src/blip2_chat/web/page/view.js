@@ -69,7 +69,9 @@ function drawTurns(current, copy) {
   const log = $("turns");
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   const rows = [];
-  for (const turn of current.turns) {
+  for (const [place, turn] of current.turns.entries()) {
+    const before = current.turns[place - 1]?.by ?? turn.by;
+    if (turn.by !== before) rows.push(element("p", "note", `From here on: ${turn.by}`));
     if (turn.question !== null) {
       const row = element("div", "row asked-row");
       const said = element("div", "said asked");
