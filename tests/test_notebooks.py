@@ -18,7 +18,7 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from PIL import Image
+from PIL import Image, ImageColor
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -154,19 +154,32 @@ def test_the_same_questions_stand_side_by_side(int8: Ran) -> None:
         )
 
 
-def test_a_chart_and_a_verdict(int8: Ran) -> None:
-    chart = int8.picture("memory")
-    assert chart.width > 500
-    assert (
-        len({chart.convert("RGB").getpixel((x, y)) for x in range(0, chart.width, 4) for y in range(9)}) >= 1
+def _longest_run(chart: Image.Image, colour: str) -> int:
+    """The most pixels of a colour that one line of a picture has: a bar's length."""
+    wanted = ImageColor.getrgb(colour)
+    return max(
+        sum(chart.getpixel((x, y)) == wanted for x in range(chart.width)) for y in range(0, chart.height, 4)
     )
-    assert re.match(r"int8 takes \d\d % of the memory of torch fp32, gives [45] of the 5 texts", _plain(int8))
+
+
+def test_a_chart_and_a_verdict(int8: Ran) -> None:
+    chart = int8.picture("memory").convert("RGB")
+    assert chart.width > 500
+    # Each bar in its colour, as long as its memory says.
+    rows = [line.split() for line in int8.text("accuracy").splitlines()[1:]]
+    memory = [float(cells[2]) for cells in rows]
+    shown = [
+        _longest_run(chart, colour) for colour in ("#8a8f98", "#1657b8", "#5b8fd9", "#b06a00", "#d99a3f")
+    ]
+    for length, size in zip(shown, memory, strict=True):
+        assert length / shown[0] == pytest.approx(size / memory[0], abs=0.02)
+    memory, texts, answers, time, fastest = int8.text("verdict").splitlines()
+    assert re.fullmatch(r"int8 takes \d\d% of the memory of torch fp32,", memory)
+    assert re.match(r"gives [45] of the 5 texts", texts)
+    assert re.fullmatch(r"answers .*% of the held-out questions right \(torch fp32: .*%\),", answers)
+    assert re.match(r"and takes \d+\.\d times as long", time) and fastest.startswith("The fastest here is ")
     assert int8.data("live", "application/vnd.jupyter.widget-view+json")["model_id"]
     assert int8.warnings() == ""
-
-
-def _plain(ran: Ran) -> str:
-    return ran.text("verdict").replace("%", " %")
 
 
 # ------------------------------------------------------------------------------------------ as they are kept
