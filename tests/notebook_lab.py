@@ -1,16 +1,17 @@
-"""A real JupyterLab on this machine, and a page of a real browser in it."""
+"""A real JupyterLab or Notebook 7 on this machine, and a page of a real browser in it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ TOKEN = "for-tests-only"
 
 
 @contextmanager
-def jupyter_lab(
-    folder: Path, environment: dict[str, str] | None = None, theme: str = "JupyterLab Light"
+def jupyter(
+    folder: Path, app: str, environment: dict[str, str] | None = None, theme: str = "JupyterLab Light"
 ) -> Iterator[str]:
-    """JupyterLab over `folder`; its address. Settings, kernels' histories and news stay out of the user's."""
+    """`app` ("jupyterlab" or "notebook") over `folder`; its address. Settings, kernels' histories and news stay
+    out of the user's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     own = folder / ".jupyter-test"
     own.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-m", app, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
         "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
@@ -92,19 +94,27 @@ def write_notebook(path: Path, cells: Sequence[str]) -> None:
     nbformat.write(notebook, path)
 
 
-def open_notebook(page: Any, address: str, name: str, seconds: float = 120) -> None:
+def open_notebook(page: Any, address: str, name: str, app: str, seconds: float = 120) -> None:
     """The notebook in a page, its kernel idle. Anything but this machine is out of bounds."""
     page.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
-    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}", timeout=seconds * 1000)
+    place = "lab/tree" if app == "jupyterlab" else "notebooks"
+    page.goto(f"{address}/{place}/{name}?token={TOKEN}", timeout=seconds * 1000)
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=seconds * 1000)
-    # What is run before is never run.
-    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=seconds * 1000)
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=seconds * 1000)
 
 
 def run_all(page: Any) -> None:
+    from playwright.sync_api import TimeoutError as NotYet
+
     page.locator(".jp-NotebookPanel .jp-Spinner").wait_for(state="detached")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    under_way = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]"))
+    for _ in range(10):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with suppress(NotYet):  # what is run before the page knows its kernel is never run
+            under_way.first.wait_for(timeout=5_000)
+            return
+    raise AssertionError("no cell runs")
 
 
 def _is_local(url: str) -> bool:
