@@ -80,6 +80,7 @@ def test_an_answer_shows_its_text_and_the_others() -> None:
     answer = Answer("a cat", tokens=(1, 2, 3), seconds=0.5, finish_reason="length", others=others)
     page = Page(answer._repr_html_())
     assert "a cat" in page.text and "3 tokens in 0.5 s, cut at max_new_tokens" in page.text
+    assert "3 tokens in 12 ms" in Page(replace(answer, seconds=0.0123)._repr_html_()).text
     assert [tag for tag, _ in page.elements].count("li") == 2
     assert "a dog(nothing)" in page.text
 

@@ -248,6 +248,35 @@ def test_closing_ends_the_thread(model: Model) -> None:
     assert not mine.is_alive()
 
 
+def test_a_long_load_shows_how_far_it_is_and_then_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    shown: list[dict[str, str]] = []
+
+    class Handle:
+        def update(self, bundle: dict[str, str], raw: bool) -> None:
+            shown.append(bundle)
+
+    monkeypatch.setattr("blip2_chat.notebook.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "blip2_chat.notebook.progress.display", lambda bundle, **how: (shown.append(bundle), Handle())[1]
+    )
+    bar = LoadingBar()
+    gigabyte = 1_000_000_000
+    for done in (0, 1, 2, 3):
+        now[0] += 0.3
+        bar("downloading <model>", done * gigabyte, 3 * gigabyte)
+    assert [one["text/plain"] for one in shown] == [
+        "downloading <model>: 1.0 GB of 3.0 GB",
+        "downloading <model>: 2.0 GB of 3.0 GB",
+        "",
+    ]
+    assert (
+        '<progress max="3000000000" value="1000000000" aria-label="downloading &lt;model&gt;">'
+        in shown[0]["text/html"]
+    )
+    assert "<model>" not in shown[0]["text/html"] and shown[-1]["text/html"] == ""
+
+
 def test_a_loading_bar_is_quiet_about_short_loads(capsys: pytest.CaptureFixture[str]) -> None:
     bar = LoadingBar()
     for done in range(5):

@@ -48,7 +48,8 @@ def picture_url(picture: Picture, side: int = _SHOWN) -> str:
 
 def answer_html(answer: Answer) -> str:
     """The text, how long it took, and the further answers if several were asked for."""
-    about = f"{len(answer.tokens)} tokens in {answer.seconds:.1f} s"
+    took = f"{answer.seconds:.1f} s" if answer.seconds >= 0.1 else f"{answer.seconds * 1000:.0f} ms"
+    about = f"{len(answer.tokens)} tokens in {took}"
     if answer.finish_reason != "stop":
         about += {"length": ", cut at max_new_tokens", "interrupted": ", interrupted"}[answer.finish_reason]
     others = "".join(f"<li>{_text(other)}</li>" for other in answer.others)
