@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import DynamicCache
+from transformers import Blip2Config, DynamicCache
 
 import blip2_chat
-from blip2_chat.config import ModelConfig
+from blip2_chat.config import ModelConfig, OptConfig
 from blip2_chat.engines import torch_loading
 from blip2_chat.engines.torch_engine import TorchEngine
 from blip2_chat.engines.torch_loading import load_weights, placement
@@ -234,6 +236,41 @@ def test_an_apple_gpu_is_taken_for_what_it_can_do(
         assert load_weights(folder, small.config, precision, "mps") == "a model"
         assert (asked["device_map"], asked["dtype"]) == ({"": "mps"}, dtype)
         assert "quantization_config" not in asked
+
+
+def test_accelerate_finds_a_place_for_every_layer_on_two_gpus() -> None:
+    """What "auto" makes of opt-2.7b's shape and two GPUs that hold it only together: no layer is torn apart, and
+    nothing is left over. On the meta device, so that neither GPUs nor weights are needed."""
+    known = KNOWN[0].config
+    size = needed(known, "fp16", "torch")
+    assert placement(size, [int(size * 0.6)] * 2) == "auto"
+    assert isinstance(known.text, OptConfig)
+    text = {
+        "model_type": "opt",
+        "hidden_size": known.text.hidden_size,
+        "word_embed_proj_dim": known.text.hidden_size,
+        "ffn_dim": known.text.ffn_dim,
+        "num_hidden_layers": known.text.num_hidden_layers,
+        "num_attention_heads": known.text.num_attention_heads,
+        "vocab_size": known.text.vocab_size,
+    }
+    with torch.device("meta"):
+        model = torch_loading._Blip2(Blip2Config(text_config=text))
+    model.tie_weights()
+    places = infer_auto_device_map(
+        model,
+        max_memory={0: int(size * 0.6), 1: int(size * 0.6)},
+        no_split_module_classes=model._no_split_modules,
+        dtype=torch.float16,
+    )
+    assert set(places.values()) == {0, 1}
+    assert [at for at in places if re.search(r"\.layers?\.\d+\.", at)] == []
+    where = {
+        name: next(place for at, place in places.items() if name == at or name.startswith(f"{at}."))
+        for name, _ in model.named_parameters(remove_duplicate=False)
+    }
+    # One tensor under two names.
+    assert where["language_model.lm_head.weight"] == where["language_model.model.decoder.embed_tokens.weight"]
 
 
 def test_layers_that_accelerate_keeps_elsewhere_compute_the_same(folder: Path, tmp_path: Path) -> None:
