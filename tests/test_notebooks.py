@@ -214,6 +214,22 @@ def test_one_variable_at_the_top_chooses_the_model(path: Path) -> None:
     assert '# MODEL = "Salesforce/blip2-opt-2.7b"' in cell
 
 
+def test_the_large_models_figures_are_those_that_were_measured() -> None:
+    runs = json.loads((ROOT / "docs" / "benchmark.json").read_text(encoding="utf-8"))["runs"]
+    measured = {(run["runtime"], run["precision"]): f"{run['per_word']:.2f} s" for run in runs}
+    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
+    (prose,) = (cell.source for cell in notebook.cells if cell.id == "verdict-plain")
+    expected = [
+        ("transformers", "fp32"),
+        ("transformers", "int8"),
+        ("blip2-chat", "int8"),
+        ("blip2-chat", "int4"),
+    ]
+    assert re.findall(r"\d\.\d\d s", prose) == [measured[run] for run in expected], (
+        "measured again: write them there"
+    )
+
+
 # ---------------------------------------------------------------------------------------- requirements.txt
 
 
