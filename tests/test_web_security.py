@@ -653,7 +653,7 @@ def test_metrics_tell_no_text(server: Running) -> None:
     told = httpx.get(f"{server.url}/metrics").text
     assert "zebra" not in told
     assert 'blip2_chat_requests_total{route="/v1/chat/completions",status="200"}' in told
-    assert 'blip2_chat_tokens_total{kind="completion"}' in told
+    assert 'blip2_chat_tokens_total{kind="completion",model="opt"}' in told
     # However many paths are tried, they are one row.
     for number in range(20):
         httpx.get(f"{server.url}/{number}")

@@ -19,8 +19,9 @@ let model = null; // the one that answers
 
 const draw = () => view.draw(pictures, current, { open, copy });
 
+/** Fulfilled once a reload would find everything as it is. */
 function keep() {
-  store.save({
+  return store.save({
     current: pictures.indexOf(current),
     pictures: pictures.map(({ name, blob, turns, about }) => ({
       name,
@@ -70,7 +71,7 @@ function drop(picture) {
   URL.revokeObjectURL(picture.url);
   if (current === picture) current = pictures[Math.min(place, pictures.length - 1)] || null;
   draw();
-  keep();
+  return keep();
 }
 
 /** The answered questions, and the one that is asked, in OpenAI's words. */
@@ -117,7 +118,7 @@ async function write(picture, { question, another = false }) {
   }
   picture.writing = null;
   if (failure?.code === "invalid_image") {
-    drop(picture);
+    await drop(picture);
     view.alertUser(`${picture.name} cannot be opened: ${failure.message}`);
     return;
   }
