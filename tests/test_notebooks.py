@@ -118,6 +118,20 @@ def test_the_old_way_gives_the_same_text(plain: Ran) -> None:
     assert old.removeprefix("transformers:").strip() == ours.removeprefix("blip2_chat:").strip() == "a dog"
 
 
+def test_the_old_way_is_left_out_where_it_does_not_fit() -> None:
+    """With an official checkpoint "Run All Cells" would otherwise end there, with the kernel."""
+
+    def short_of_memory(cell: str, source: str) -> str:
+        if cell == "old":
+            assert source.count("\nsize, free = ") == 1
+            return source.replace("\nsize, free = ", "\navailable_memory = lambda: 1_000_000\nsize, free = ")
+        return source if cell in ("parameters", "load", "picture") else ""
+
+    old, ours = Ran(execute(NOTEBOOKS[0], short_of_memory, 280, ALONE)).text("old").splitlines()
+    assert re.fullmatch(r"transformers: left out, it needs \d+ MB of memory and 1 MB is free", old)
+    assert ours.endswith("a dog")
+
+
 def test_it_ends_in_a_live_chat_and_is_quiet_on_the_way(plain: Ran) -> None:
     assert plain.data("live", "application/vnd.jupyter.widget-view+json")["model_id"]
     assert plain.warnings() == ""
