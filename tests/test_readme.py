@@ -34,7 +34,7 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make chat": ".ci/run, in a fresh clone",
     "pip install .": "the fixture `installed`, from the wheel of the same folder",
-    "pip install -r requirements.txt": "test_notebooks.py holds it to what the notebooks import",
+    "pip install -r requirements.txt": "test_notebooks_fresh.py, in a new environment",
     "jupyter notebook": "test_notebook_lab.py, in a real JupyterLab with a real browser",
 }
 
