@@ -131,6 +131,9 @@ def test_a_bad_file_is_one_line_and_the_chat_goes_on(lab: Lab) -> None:
     error = lab.page.get_by_role("alert").filter(has_text="notes.png")
     error.wait_for()
     assert error.inner_text().startswith("notes.png is text, not a picture")
+    assert error.evaluate("line => line.getBoundingClientRect().bottom <= innerHeight"), (
+        "and not out of sight"
+    )
     lab.idle()
     assert lab.ask("what colour is the background?") == "blue"
     assert lab.page.locator(".b2c-error").inner_text() == ""

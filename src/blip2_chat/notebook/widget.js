@@ -195,7 +195,10 @@ function render({ model, el }) {
       undo.disabled = over.disabled = !said;
       save.disabled = !has;
     },
-    error: () => { error.textContent = model.get("error"); },
+    error: () => {
+      error.textContent = model.get("error");
+      if (error.textContent) error.scrollIntoView({ block: "nearest" });  // it may be below the window's edge
+    },
   };
   const listeners = [
     ["label", draw.label], ["picture", draw.picture], ["advice", draw.advice], ["turns", draw.turns],
