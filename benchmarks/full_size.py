@@ -24,7 +24,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .bandwidth import read_bandwidth
 from .documents import DOCS, ROOT, keep, markdown, put
 from .plot import name_of, plot
 from .synthetic import write_checkpoint
@@ -93,14 +92,13 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, ...]]:
             times = f" ({base[key] / row[key]:.1f}×)" if base and row is not base else ""
             return f"{row[key] / scale:.3g} {unit}{times}"
 
-        limit = row["bytes_per_word"] / results["machine"]["read_bandwidth"] / row["per_word"]
         seconds = [cell(key, 1, "s") for key in ("load", "encode", "first_word", "per_word", "follow_up")]
         return (
             name_of(row),
             *seconds,
             cell("peak_memory", 1e9, "GB"),
             cell("disk", 1e9, "GB"),
-            f"{limit:.0%}",
+            f"{row['share_of_limit']:.0%}",
         )
 
     return [cells(row) for row in rows]
@@ -143,7 +141,6 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "read_bandwidth": read_bandwidth(),
         "system": platform.platform(),
         "versions": {
             name: version(name) for name in ("torch", "transformers", "bitsandbytes", "onnxruntime", "numpy")

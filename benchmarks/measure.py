@@ -21,6 +21,8 @@ from PIL import Image
 
 from blip2_chat.resident import peak_memory
 
+from .bandwidth import Reader, share_of_limit
+
 QUESTION = "Question: how many cats are there? Answer:"
 FOLLOW_UP = " Question: what are they doing? Answer:"
 
@@ -38,6 +40,8 @@ class Figures:
     follow_up: float = 0.0  # from the second question to its first word
     peak_memory: int = 0  # bytes, the process's largest resident set until both questions are answered
     bytes_per_word: int = 0  # weights that each word reads
+    bandwidth: float = 0.0  # bytes per second that memory gave between words, median
+    share_of_limit: float = 0.0  # of the speed that this allows
     words: int = 0
 
 
@@ -53,13 +57,19 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     from transformers.generation.streamers import BaseStreamer
 
     class Clock(BaseStreamer):  # type: ignore[misc]
-        """When each token came; the first call is the prompt's."""
+        """When each token came; the first call is the prompt's. With a `reader`, memory is read between tokens."""
 
-        def __init__(self) -> None:
+        def __init__(self, reader: Reader | None = None) -> None:
             self.times: list[float] = []
+            self.went_on: list[float] = []
+            self.rates: list[float] = []
+            self._reader = reader
 
         def put(self, value: object) -> None:
             self.times.append(time.perf_counter())
+            if self._reader:
+                self.rates.append(self._reader.read())
+            self.went_on.append(time.perf_counter())
 
         def end(self) -> None: ...
 
@@ -74,10 +84,9 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
     figures.load = time.perf_counter() - start
 
-    def ask(prompt: str, length: int) -> tuple[float, list[float], str]:
+    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, list[float], str]:
         begun = time.perf_counter()
         inputs = processor(images=picture(), text=prompt, return_tensors="pt").to(dtype=options["dtype"])
-        clock = Clock()
         written = model.generate(
             **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=clock
         )
@@ -86,10 +95,10 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
         answer = processor.decode(written[0, start:], skip_special_tokens=True)
         return begun, clock.times[1:], answer  # the first entry is the prompt itself
 
-    begun, times, answer = ask(QUESTION, words + 1)
+    begun, times, answer = ask(QUESTION, words + 1, Clock())
     figures.first_word = times[0] - begun
     figures.per_word = statistics.median(np.diff(times).tolist()) if words else 0.0
-    begun, times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1)
+    begun, times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
     figures.follow_up = times[0] - begun
     figures.peak_memory = peak_memory()
     with torch.inference_mode():
@@ -102,7 +111,17 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
         p.numel() * p.element_size() for n, p in language.named_parameters() if "embed_positions" not in n
     )
     figures.bytes_per_word = read
+    clock = Clock(Reader())
+    ask(QUESTION, words + 1, clock)
+    # The prompt, the first token, and then the words, each between two readings.
+    seconds = [came - went_on for came, went_on in zip(clock.times[2:], clock.went_on[1:], strict=False)]
+    _told(figures, seconds, clock.rates[1:])
     return figures
+
+
+def _told(figures: Figures, seconds: list[float], rates: list[float]) -> None:
+    figures.bandwidth = statistics.median(rates)
+    figures.share_of_limit = share_of_limit(figures.bytes_per_word, seconds, rates)
 
 
 def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
@@ -142,6 +161,18 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
     model.engine.encode_image(pixels)
     figures.encode = time.perf_counter() - start
     figures.bytes_per_word = (folder / "language.onnx.data").stat().st_size
+    reader = Reader()
+    prompt = model.tokenizer.encode(QUESTION)
+    decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
+    writer = Writer(model.engine, model.query_vectors(model.open(picture())), [prompt], decoding)
+    writer.advance()
+    seconds, rates = [], [reader.read()]
+    while not writer.done:
+        start = time.perf_counter()
+        writer.advance()
+        seconds.append(time.perf_counter() - start)
+        rates.append(reader.read())
+    _told(figures, seconds, rates)
     return figures
 
 
