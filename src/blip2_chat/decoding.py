@@ -73,8 +73,9 @@ class Decoding:
                 "several answers need beams (num_beams) or draws (temperature above 0): one greedy answer exists",
             ),
             (
-                not 0 < self.repetition_penalty < float("inf"),
-                f"repetition_penalty is {self.repetition_penalty}; give more than 0 (1 changes nothing)",
+                # Beyond, quotients overflow float32.
+                not 0.01 <= self.repetition_penalty <= 100,
+                f"repetition_penalty is {self.repetition_penalty}; give 0.01 to 100 (1 changes nothing)",
             ),
             (
                 self.no_repeat_ngram_size < 0,

@@ -60,7 +60,7 @@ class Writing(_Strict):
         1, ge=1, le=64, description="Above 1: beam search. Cannot be drawn at the same time."
     )
     length_penalty: float = Field(1.0, ge=-10, le=10)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     no_repeat_ngram_size: int = Field(0, ge=0, le=100)
     min_tokens: int = Field(0, ge=0, le=1_000_000)
     max_tokens: int | None = Field(None, ge=1, description="At most the server's own limit.")
