@@ -11,9 +11,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from .documents import ROOT
 
 
 def main() -> None:

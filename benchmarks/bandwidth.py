@@ -12,14 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Reader:
     """Reads arrays far larger than any cache with all cores. On a virtual machine what comes of it changes from one
     second to the next, with what its neighbours do: so it is measured between the words, not once before."""
 
     def __init__(self, megabytes: int = 256) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._parts = [np.ones(megabytes * 2**20 // 8 // cores, np.float64) for _ in range(cores)]
-        self._pool = ThreadPoolExecutor(cores)
+        count = cores()
+        self._parts = [np.ones(megabytes * 2**20 // 8 // count, np.float64) for _ in range(count)]
+        self._pool = ThreadPoolExecutor(count)
         self.read()
 
     def read(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,11 +9,13 @@ from blip2_chat.checkpoint import inspect
 from blip2_chat.conversion import convert
 from blip2_chat.resident import peak_memory
 
+from .child import tell
+
 
 def main() -> None:
     source, target, precision = sys.argv[1:]
     convert(inspect(source), Path(target), precision, name="synthetic")
-    print("FIGURES " + json.dumps({"convert_memory": peak_memory()}))
+    tell({"convert_memory": peak_memory()})
 
 
 if __name__ == "__main__":

@@ -9,12 +9,8 @@ ratios is printed; docs/benchmark.json and docs/benchmark.svg are rewritten.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -24,7 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .documents import DOCS, ROOT, keep, markdown, put
+from .bandwidth import cores
+from .child import figures_of
+from .documents import DOCS, keep, markdown, put
 from .plot import name_of, plot
 from .synthetic import write_checkpoint
 
@@ -49,30 +47,11 @@ def run(work: Path, checkpoint: Path, runtime: str, precision: str) -> dict[str,
         folder = work / f"converted-{precision}"
         if not folder.exists():
             start = time.perf_counter()
-            command = [sys.executable, "-m", "benchmarks.convert", str(checkpoint), str(folder), precision]
-            extra |= last_json(command)
+            extra |= figures_of("convert", checkpoint, folder, precision)
             extra["convert"] = time.perf_counter() - start
         extra["disk"] = folder_size(folder)
     kind = "onnx" if runtime == "blip2-chat" else runtime
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.measure",
-        kind,
-        str(folder),
-        precision,
-        "--words",
-        str(WORDS),
-    ]
-    return {**last_json(command), **extra}
-
-
-def last_json(command: list[str]) -> dict[str, Any]:
-    """What a child process printed behind `FIGURES `; its errors go through."""
-    out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    line = next(line for line in reversed(out.splitlines()) if line.startswith("FIGURES "))
-    result: dict[str, Any] = json.loads(line.removeprefix("FIGURES "))
-    return result
+    return {**figures_of("measure", kind, folder, precision, "--words", WORDS), **extra}
 
 
 def folder_size(folder: Path) -> int:
@@ -140,7 +119,7 @@ def long_table(results: dict[str, Any]) -> str:
 def machine() -> dict[str, Any]:
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": platform.platform(),
         "versions": {
             name: version(name) for name in ("torch", "transformers", "bitsandbytes", "onnxruntime", "numpy")

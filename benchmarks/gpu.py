@@ -11,11 +11,8 @@ precision is loaded in a process of its own, so that its memory is only its own,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
+from .child import figures_of, tell
+from .documents import markdown
+from .measure import QUESTION, picture
+
 PRECISIONS = ("fp16", "fp16+graphs", "bf16", "bf16+graphs", "int8", "int4")
 _GRAPHS = "+graphs"
-QUESTION = "Question: how many cats are there? Answer:"
 
 
 def measure(folder: str, precision: str, device: str, words: int) -> dict[str, Any]:
@@ -56,8 +55,7 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
     figures["weights"] = torch.cuda.memory_allocated() if on_gpu else engine.weight_bytes
     if precision.endswith(_GRAPHS):
         engine.use_graphs()
-    picture = model.open(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
-    pixels = to_pixels(picture, model.preprocess)
+    pixels = to_pixels(model.open(picture()), model.preprocess)
     prompt = model.tokenizer.encode(QUESTION)
     decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
     for _ in range(2):  # the first time kernels are chosen and memory is taken
@@ -83,29 +81,24 @@ def machine(device: str) -> str:
     return f"{where}, torch {torch.__version__}"
 
 
-def in_its_own_process(folder: str, precision: str, device: str, words: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--folder", folder, "--device", device]
-    command += ["--words", str(words), "--one", precision]
-    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return figures
-
-
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| precision | weights | peak | load | picture | first word | per word |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for one in results:
-        peak = "" if one["peak"] is None else f"{one['peak'] / 1e9:.2f} GB"
-        lines.append(
-            f"| {one['precision']} | {one['weights'] / 1e9:.3g} GB | {peak} | {one['load']:.1f} s "
-            f"| {one['encode'] * 1e3:.0f} ms | {one['first_word'] * 1e3:.0f} ms | {one['per_word'] * 1e3:.1f} ms |"
+    rows = [
+        (
+            one["precision"],
+            f"{one['weights'] / 1e9:.3g} GB",
+            "" if one["peak"] is None else f"{one['peak'] / 1e9:.2f} GB",
+            f"{one['load']:.1f} s",
+            f"{one['encode'] * 1e3:.0f} ms",
+            f"{one['first_word'] * 1e3:.0f} ms",
+            f"{one['per_word'] * 1e3:.1f} ms",
         )
+        for one in results
+    ]
+    figures = markdown(("precision", "weights", "peak", "load", "picture", "first word", "per word"), rows)
     off = [
         f"{one['precision']}: plain steps, since {one['graphs_off']}" for one in results if one["graphs_off"]
     ]
-    return "\n".join([*lines, *off])
+    return figures + "\n".join(off)
 
 
 def main() -> None:
@@ -129,7 +122,7 @@ def main() -> None:
     ]
     os.environ["HF_HUB_OFFLINE"] = "1"
     if options.one:
-        print(json.dumps(measure(options.folder, options.one, options.device, options.words)))
+        tell(measure(options.folder, options.one, options.device, options.words))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.name
@@ -141,9 +134,8 @@ def main() -> None:
                 write_checkpoint(path, options.name)
             folder = str(path)
         print(f"{options.name} on {machine(options.device)}", flush=True)
-        results = [
-            in_its_own_process(folder, precision, options.device, options.words) for precision in precisions
-        ]
+        given = ("--folder", folder, "--device", options.device, "--words", options.words)
+        results = [figures_of("gpu", *given, "--one", precision) for precision in precisions]
     print(table(results))
 
 

@@ -9,7 +9,6 @@ Both answer the same question about the same picture, and go on for the same num
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -22,6 +21,7 @@ from PIL import Image
 from blip2_chat.resident import peak_memory
 
 from .bandwidth import Reader, share_of_limit
+from .child import tell
 
 QUESTION = "Question: how many cats are there? Answer:"
 FOLLOW_UP = " Question: what are they doing? Answer:"
@@ -45,6 +45,29 @@ class Figures:
     words: int = 0
 
 
+class Clock:
+    """When each word came. With a `reader`, memory is read between words, on time of its own."""
+
+    def __init__(self, reader: Reader | None = None) -> None:
+        self.times: list[float] = []
+        self._went_on: list[float] = []
+        self._rates: list[float] = []
+        self._reader = reader
+
+    def tick(self) -> None:
+        """A word is there."""
+        self.times.append(time.perf_counter())
+        if self._reader:
+            self._rates.append(self._reader.read())
+        self._went_on.append(time.perf_counter())
+
+    def tell(self, figures: Figures) -> None:
+        """What its reader saw of memory, beside what the words took."""
+        seconds = [came - went_on for came, went_on in zip(self.times[1:], self._went_on, strict=False)]
+        figures.bandwidth = statistics.median(self._rates)
+        figures.share_of_limit = share_of_limit(figures.bytes_per_word, seconds, self._rates)
+
+
 def picture() -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     return Image.fromarray(noise)
@@ -56,20 +79,17 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2Processor
     from transformers.generation.streamers import BaseStreamer
 
-    class Clock(BaseStreamer):  # type: ignore[misc]
-        """When each token came; the first call is the prompt's. With a `reader`, memory is read between tokens."""
+    class Streamer(BaseStreamer):  # type: ignore[misc]
+        """Ticks a clock at every token; the first call is the prompt's."""
 
-        def __init__(self, reader: Reader | None = None) -> None:
-            self.times: list[float] = []
-            self.went_on: list[float] = []
-            self.rates: list[float] = []
-            self._reader = reader
+        def __init__(self, clock: Clock) -> None:
+            self._clock = clock
+            self._begun = False
 
         def put(self, value: object) -> None:
-            self.times.append(time.perf_counter())
-            if self._reader:
-                self.rates.append(self._reader.read())
-            self.went_on.append(time.perf_counter())
+            if self._begun:
+                self._clock.tick()
+            self._begun = True
 
         def end(self) -> None: ...
 
@@ -84,22 +104,21 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
     figures.load = time.perf_counter() - start
 
-    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, list[float], str]:
+    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, str]:
+        """Seconds to the first word, and the answer."""
         begun = time.perf_counter()
         inputs = processor(images=picture(), text=prompt, return_tensors="pt").to(dtype=options["dtype"])
         written = model.generate(
-            **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=clock
+            **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=Streamer(clock)
         )
         # A decoder-only model gives the prompt back.
         start = 0 if model.config.text_config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        answer = processor.decode(written[0, start:], skip_special_tokens=True)
-        return begun, clock.times[1:], answer  # the first entry is the prompt itself
+        return clock.times[0] - begun, processor.decode(written[0, start:], skip_special_tokens=True)
 
-    begun, times, answer = ask(QUESTION, words + 1, Clock())
-    figures.first_word = times[0] - begun
-    figures.per_word = statistics.median(np.diff(times).tolist()) if words else 0.0
-    begun, times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
-    figures.follow_up = times[0] - begun
+    clock = Clock()
+    figures.first_word, answer = ask(QUESTION, words + 1, clock)
+    figures.per_word = statistics.median(np.diff(clock.times).tolist())
+    figures.follow_up, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
     figures.peak_memory = peak_memory()
     with torch.inference_mode():
         pixels = processor(images=picture(), return_tensors="pt").pixel_values.to(options["dtype"])
@@ -113,15 +132,8 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
     figures.bytes_per_word = read
     clock = Clock(Reader())
     ask(QUESTION, words + 1, clock)
-    # The prompt, the first token, and then the words, each between two readings.
-    seconds = [came - went_on for came, went_on in zip(clock.times[2:], clock.went_on[1:], strict=False)]
-    _told(figures, seconds, clock.rates[1:])
+    clock.tell(figures)
     return figures
-
-
-def _told(figures: Figures, seconds: list[float], rates: list[float]) -> None:
-    figures.bandwidth = statistics.median(rates)
-    figures.share_of_limit = share_of_limit(figures.bytes_per_word, seconds, rates)
 
 
 def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
@@ -136,8 +148,9 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
     model = blip2_chat.load(folder, force=True)
     figures.load = time.perf_counter() - start
 
-    def ask(prompt: str, length: int) -> tuple[list[float], str]:
-        times = [time.perf_counter()]
+    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, str]:
+        """Seconds to the first word, and the answer."""
+        begun = time.perf_counter()
         opened = model.open(picture())
         tokens = model.tokenizer.encode(prompt)
         vectors = model.query_vectors(opened)
@@ -146,33 +159,23 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
         writer = Writer(model.engine, vectors, [tokens], decoding, kept)
         while not writer.done:
             writer.advance()
-            times.append(time.perf_counter())
+            clock.tick()
         model.states.put(opened.digest, writer.state)
-        return times, model.tokenizer.decode(writer.results[0].token_ids)
+        return clock.times[0] - begun, model.tokenizer.decode(writer.results[0].token_ids)
 
-    times, answer = ask(QUESTION, words + 1)
-    figures.first_word = times[1] - times[0]
-    figures.per_word = statistics.median(np.diff(times[1:]).tolist())
-    times, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1)
-    figures.follow_up = times[1] - times[0]
+    clock = Clock()
+    figures.first_word, answer = ask(QUESTION, words + 1, clock)
+    figures.per_word = statistics.median(np.diff(clock.times).tolist())
+    figures.follow_up, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
     figures.peak_memory = peak_memory()
     pixels = to_pixels(model.open(picture()), model.preprocess)
     start = time.perf_counter()
     model.engine.encode_image(pixels)
     figures.encode = time.perf_counter() - start
     figures.bytes_per_word = (folder / "language.onnx.data").stat().st_size
-    reader = Reader()
-    prompt = model.tokenizer.encode(QUESTION)
-    decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
-    writer = Writer(model.engine, model.query_vectors(model.open(picture())), [prompt], decoding)
-    writer.advance()
-    seconds, rates = [], [reader.read()]
-    while not writer.done:
-        start = time.perf_counter()
-        writer.advance()
-        seconds.append(time.perf_counter() - start)
-        rates.append(reader.read())
-    _told(figures, seconds, rates)
+    clock = Clock(Reader())
+    ask(QUESTION, words + 1, clock)
+    clock.tell(figures)
     return figures
 
 
@@ -185,7 +188,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     measure = {"transformers": measure_transformers, "onnx": measure_onnx}[options.runtime]
-    print("FIGURES " + json.dumps(asdict(measure(options.folder, options.precision, options.words))))
+    tell(asdict(measure(options.folder, options.precision, options.words)))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ of it measured, docs/run_throughput.json and the tables in the documents are rew
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from rich.table import Table
 
 from blip2_chat.resident import peak_memory
 
+from .child import figures_of, tell
 from .documents import ROOT, keep, markdown, put
-from .full_size import last_json, machine
+from .full_size import machine
 
 RESULTS = "run_throughput.json"
 # Tokens of a caption: BLIP-2's own on photographs have 8 to 15.
@@ -161,9 +162,7 @@ def rows_of(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         return (
             row["model"],
             f"{what}, {row['precision']}",
-            f"{row['per_minute']:,.3g}{times}"
-            if row["per_minute"] < 1000
-            else f"{row['per_minute']:,.0f}{times}",
+            f"{row['per_minute']:{',.0f' if row['per_minute'] >= 1000 else '.3g'}}{times}",
             str(row["batch"]),
             f"{row['cpu_seconds']:.2g} s",
             f"{row['peak_memory'] / 1e9:.2g} GB",
@@ -188,20 +187,18 @@ def memory_line(measured: dict[str, Any]) -> str:
     )
 
 
-def child(what: str, *arguments: str | Path) -> dict[str, Any]:
-    """A measurement in a process of its own, so that peaks of memory are its own."""
-    return last_json([sys.executable, "-m", "benchmarks.run_throughput", what, *map(str, arguments)])
+child = partial(figures_of, "run_throughput")
 
 
 def main() -> None:
     if sys.argv[1:2] == ["run"]:
-        print("FIGURES", json.dumps(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS)))
+        tell(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS))
         return
     if sys.argv[1:2] == ["loop"]:
-        print("FIGURES", json.dumps(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS)))
+        tell(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS))
         return
     if sys.argv[1:2] == ["memory"]:
-        print("FIGURES", json.dumps(measure_memory(Path(sys.argv[2]))))
+        tell(measure_memory(Path(sys.argv[2])))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(

@@ -13,27 +13,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import io
 import json
 import os
 import platform
 import random
-import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-from PIL import Image
+
+from tests import web_server
 
 from .documents import keep, markdown, put
 
@@ -103,44 +96,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def picture(number: int, size: int = 320) -> str:
+def picture(number: int) -> str:
     """A data URL; no two numbers have the same picture."""
-    rng = np.random.default_rng(number)
-    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(coarse).resize((size, size), Image.Resampling.NEAREST).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return web_server.data_url(web_server.picture(number, 320))
 
 
 def question(text: str, url: str) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
-    return [{"role": "user", "content": [*parts, *([{"type": "text", "text": text}] if text else [])]}]
-
-
-@contextmanager
-def serving(folder: str, *options: str) -> Iterator[str]:
-    """A server process; gives its URL."""
-    command = [sys.executable, "-c", "from blip2_chat.cli import main; main()", "serve"]
-    command += ["--model", folder, "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        url = None
-        for line in process.stderr:
-            found = re.search(r"The page: (http://\S+)/", line)
-            if found:
-                url = found[1]
-                break
-        if url is None:
-            raise SystemExit(f"the server did not start (exit status {process.wait()})")
-        # Read on, or a full pipe would stop the server.
-        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-        yield url
-        process.terminate()
-        process.wait(60)
-        drain.wait(10)
-    finally:
-        process.kill()
+    """Without a text, the picture is captioned."""
+    messages = web_server.asking(text, url)
+    if not text:
+        messages[0]["content"].pop()
+    return messages
 
 
 async def ask(
@@ -181,7 +147,7 @@ async def timed(
 def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> list[Figures]:
     """Both kinds of work on one model."""
     figures = []
-    with serving(folder, "--slots", str(clients)) as url:
+    with web_server.process(folder, "--slots", str(clients)) as (url, _):
         model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         urls = [picture(number) for number in range(clients)]
         warm = [[question("what is this?", one)] for one in urls]
@@ -248,7 +214,7 @@ async def _soak(url: str, model: str, clients: int, seconds: float, tokens: int)
 
 def soak(folder: str, clients: int, seconds: float, tokens: int = 8) -> dict[str, Any]:
     """Many clients at once, every answer its own: how many, and how many were wrong."""
-    with serving(folder) as url:
+    with web_server.process(folder) as (url, _):
         model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         return asyncio.run(_soak(url, model, clients, seconds, tokens))
 

@@ -39,6 +39,16 @@ _WORDS = (
 )
 
 
+# What config.json says of a language model under the names that we have, too.
+_SHAPE = {
+    "opt": ("vocab_size", "hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads"),
+    "t5": (
+        *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
+        *("feed_forward_proj", "decoder_start_token_id"),
+    ),
+}
+
+
 def known(name: str) -> KnownCheckpoint:
     return next(one for one in KNOWN if one.name == name)
 
@@ -106,7 +116,7 @@ def _write_small_files(folder: Path, shape: ModelConfig) -> None:
         "num_query_tokens": shape.num_query_tokens,
         "vision_config": {"model_type": "blip_2_vision_model", "image_size": shape.vision.image_size},
         "qformer_config": {"model_type": "blip_2_qformer"},
-        "text_config": _opt(text) if isinstance(text, OptConfig) else _t5(text),
+        "text_config": _text_config(text),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     size = shape.vision.image_size
@@ -137,30 +147,11 @@ def _write_small_files(folder: Path, shape: ModelConfig) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(about | ({"bos_token": "</s>"} if opt else {})))
 
 
-def _opt(text: OptConfig) -> dict[str, object]:
-    return {
-        "model_type": "opt",
-        "vocab_size": text.vocab_size,
-        "hidden_size": text.hidden_size,
-        "word_embed_proj_dim": text.hidden_size,
-        "num_hidden_layers": text.num_hidden_layers,
-        "ffn_dim": text.ffn_dim,
-        "num_attention_heads": text.num_attention_heads,
-        "eos_token_id": text.eos_token_ids[0],
+def _text_config(text: OptConfig | T5Config) -> dict[str, object]:
+    told: dict[str, object] = {
+        "model_type": text.family,
+        **{name: getattr(text, name) for name in _SHAPE[text.family]},
     }
-
-
-def _t5(text: T5Config) -> dict[str, object]:
-    return {
-        "model_type": "t5",
-        "vocab_size": text.vocab_size,
-        "d_model": text.d_model,
-        "d_kv": text.d_kv,
-        "d_ff": text.d_ff,
-        "num_layers": text.num_layers,
-        "num_decoder_layers": text.num_decoder_layers,
-        "num_heads": text.num_heads,
-        "feed_forward_proj": text.feed_forward_proj,
-        "tie_word_embeddings": text.scale_decoder_outputs,
-        "decoder_start_token_id": text.decoder_start_token_id,
-    }
+    if isinstance(text, OptConfig):
+        return told | {"word_embed_proj_dim": text.hidden_size, "eos_token_id": text.eos_token_ids[0]}
+    return told | {"tie_word_embeddings": text.scale_decoder_outputs}
