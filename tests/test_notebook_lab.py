@@ -16,8 +16,9 @@ import pytest
 
 import blip2_chat
 from tests.notebook_lab import jupyter, open_notebook, run_all, write_notebook
-from tests.web_browser import QUIET, chromium
+from tests.web_browser import chromium
 
+pytest_plugins = ["tests.web_fixtures"]
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
 )
@@ -78,16 +79,6 @@ class Lab:
         self.idle()
         text: str = turns.nth(before).locator(".b2c-answer").inner_text()
         return text.removeprefix("Answer: ")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
-        yield running
-        running.close()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from tests.web_server import (
     Running,
     asking,
     data_url,
+    gated,
     inside,
     picture,
     process,
@@ -118,17 +119,7 @@ def _resident(pid: int) -> int:
 @pytest.fixture
 def slow_model(make_model: MakeModel) -> Any:
     """A model whose every step waits for `model.gate`."""
-    model: Any = make_model()
-    step = model.engine.step
-    model.gate = threading.Event()
-
-    def gated(state: Any, tokens: Any) -> Any:
-        model.gate.wait(60)
-        time.sleep(0.01)
-        return step(state, tokens)
-
-    model.engine.step = gated
-    return model
+    return gated(make_model())
 
 
 def test_a_full_queue_says_so_and_when_to_come_again(slow_model: Any) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,10 +29,12 @@ from tests.web_server import (
     Running,
     asking,
     data_url,
+    gated,
     inside,
     picture,
     process,
     running,
+    tokens_written,
     wait_until,
 )
 
@@ -45,13 +46,6 @@ IDS = ["demo", "demo:int8", "t5"]
 
 def load(precision: str) -> Model:
     return blip2_chat.load("demo", precision=precision, threads=1)
-
-
-@pytest.fixture(scope="module")
-def several(make_model: MakeModel) -> Iterator[Running]:
-    """The embedded model at two precisions, and a random T5."""
-    with running(load("fp32"), also=[load("int8"), make_model("t5")]) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +151,9 @@ def test_side_by_side(several: Running) -> None:
 
 
 def test_metrics(several: Running) -> None:
-    before = _tokens(several)
+    before = tokens_written(several)
     answer = httpx.post(f"{several.url}/v1/chat/completions", json=body("demo:int8")).json()
-    after = _tokens(several)
+    after = tokens_written(several)
     assert after["demo:int8"] - before.get("demo:int8", 0) == answer["usage"]["completion_tokens"]
     assert after.get("demo") == before.get("demo")
     told = httpx.get(f"{several.url}/metrics").text
@@ -167,31 +161,14 @@ def test_metrics(several: Running) -> None:
         assert f'blip2_chat_rows{{model="{model}"}} 0.0' in told
 
 
-def _tokens(server: Running) -> dict[str, float]:
-    """Written by each model."""
-    told = httpx.get(f"{server.url}/metrics").text
-    found = re.findall(r'blip2_chat_tokens_total\{kind="completion",model="(.*?)"\} (\S+)', told)
-    return {model: float(count) for model, count in found}
-
-
 @pytest.fixture
-def gated(make_model: MakeModel) -> Any:
+def slow_t5(make_model: MakeModel) -> Any:
     """A model whose every step waits for `model.gate`."""
-    model: Any = make_model("t5")
-    step = model.engine.step
-    model.gate = threading.Event()
-
-    def waiting(state: Any, tokens: Any) -> Any:
-        model.gate.wait(60)
-        time.sleep(0.01)
-        return step(state, tokens)
-
-    model.engine.step = waiting
-    return model
+    return gated(make_model("t5"))
 
 
-def test_a_client_that_leaves_frees_the_slot_of_its_own_model(make_model: MakeModel, gated: Any) -> None:
-    with running(make_model(), also=[gated], slots=1) as server:
+def test_a_client_that_leaves_frees_the_slot_of_its_own_model(make_model: MakeModel, slow_t5: Any) -> None:
+    with running(make_model(), also=[slow_t5], slots=1) as server:
         slow = server.service.models[1].scheduler
         content = json.dumps(body("t5", max_tokens=200, min_tokens=200, stream=True)).encode()
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -204,19 +181,19 @@ def test_a_client_that_leaves_frees_the_slot_of_its_own_model(make_model: MakeMo
             assert server.scheduler.busy_rows == 0
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body("opt"), timeout=30)
             assert answer.status_code == 200
-        gated.gate.set()
+        slow_t5.gate.set()
         assert wait_until(lambda: slow.busy_rows == 0, 10)
         assert slow.steps < 190, "it was written to the end, for nobody"
 
 
-def test_places_are_the_whole_servers(make_model: MakeModel, gated: Any) -> None:
-    with running(make_model(), also=[gated], slots=1, queue=0) as server:
+def test_places_are_the_whole_servers(make_model: MakeModel, slow_t5: Any) -> None:
+    with running(make_model(), also=[slow_t5], slots=1, queue=0) as server:
         url = f"{server.url}/v1/chat/completions"
         first = threading.Thread(target=httpx.post, args=(url,), kwargs={"json": body("t5"), "timeout": 60})
         first.start()
         assert wait_until(lambda: server.service.places.full)
         assert httpx.post(url, json=body("opt")).status_code == 429
-        gated.gate.set()
+        slow_t5.gate.set()
         first.join()
         assert httpx.post(url, json=body("opt"), timeout=30).status_code == 200
 

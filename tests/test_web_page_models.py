@@ -7,23 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-import blip2_chat
 from tests.web_browser import Visit, answers, ask, idle, said
-from tests.web_server import MakeModel, Running, running
+from tests.web_server import Running, tokens_written
 
 pytest_plugins = ["tests.web_fixtures"]
-
-
-@pytest.fixture(scope="module")
-def several(make_model: MakeModel) -> Iterator[Running]:
-    """The embedded model at two precisions, and a random T5."""
-    fp32, int8 = (blip2_chat.load("demo", precision=precision, threads=1) for precision in ("fp32", "int8"))
-    with running(fp32, also=[int8, make_model("t5")]) as server:
-        yield server
 
 
 @pytest.fixture
@@ -42,13 +32,6 @@ def asked(page: Page) -> list[dict[str, Any]]:
         lambda request: request.method == "POST" and sent.append(json.loads(request.post_data or "")),
     )
     return sent
-
-
-def written(server: Running) -> dict[str, float]:
-    """Tokens, by the model that wrote them."""
-    told = httpx.get(f"{server.url}/metrics").text
-    found = re.findall(r'blip2_chat_tokens_total\{kind="completion",model="(.*?)"\} (\S+)', told)
-    return {model: float(count) for model, count in found}
 
 
 def open_settings(page: Page) -> Locator:
@@ -93,7 +76,7 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
     page.keyboard.press("Escape")
     expect(chip).to_have_text("demo · int8")
 
-    before = written(several)
+    before = tokens_written(several)
     ask(page, "and what is right of it?")
     expect(answers(page)).to_have_count(3)
     idle(page)
@@ -103,7 +86,7 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
         "a dog",
         "and what is right of it?",
     ]
-    after = written(several)
+    after = tokens_written(several)
     assert after["demo:int8"] > before.get("demo:int8", 0) and after["demo"] == before["demo"]
     expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
 

@@ -43,6 +43,14 @@ def server(make_model: MakeModel) -> Iterator[Running]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def several(make_model: MakeModel) -> Iterator[Running]:
+    """The embedded model at two precisions, and a random T5."""
+    fp32, int8 = (blip2_chat.load("demo", precision=precision, threads=1) for precision in ("fp32", "int8"))
+    with running(fp32, also=[int8, make_model("t5")]) as server:
+        yield server
+
+
 # Not for the session: while Playwright runs, nothing else in this thread may run an event loop.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

@@ -106,6 +106,27 @@ def process(model: str | Path, *options: str) -> Iterator[tuple[str, subprocess.
         server.wait()
 
 
+def gated(model: Any) -> Any:
+    """The model, each of whose steps now waits for `model.gate`."""
+    step = model.engine.step
+    model.gate = threading.Event()
+
+    def waiting(state: Any, tokens: Any) -> Any:
+        model.gate.wait(60)
+        time.sleep(0.01)
+        return step(state, tokens)
+
+    model.engine.step = waiting
+    return model
+
+
+def tokens_written(server: Running) -> dict[str, float]:
+    """By each model, since the server started."""
+    told = httpx.get(f"{server.url}/metrics").text
+    found = re.findall(r'blip2_chat_tokens_total\{kind="completion",model="(.*?)"\} (\S+)', told)
+    return {model: float(count) for model, count in found}
+
+
 def inside(url: str) -> int:
     """Answers that are waited for or written."""
     counts = re.findall(r"blip2_chat_(?:rows|waiting)\{[^}]*\} (\d+)", httpx.get(f"{url}/metrics").text)

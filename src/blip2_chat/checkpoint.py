@@ -16,7 +16,7 @@ from .errors import CheckpointError
 from .hub import Progress, download, is_hub_name
 from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
 from .layout import HEAD, Part, aliases, count_parameters, expected_tensors
-from .safetensors_files import TensorInfo, is_safe_name, read_json, read_tensors
+from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_json, read_tensors
 
 __all__ = [
     "CONVERTED",
@@ -32,8 +32,6 @@ __all__ = [
 
 # What makes a folder one of our own conversions.
 CONVERTED = "blip2-chat.json"
-
-_FLOATS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def _check_tensors(
         if info is None:
             continue
         # Before the shape, which packing changes: this is the error that says why.
-        if info.dtype not in _FLOATS:
+        if info.dtype not in FLOATS:
             raise CheckpointError(
                 f"{folder}: {name} is stored as {info.dtype}, already quantised; use the original checkpoint "
                 "(precision= quantises it here)"

@@ -16,6 +16,7 @@ from ..errors import GenerationError
 from ..generation import Generated, Writer, generate
 from ..model import Model
 from ..tokens import first_stop
+from .result import Result
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class Captioner:
                     "the picture and the answer: shorten it, or lower max_new_tokens"
                 )
             self._prompts.append(_Prompt(asked, tokens, decoding))
+
+    def result(self, **about: Any) -> Result:
+        """A picture's result before anything is written: what is known of it, and whose words it is to have."""
+        return Result(model=self.model.name, precision=self.model.engine.precision, **about)
 
     def encode(self, pixels: Floats) -> Floats:
         """Pixels [B,3,H,W] -> query vectors [B,Q,D]."""

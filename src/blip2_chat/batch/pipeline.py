@@ -209,24 +209,12 @@ class Pipeline:
             result = self._blank(one.opened)
             if one.vectors is not None and digest is not None:
                 mine = written[digest]
-                result = replace(
-                    result,
-                    captions=mine.captions,
-                    answers=mine.answers,
-                    score=mine.score,
-                    seconds=round(one.seconds + seconds / len(new), 4),
-                )
+                result = result.saying(mine, seconds=round(one.seconds + seconds / len(new), 4))
                 by_digest[digest] = result
             elif digest is not None:
                 original = by_digest.get(digest) or self._known(digest)
                 assert original is not None  # its first picture is before it in this batch, or kept
-                result = replace(
-                    result,
-                    captions=original.captions,
-                    answers=original.answers,
-                    score=original.score,
-                    duplicate_of=original.path,
-                )
+                result = result.saying(original, duplicate_of=original.path)
             results.append((one.opened.item.key, result))
         yield results
 
@@ -238,15 +226,12 @@ class Pipeline:
         return dict(zip(digests, self._captioner.write(vectors, digests), strict=True))
 
     def _blank(self, opened: Opened) -> Result:
-        engine = self._captioner.model.engine
-        return Result(
+        return self._captioner.result(
             path=opened.item.path,
             error=opened.error,
             width=opened.width,
             height=opened.height,
             digest=opened.digest,
-            model=self._captioner.model.name,
-            precision=engine.precision,
         )
 
 

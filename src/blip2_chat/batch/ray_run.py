@@ -15,7 +15,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,24 +243,10 @@ class _Actor:
         return self._captioner.write(np.concatenate(vectors), list(pixels))
 
     def _result(self, row: dict[str, Any], written: Written | None, seconds: float) -> str:
-        model = self._captioner.model
-        result = Result(
-            path=row["path"],
-            error=row["error"],
-            width=row["width"],
-            height=row["height"],
-            digest=row["digest"],
-            model=model.name,
-            precision=model.engine.precision,
-        )
+        about = {name: row[name] for name in ("path", "error", "width", "height", "digest")}
+        result = self._captioner.result(**about)
         if written is not None:
-            result = replace(
-                result,
-                captions=written.captions,
-                answers=written.answers,
-                score=written.score,
-                seconds=seconds,
-            )
+            result = result.saying(written, seconds=seconds)
         return json.dumps(result.as_row())
 
 

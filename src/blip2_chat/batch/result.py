@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .captioner import Written
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Result:
     def text(self) -> str:
         """The caption, or the answers, or the error: what a progress line shows."""
         return self.caption or ", ".join(self.answers.values()) or self.error or ""
+
+    def saying(self, words: Written | Result, **more: Any) -> Result:
+        """With the words of what the model wrote, or of another result; `more` are further fields."""
+        return replace(self, captions=words.captions, answers=words.answers, score=words.score, **more)
 
     def as_row(self) -> dict[str, Any]:
         """As JSONL and Parquet have it."""

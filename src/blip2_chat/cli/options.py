@@ -68,12 +68,12 @@ class ModelOptions:
                 on_progress=progress,
             )
 
-    def tell_limits(self) -> None:
+    def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""
         if self.is_embedded:
             note(
                 "The embedded model knows drawn scenes and has never seen a photograph; "
-                f"for photographs: {PHOTOGRAPHS}"
+                f"for photographs: {instead}"
             )
 
 

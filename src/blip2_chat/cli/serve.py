@@ -130,10 +130,7 @@ def serve(
     if insecure and api_key is None and not is_loopback(host):
         note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
     if all(served.is_embedded for served in service.models):
-        note(
-            "The embedded model knows drawn scenes and has never seen a photograph; "
-            "for photographs: blip2-chat serve --model Salesforce/blip2-opt-2.7b"
-        )
+        model.tell_limits("blip2-chat serve --model Salesforce/blip2-opt-2.7b")
     if open_browser:
         webbrowser.open(url)
     try:

@@ -22,26 +22,15 @@ if TYPE_CHECKING:
 _SHOWN = 384
 
 
-def picture_png(picture: Picture, side: int | None = None) -> bytes:
-    """The picture as a PNG file, at most `side` pixels on its longer side; as it is by default."""
-    image = picture.image
-    if side is not None and max(image.size) > side:
-        image = image.copy()
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return file.getvalue()
+def picture_png(picture: Picture, side: int) -> bytes:
+    """The picture as a PNG file, at most `side` pixels on its longer side."""
+    return _file(_shrunk(picture, side), "png")
 
 
 def picture_url(picture: Picture, side: int = _SHOWN) -> str:
     """The picture, made smaller, as a `data:` URL: PNG where it has few colours, JPEG where that is smaller."""
-    image = picture.image.copy()
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    files = {}
-    for kind in ("png", "jpeg"):
-        file = io.BytesIO()
-        image.save(file, kind.upper(), optimize=True, **({"quality": 88} if kind == "jpeg" else {}))
-        files[kind] = file.getvalue()
+    image = _shrunk(picture, side)
+    files = {"png": _file(image, "png"), "jpeg": _file(image, "jpeg", quality=88)}
     kind = min(files, key=lambda one: len(files[one]))
     return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode('ascii')}"
 
@@ -79,6 +68,19 @@ def chat_html(chat: Chat) -> str:
         + (f'<div style="flex:1 1 16em">{rows}</div>' if said else "")
         + "</div>"
     )
+
+
+def _shrunk(picture: Picture, side: int) -> Image.Image:
+    """At most `side` pixels on its longer side; never larger than it is."""
+    image = picture.image.copy()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def _file(image: Image.Image, kind: str, **options: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind.upper(), optimize=True, **options)
+    return file.getvalue()
 
 
 def _words(turn: Turn) -> str:

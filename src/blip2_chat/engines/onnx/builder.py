@@ -177,16 +177,14 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
-    def weight(self, tensor: Tensor) -> Value:
-        """A float32 initializer."""
-        return self._recipe(tensor, [Stored(self._name(tensor), FLOAT, tensor.shape)], lambda array: [array])[
-            0
-        ]
+    def weight(self, tensor: Tensor, mapped: bool = False) -> Value:
+        """A float32 initializer; `mapped` as in `Stored`."""
+        whole = Stored(self._name(tensor), FLOAT, tensor.shape, mapped)
+        return self._recipe(tensor, [whole], lambda array: [array])[0]
 
     def table(self, tensor: Tensor, indices: Value) -> Value:
         """The rows of a float32 table that `indices` name; the others stay on the disk."""
-        rows = Stored(self._name(tensor), FLOAT, tensor.shape, mapped=True)
-        return self.op("Gather", self._recipe(tensor, [rows], lambda array: [array])[0], indices, axis=0)
+        return self.op("Gather", self.weight(tensor, mapped=True), indices, axis=0)
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
         """One node with one output."""
@@ -214,8 +212,8 @@ class Graph:
         added = self.weight(bias) if bias is not None else None
         name = self._name(weight)
         if scheme.kind == "float":
-            stored = Stored(name, FLOAT, (k, n))
-            matrix = self._recipe(weight, [stored], lambda w: [np.ascontiguousarray(w.T)])[0]
+            turned = Stored(name, FLOAT, (k, n))
+            matrix = self._recipe(weight, [turned], lambda w: [np.ascontiguousarray(w.T)])[0]
             y = self.op("MatMul", x, matrix)
             return y if added is None else self.op("Add", y, added)
         if scheme.kind == "columns":

@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CheckpointError
-from ...safetensors_files import read_tensors
+from ...safetensors_files import FLOATS, read_tensors
 from ..engine import Floats
-
-_FLOATS = ("F32", "F16", "BF16")
 
 # Tensors that a checkpoint may have and the chat model does not use: the Q-Former's text branch, which
 # only the image-text matching models read, buffers that old versions stored, T5's copies of its embedding.
@@ -53,7 +51,7 @@ class Weights:
         if misshapen:
             raise CheckpointError(f"{self.folder}: {_list(misshapen)}")
         foreign = [
-            f"{n} ({self._tensors[n].dtype})" for n in expected if self._tensors[n].dtype not in _FLOATS
+            f"{n} ({self._tensors[n].dtype})" for n in expected if self._tensors[n].dtype not in FLOATS
         ]
         if foreign:
             raise CheckpointError(
