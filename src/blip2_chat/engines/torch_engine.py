@@ -24,7 +24,7 @@ try:
 
     from .torch_graphs import StepGraph
     from .torch_loading import accelerator, load_weights, weight_bytes
-    from .torch_state import TorchState, left_padded
+    from .torch_state import TorchState, cache_name, left_padded
 except ImportError as error:  # one line for the user, whichever of the two is absent
     raise MissingExtraError(f"the torch engine ({error.name} is not installed)", "torch") from None
 
@@ -40,6 +40,7 @@ class TorchEngine:
         self.device = device
         self._model = model.eval()
         self._language_model = model.language_model
+        self._cache_name = cache_name(model.language_model)
         self._home = _where(self._language_model.get_input_embeddings())
         self._graph: StepGraph | None = None
 
@@ -147,9 +148,9 @@ class TorchEngine:
             inputs_embeds=chunk,
             attention_mask=attention,
             position_ids=positions,
-            past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_name: state.cache},
         ).logits
         for row, new in zip(state.tokens, tokens, strict=True):
             row.extend(new)
@@ -201,8 +202,8 @@ class TorchEngine:
             attention_mask=state.encoded_mask.long(),
             decoder_input_ids=torch.as_tensor(ids, device=self._home)[:, None],
             decoder_attention_mask=state.mask.long(),
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_name: cache},
         ).logits
         state.cross = cross
         for row, one in zip(state.tokens, tokens, strict=True):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .torch_state import TorchState
+from .torch_state import TorchState, cache_name
 
 # Slots of the fixed cache: a picture and a long conversation. Each step attends to all of them, so more would cost.
 SLOTS = 512
@@ -115,8 +115,8 @@ class StepGraph:
             inputs_embeds=self._language_model.get_input_embeddings()(self._token),
             attention_mask=self._mask,
             position_ids=self._position,
-            past_key_values=self._cache,
             use_cache=True,
+            **{cache_name(self._language_model): self._cache},
         ).logits
         return logits[:, -1]
 

@@ -7,14 +7,21 @@ cache is on its layer's GPU, so whatever selects from one goes there first.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from .engine import State, common_prefix
+
+
+def cache_name(language_model: Any) -> str:
+    """What `language_model` calls the cache it is given: transformers renamed `past_key_values` in 5.24."""
+    asked = inspect.signature(type(language_model).forward).parameters
+    return "cache" if "cache" in asked else "past_key_values"
 
 
 class TorchState:
