@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import blip2_chat
+from blip2_chat.checkpoint import inspect
 from blip2_chat.engines.onnx.builder import Scheme
 from blip2_chat.engines.onnx.convert import Precision, Schemes, convert
 from blip2_chat.evaluate import Evaluation, HeldOut
@@ -53,9 +54,9 @@ def measure(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         if isinstance(variant, Schemes):
-            convert(checkpoint, folder, "int8", how=variant)
+            convert(inspect(checkpoint), folder, "int8", how=variant)
         else:
-            convert(checkpoint, folder, variant)
+            convert(inspect(checkpoint), folder, variant)
         model = blip2_chat.load(folder)
         report = Evaluation(model, held_out, limit).run()
         with zipfile.ZipFile(held_out.path) as archive:

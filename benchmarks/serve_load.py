@@ -221,11 +221,12 @@ def soak(folder: str, clients: int, seconds: float, tokens: int = 8) -> dict[str
 
 def mid_size(folder: Path) -> str:
     """An fp32 model of twelve layers of 768, as it is served."""
+    from blip2_chat.checkpoint import inspect
     from blip2_chat.engines.onnx.convert import convert
     from tests.checkpoints import make_checkpoint
 
     official = make_checkpoint(folder / "official", "opt", 0, num_query_tokens=32, **MID_SIZE)
-    convert(official, folder / "converted", "fp32")
+    convert(inspect(official), folder / "converted", "fp32")
     return str(folder / "converted")
 
 

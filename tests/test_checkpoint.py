@@ -221,6 +221,14 @@ def test_tensors_of_other_uses_are_tolerated(opt: Path) -> None:
     assert text_branch.keys() <= inspect(opt).tensors.keys()
 
 
+def test_tensors_of_another_model_are_named(opt: Path) -> None:
+    change_tensors(opt, lambda tensors: tensors.update({"visual_encoder.stem.weight": torch.zeros(2)}))
+    message = refusal(opt)
+    assert (
+        f"{opt / 'model.safetensors'} holds visual_encoder.stem.weight, which no BLIP-2 chat model" in message
+    )
+
+
 def test_picture_settings_of_transformers_5(opt: Path) -> None:
     (opt / "preprocessor_config.json").unlink()
     assert "image_processor" in json.loads((opt / "processor_config.json").read_text("utf-8"))

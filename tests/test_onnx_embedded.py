@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import blip2_chat
+from blip2_chat.checkpoint import inspect
 from blip2_chat.engines.onnx.convert import convert
 from blip2_chat.evaluate import Evaluation, HeldOut, Report
 
@@ -20,7 +21,7 @@ pytestmark = [
 
 
 def evaluated(folder: Path, precision: Any) -> Report:
-    convert(EMBEDDED, folder / precision, precision)
+    convert(inspect(EMBEDDED), folder / precision, precision)
     return Evaluation(blip2_chat.load(folder / precision), HeldOut.open("seen")).run()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Blip2ForConditionalGeneration
 
+from blip2_chat.checkpoint import inspect
 from blip2_chat.engines.onnx import OnnxEngine, load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert
 from blip2_chat.errors import CheckpointError, GenerationError
@@ -119,7 +120,7 @@ class Case:
     def __init__(self, folder: Path, shape: str) -> None:
         family, overrides = SHAPES[shape]
         make_checkpoint(folder / "official", family, seed=len(shape), **overrides)
-        convert(folder / "official", folder / "onnx", "fp32")
+        convert(inspect(folder / "official"), folder / "onnx", "fp32")
         self.reference = Reference(folder / "official")
         self.engine = load_onnx_engine(folder / "onnx", threads=1)
         self.rng = np.random.default_rng(len(shape))
@@ -365,7 +366,7 @@ def test_clear_refusals(official: Case) -> None:
 def test_close(tmp_path: Path, official: Case) -> None:
     folder = tmp_path / "m"
     make_checkpoint(tmp_path / "c", "opt")
-    convert(tmp_path / "c", folder, "fp32")
+    convert(inspect(tmp_path / "c"), folder, "fp32")
     engine: OnnxEngine = load_onnx_engine(folder)
     engine.close()
     with pytest.raises(ValueError, match="closed"):
@@ -378,5 +379,5 @@ def test_close(tmp_path: Path, official: Case) -> None:
 def test_opt_350m_is_refused(tmp_path: Path, text: dict[str, Any]) -> None:
     make_checkpoint(tmp_path / "c", "opt", text=text)
     with pytest.raises(CheckpointError, match="as opt-350m"):
-        convert(tmp_path / "c", tmp_path / "m", "fp32")
+        convert(inspect(tmp_path / "c"), tmp_path / "m", "fp32")
     assert not (tmp_path / "m").exists()

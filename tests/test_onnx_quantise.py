@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from blip2_chat.checkpoint import inspect
 from blip2_chat.engines.onnx import load_onnx_engine, quantise
 from blip2_chat.engines.onnx.builder import FLOAT, Graph, Scheme, constant
 from blip2_chat.engines.onnx.convert import convert
@@ -159,7 +160,7 @@ def test_models_of_odd_shapes(tmp_path: Path, shape: str, precision: Any, limit:
     """Widths below one block, where nothing averages out: a wrong layout would be off by 1.4 and more."""
     family, overrides = SHAPES[shape]
     make_checkpoint(tmp_path / "c", family, seed=1, **overrides)
-    convert(tmp_path / "c", tmp_path / "m", precision, block_size=16)
+    convert(inspect(tmp_path / "c"), tmp_path / "m", precision, block_size=16)
     engine, reference = load_onnx_engine(tmp_path / "m", threads=1), Reference(tmp_path / "c")
     size = engine.config.vision.image_size
     pixels = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
@@ -182,7 +183,7 @@ def test_error_of_wide_random_layers(tmp_path: Path, family: str, precision: Any
     }[family]
     vision = {"hidden_size": 352, "num_attention_heads": 4, "intermediate_size": 1536, "num_hidden_layers": 3}
     make_checkpoint(tmp_path / "c", family, seed=2, text=text, vision=vision)
-    convert(tmp_path / "c", tmp_path / "m", precision)
+    convert(inspect(tmp_path / "c"), tmp_path / "m", precision)
     engine, reference = load_onnx_engine(tmp_path / "m"), Reference(tmp_path / "c")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 28, 28)).astype(np.float32)
     vectors = engine.encode_image(pixels)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import blip2_chat
+from blip2_chat.checkpoint import inspect
 from blip2_chat.engines.onnx.convert import convert
 from blip2_chat.model import Model
 from tests.web_server import MakeModel, Running, running
@@ -26,7 +27,7 @@ def make_model(
         if family not in converted:
             folder = tmp_path_factory.mktemp("served") / family
             # Query vectors large enough that pictures change the answers.
-            convert(checkpoint(family, 11, std=0.2), folder, "fp32")
+            convert(inspect(checkpoint(family, 11, std=0.2)), folder, "fp32")
             converted[family] = folder
         models.append(blip2_chat.load(converted[family], threads=1))
         return models[-1]

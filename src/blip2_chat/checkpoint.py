@@ -15,7 +15,7 @@ from .config import ModelConfig, T5Config
 from .errors import CheckpointError
 from .hub import Progress, download, is_hub_name
 from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
-from .layout import HEAD, Part, aliases, count_parameters, expected_tensors
+from .layout import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_json, read_tensors
 
 __all__ = [
@@ -45,6 +45,18 @@ class Checkpoint:
     parameters: dict[Part, int]
     # By name, those we do not use included; empty for a converted folder, whose weights are in its graphs.
     tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the language model's head is its token embeddings: only the weights tell."""
+        return HEAD not in self.tensors or self.stored_name(aliases(self.config)[0]) == HEAD
+
+    def stored_name(self, name: str) -> str:
+        """The name under which the files hold what the layout calls `name`: one tensor may have several."""
+        names = aliases(self.config)
+        if name in names and name not in self.tensors:
+            return next((alias for alias in names if alias in self.tensors), name)
+        return name
 
     @property
     def total_parameters(self) -> int:
@@ -160,6 +172,7 @@ def _has_picture_settings(folder: Path) -> bool:
 def _check_tensors(
     folder: Path, config: ModelConfig, tied_head: bool | None, tensors: dict[str, TensorInfo]
 ) -> None:
+    """`CheckpointError` naming what is missing, quantised, misshapen, or belongs to something else."""
     expected = expected_tensors(config)
     embeddings = aliases(config, tied_head)
     missing = [name for name in expected if name not in tensors and name not in embeddings]
@@ -185,3 +198,10 @@ def _check_tensors(
                 f"{folder / info.file}: {name} has the shape {list(info.shape)}, "
                 f"and config.json asks for {list(shape)}"
             )
+    foreign = sorted(name for name in tensors.keys() - expected.keys() if not is_unused(name))
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise CheckpointError(
+            f"{folder / tensors[foreign[0]].file} holds {foreign[0]}{more}, which no BLIP-2 chat model has: "
+            "the files are those of another model"
+        )

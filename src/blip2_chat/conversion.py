@@ -40,7 +40,6 @@ from .conversion_cache import (
 from .engines.onnx import convert as engine
 from .engines.onnx.manifest import FORMAT, MANIFEST, Manifest
 from .errors import CheckpointError
-from .layout import HEAD
 from .memory import gigabytes
 from .provenance import Hashing, fingerprint, hub_commit
 from .safetensors_files import read_json
@@ -171,7 +170,7 @@ class _Job:
                 self.checkpoint.config,
                 self.precision,
                 self.block_size,
-                tied_head=HEAD not in self.checkpoint.tensors,
+                tied_head=self.checkpoint.tied_head,
             )
         except ValueError as error:
             raise CheckpointError(str(error)) from None
@@ -203,7 +202,7 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
     try:
         with Hashing(job.weight_paths()) as hashing:
             engine.convert(
-                job.checkpoint.folder,
+                job.checkpoint,
                 made,
                 job.precision,
                 block_size=job.block_size,

@@ -5,6 +5,7 @@ Everything here follows from a `ModelConfig` alone: no file is read, nothing lar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import prod
 from typing import Literal
@@ -18,6 +19,17 @@ PARTS: tuple[Part, ...] = ("vision", "qformer", "language_model")
 
 HEAD = "language_model.lm_head.weight"
 
+# Tensors that a checkpoint may have and the chat model does not use: the Q-Former's text branch, which only the
+# image-text matching models read, buffers that old versions stored, positions of T5's cross-attention.
+_UNUSED = re.compile(
+    r"embeddings\..*"
+    r"|qformer\.embeddings\..*"
+    r"|qformer\.encoder\.layer\.\d+\.(intermediate|output)\..*"
+    r"|(vision|text)_projection\..*|itm_head\..*"
+    r"|language_model\.decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+    r"|.*\.(position_ids|rotary_emb\.inv_freq)"
+)
+
 # Far above any real model; a config.json that claims millions of layers would fill the memory with names.
 _MOST_LAYERS = 1024
 
@@ -25,8 +37,7 @@ _MOST_LAYERS = 1024
 def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
     """Every tensor of the official layout by its name, with its shape.
 
-    The Q-Former has its query branch only: checkpoints trained on texts too hold more
-    (`qformer.embeddings.*`, `….intermediate.*`, `….output.*`), which nothing here uses. Names of one
+    The Q-Former has its query branch only: checkpoints trained on texts too hold more (`is_unused`). Names of one
     tensor (`aliases`) are all listed, although a file needs only one of them.
     """
     _check_layers(config)
@@ -53,6 +64,11 @@ def aliases(config: ModelConfig, tied_head: bool | None = None) -> tuple[str, ..
         stems = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
         names = [f"language_model.{stem}.weight" for stem in stems]
     return (*names, HEAD) if tied else tuple(names)
+
+
+def is_unused(name: str) -> bool:
+    """Whether a checkpoint may hold this tensor beside `expected_tensors`."""
+    return _UNUSED.fullmatch(name) is not None
 
 
 def part_of(name: str) -> Part:

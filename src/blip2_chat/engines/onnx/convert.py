@@ -1,10 +1,9 @@
 """Turns an official checkpoint into a folder that `OnnxEngine` loads, one tensor in memory at a time.
 
-    convert(Path("blip2-opt-2.7b"), Path("blip2-opt-2.7b-int8"), "int8")
+    convert(inspect("blip2-opt-2.7b"), Path("blip2-opt-2.7b-int8"), "int8")
 
-The graphs are planned first (`plan`), which says what the checkpoint must hold and how large the result is; then
-every weight is read, quantised, appended to its graph's data file and forgotten. The folder appears under its name
-only when it is complete.
+The graphs are planned first (`plan`), which says how large the result is; then every weight is read, quantised,
+appended to its graph's data file and forgotten. The folder appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 import onnx
 
+from ...checkpoint import Checkpoint
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
 from . import opt, qformer, t5, vision
@@ -92,12 +92,6 @@ class Plan:
         weights = sum(recipe.nbytes for graph in self.graphs for recipe in graph.recipes)
         return weights + prod(self.embeddings.shape) * self.embeddings_dtype.itemsize
 
-    @property
-    def expected(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor that is read."""
-        tensors = [recipe.tensor for graph in self.graphs for recipe in graph.recipes]
-        return {name: shape for tensor in [*tensors, self.embeddings] for name, shape in tensor.sources}
-
 
 def plan(
     config: ModelConfig,
@@ -139,7 +133,7 @@ def _language(text: OptConfig | T5Config, how: Schemes, tied: bool) -> tuple[tup
 
 
 def convert(
-    source: Path,
+    checkpoint: Checkpoint,
     target: Path,
     precision: Precision,
     *,
@@ -148,28 +142,24 @@ def convert(
     progress: Progress | None = None,
     how: Schemes | None = None,
 ) -> None:
-    """Converts the checkpoint folder `source` into the new folder `target`.
+    """Converts an official checkpoint into the new folder `target`.
 
     `block_size` (a power of two from 16; None: `BLOCK_SIZES`) is the weights per scale: smaller blocks are more
     exact, and cost memory and time. `provenance` (name, revision, hashes of the source) is recorded as it is;
-    `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when the checkpoint is
-    incomplete, damaged or of another model, and leaves nothing behind. `how`: see `plan`.
+    `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when a weight cannot be
+    read or is no number, and leaves nothing behind. `how`: see `plan`.
     """
-    source, target = Path(source), Path(target)
+    target = Path(target)
     if target.exists():
         raise CheckpointError(f"{target} exists already; remove it or name another folder")
-    config = ModelConfig.from_folder(source)
-    weights = Weights(source)
-    tied_head = "language_model.lm_head.weight" not in weights
-    planned = plan(config, precision, block_size, tied_head=tied_head, how=how)
-    weights.check(planned.expected)
+    planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
     block_size = block_size or BLOCK_SIZES[precision]
 
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(planned, weights, partial, precision, block_size, provenance, progress or _silent)
+        _write(planned, checkpoint, partial, precision, block_size, provenance, progress or _silent)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -182,7 +172,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def _write(
     planned: Plan,
-    weights: Weights,
+    checkpoint: Checkpoint,
     folder: Path,
     precision: Precision,
     block_size: int,
@@ -197,8 +187,9 @@ def _write(
         progress(what, done, total)
 
     for name in _COPIED:
-        if (weights.folder / name).is_file():
-            shutil.copyfile(weights.folder / name, folder / name)
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+    weights = Weights(checkpoint)
     graphs = {graph.name: _write_graph(graph, weights, folder, report) for graph in planned.graphs}
     table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
     table.tofile(folder / EMBEDDINGS_FILE)
@@ -206,7 +197,7 @@ def _write(
 
     manifest = Manifest(
         format=FORMAT,
-        source=dict(provenance or {"folder": weights.folder.name}),
+        source=dict(provenance or {"folder": checkpoint.folder.name}),
         precision=precision,
         block_size=block_size,
         family=planned.config.family,
