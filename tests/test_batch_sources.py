@@ -91,6 +91,31 @@ def test_tables_of_paths(tmp_path: Path, kind: str) -> None:
         found(path, column="none")
 
 
+def test_a_csv_with_more_fields_in_a_row_than_names_in_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("path,caption\na.png,a dog, a cat\nb.png,a cow\n", encoding="utf-8")
+    assert [item.path for item in found(path)] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_rows_that_no_text_or_json_can_be_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"path": "\\ud83d.png"}\n' + "[" * 100_000 + '\n{"path": "a.png"}\n', encoding="utf-8")
+    half, deep, good = found(path)
+    assert half.path == str(tmp_path / "\\ud83d.png") and deep.error is not None and "line 2" in deep.error
+    assert good.error is None
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffers = [
+        None,
+        pa.py_buffer((0).to_bytes(4, "little") + (2).to_bytes(4, "little")),
+        pa.py_buffer(b"a\xff"),
+    ]
+    parquet.write_table(
+        pa.table({"path": pa.Array.from_buffers(pa.string(), 1, buffers)}), tmp_path / "t.parquet"
+    )
+    with pytest.raises(RunError, match=r"t\.parquet cannot be read \('utf-8' codec"):
+        found(tmp_path / "t.parquet")
+
+
 def test_parquet_of_bytes_of_structs_and_of_paths(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -109,7 +134,7 @@ def test_parquet_of_bytes_of_structs_and_of_paths(tmp_path: Path) -> None:
     assert len(list(open_sources([path]))) == 3
     items = found(path)
     assert [colour(item) for item in items] == [0, 1, 2, 3, 4]
-    assert [item.key for item in items] == [f"{path}#{n}" for n in range(5)]
+    assert [item.path for item in items] == [f"{path}#{n}" for n in range(5)]
     assert [colour(item) for item in found(path, column="raw")] == [0, 1, 2, 3, 4]
     assert [item.path for item in found(path, column="where")] == [str(one) for one in pictures]
     assert [item.path for item in found(path, name="label")] == list("abcde")
@@ -188,6 +213,13 @@ def test_names_that_are_no_text_are_shown_and_opened(tmp_path: Path) -> None:
     (item,) = found(tmp_path)
     assert item.path.endswith("caf\\xe9.png") and colour(item) == 7
     item.key.encode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_broken_rows_of_a_table_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")
+    Path(path).write_text('{"path": "a.png"}\nbroken\n', encoding="utf-8")
+    assert found(path)[1].path.endswith("caf\\xe9.jsonl#1")
 
 
 def test_limit_reads_no_further(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -77,6 +78,26 @@ def count(parts: Iterable[Part], limit: int | None = None) -> int:
     return total
 
 
+def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
+    """The key of a picture inside a table or shard: such a file is often written anew, with another picture in the
+    same row or under the same number, and that one must not get the words of the one before."""
+    return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
 def showable(text: str) -> str:
-    """A file name that is not valid Unicode, as text that any format can hold."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Text that is not valid Unicode (a file's name, half a pair of surrogates in JSON), as any format holds it."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def packed(file: str | None) -> bytes | None:
+    """A path for where texts are valid Unicode, which a file's name need not be."""
+    return None if file is None else file.encode("utf-8", "surrogatepass")
+
+
+def unpacked(file: bytes | None) -> str | None:
+    """The inverse of `packed`."""
+    return None if file is None else file.decode("utf-8", "surrogatepass")

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..images.naming import one_line
 from .errors import RunError
-from .items import Item
+from .items import Item, packed, unpacked
 from .result import Result
 
 _FORMAT = "blip2-chat run 1"
@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS by_digest ON results (digest) WHERE ok;
 # What this run's sources hold, in order: made anew by each run, in a temporary file that is never synced.
 _LISTING = """
 CREATE TEMP TABLE listing (
-    part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file TEXT, PRIMARY KEY (part, place)
+    part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file BLOB, PRIMARY KEY (part, place)
 ) WITHOUT ROWID;
 CREATE INDEX temp.listed ON listing (key);
 """
@@ -114,7 +114,7 @@ class Journal:
     def note(self, values: Mapping[str, Any]) -> None:
         """Keeps what is to be known of the run: its settings."""
         with self._transaction():
-            rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in values.items()]
+            rows = [(name, json.dumps(value)) for name, value in values.items()]
             self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
@@ -142,7 +142,7 @@ class Journal:
                 ).fetchone()
                 self._db.execute(
                     "INSERT OR IGNORE INTO listing VALUES (?, ?, ?, ?, ?)",
-                    (*item.position, item.key, item.path, item.file),
+                    (*item.position, item.key, item.path, packed(item.file)),
                 )
                 if known is None:
                     new.append(item)
@@ -184,7 +184,7 @@ class Journal:
         for key, result in batch:
             with self._told():
                 files = self._db.execute("SELECT file FROM listing WHERE key = ?", (key,)).fetchall()
-            yield from ((key, file, result) for (file,) in files)
+            yield from ((key, unpacked(file), result) for (file,) in files)
 
     def set_sidecars(self, marks: Iterable[tuple[str, str | None]]) -> None:
         """Keeps for each key what was written into its sidecar, as a hash."""
@@ -234,7 +234,7 @@ class Journal:
             for part, place, key, file, path, result, sidecar, first in found:
                 after = (part, place)
                 made = Result.from_row(json.loads(result))
-                yield Row(key, file, replace(made, path=path, duplicate_of=first), sidecar)
+                yield Row(key, unpacked(file), replace(made, path=path, duplicate_of=first), sidecar)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

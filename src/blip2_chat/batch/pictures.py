@@ -64,6 +64,10 @@ class Opener:
         try:
             with reading(address) as file:
                 return NamedBytes(file.read(self._limits.max_bytes + 1), address)
+        except RunError as error:
+            if isinstance(error.__cause__, ImportError):
+                raise  # what lacks a library, lacks it for all pictures
+            raise PictureError(str(error)) from error
         except FileNotFoundError as error:
             raise PictureError(f"{address} was not found; check the address") from error
         except OSError as error:

@@ -25,7 +25,7 @@ from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
 from .captioner import Captioner, Tasks, Written
 from .errors import RunError
-from .items import Head, Item, Part
+from .items import Head, Item, Part, packed, unpacked
 from .pictures import Opener
 from .result import Result
 from .sources import open_sources
@@ -178,7 +178,8 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
     number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
     rows = []
     for place, item in enumerate(part.items()):
-        row = {"key": item.key, "path": item.path, "file": item.file, "part": number, "place": place}
+        row = {"key": item.key, "path": item.path, "part": number, "place": place}
+        row["file"] = packed(item.file)
         if item.key in known:
             rows.append({**row, "done": True})
         else:
@@ -204,9 +205,9 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
 def _table(rows: list[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
-    fields = [(name, pa.string()) for name in ("key", "path", "file", "error", "digest")]
+    fields = [(name, pa.string()) for name in ("key", "path", "error", "digest")]
     fields += [(name, pa.int64()) for name in ("part", "place", "width", "height")]
-    schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary())])
+    schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary()), ("file", pa.binary())])
     return pa.Table.from_pylist(rows, schema)
 
 
@@ -254,7 +255,8 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
     """Puts rows into the run's order -> the results that were not known."""
     results = {row["key"]: row["result"] for row in rows if row["result"] is not None}
     items = [
-        Item(row["key"], row["path"], file=row["file"], position=(row["part"], row["place"])) for row in rows
+        Item(row["key"], row["path"], file=unpacked(row["file"]), position=(row["part"], row["place"]))
+        for row in rows
     ]
     new = run.journal.list(items)
     return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]

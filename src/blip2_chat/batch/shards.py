@@ -11,7 +11,7 @@ from typing import Any
 
 from ..images.naming import one_line
 from .errors import RunError
-from .items import PICTURE_SUFFIXES, Item, showable
+from .items import PICTURE_SUFFIXES, Item, content_key, showable
 from .storage import NamedBytes, reading, reason
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -42,7 +42,7 @@ class Shard:
                     key, key, error=f"{one_line(key)} is damaged ({reason(error)}); copy the shard again"
                 )
                 return
-            yield Item(key, key, NamedBytes(data, member.name))
+            yield Item(content_key(key, data), key, NamedBytes(data, member.name))
 
     def count(self) -> int:
         return sum(1 for _ in self._members())

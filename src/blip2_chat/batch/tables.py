@@ -13,7 +13,7 @@ from typing import IO, Any
 from ..errors import MissingExtraError
 from ..images.naming import one_line
 from .errors import RunError
-from .items import Item, Part, showable
+from .items import Item, Part, content_key, showable
 from .storage import NamedBytes, parent, reading, reason, translated
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -84,7 +84,8 @@ class Lines:
                 column = None
                 for number, row in enumerate(rows):
                     if isinstance(row, str):
-                        yield Item(f"{self.path}#{number}", f"{self.path}#{number}", error=row)
+                        key = showable(f"{self.path}#{number}")
+                        yield Item(key, key, error=row)
                         continue
                     column = column or self.columns.find(row, shown)
                     yield row_item(self.path, number, row, column, self.columns.name)
@@ -95,9 +96,12 @@ class Lines:
         return sum(1 for _ in self.items())
 
     def _csv(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any]]:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         csv.field_size_limit(2**31 - 1)  # a data: URL in a field
-        yield from csv.DictReader(text, delimiter="\t" if self.path.lower().endswith(".tsv") else ",")
+        delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+            for row in csv.DictReader(text, delimiter=delimiter):
+                row.pop(None, None)  # fields beyond those of the first line
+                yield row
 
     def _json(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any] | str]:
         for number, line in enumerate(raw, 1):
@@ -105,7 +109,7 @@ class Lines:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield f"line {number} of {one_line(self.path)} is not JSON ({one_line(str(error))})"
                 continue
             yield row if isinstance(row, dict) else f"line {number} of {one_line(self.path)} is not an object"
@@ -135,7 +139,7 @@ class RowGroup:
                 )
                 for number, row in enumerate(rows, self.first_row):
                     yield row_item(self.path, number, row, column, self.columns.name)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # pyarrow's are ValueErrors, as is text that is no UTF-8
             raise RunError(f"{shown} cannot be read ({reason(error)})") from error
 
     def count(self) -> int:
@@ -169,15 +173,15 @@ def row_item(path: str, number: int, row: Mapping[str, Any], column: str, name_c
     if isinstance(value, Mapping):
         inner_name = value.get("path")
         value = value.get("bytes") or inner_name
-    key = showable(f"{path}#{number}")
+    row_name = showable(f"{path}#{number}")
     name = row.get(name_column) if name_column else None
-    shown = key if name is None else showable(str(name))
+    shown = row_name if name is None else showable(str(name))
     if isinstance(value, str) and value.strip():
         item = path_item(resolve(value.strip(), parent(path)))
         return item if name is None else Item(item.key, shown, item.picture, file=item.file)
     if isinstance(value, (bytes, bytearray, memoryview)) and len(value):
-        return Item(key, shown, NamedBytes(bytes(value), str(inner_name or shown)))
-    return Item(key, shown, error=f"row {number} of {one_line(path)} has no picture in {column!r}")
+        return Item(content_key(row_name, value), shown, NamedBytes(bytes(value), str(inner_name or shown)))
+    return Item(row_name, shown, error=f"row {number} of {one_line(path)} has no picture in {column!r}")
 
 
 def pyarrow_parquet() -> Any:

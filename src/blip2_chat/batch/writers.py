@@ -199,11 +199,12 @@ _NUMBERS: dict[str, Callable[[str], float]] = {"score": float, "seconds": float,
 
 def _read_csv(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(2**31 - 1)
-    for cells in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline="")):
-        given = {name: value for name, value in cells.items() if name and value not in (None, "")}
-        row: dict[str, Any] = {
-            name: _NUMBERS[name](value) if name in _NUMBERS else value for name, value in given.items()
-        }
-        row["captions"] = [value for name, value in given.items() if name.split(" ")[0] == "caption"]
-        row["answers"] = {name[8:]: value for name, value in given.items() if name.startswith("answers.")}
-        yield row
+    with io.TextIOWrapper(file, "utf-8", newline="") as text:
+        for cells in csv.DictReader(text):
+            given = {name: value for name, value in cells.items() if name and value not in (None, "")}
+            row: dict[str, Any] = {
+                name: _NUMBERS[name](value) if name in _NUMBERS else value for name, value in given.items()
+            }
+            row["captions"] = [value for name, value in given.items() if name.split(" ")[0] == "caption"]
+            row["answers"] = {name[8:]: value for name, value in given.items() if name.startswith("answers.")}
+            yield row
