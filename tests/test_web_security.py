@@ -22,7 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from blip2_chat.cli import app as cli
-from blip2_chat.web.server import BindError, is_loopback, require_safe
+from blip2_chat.web.server import BindError, bind, is_loopback, require_safe
 from blip2_chat.web.settings import MIB, Settings
 from blip2_chat.web.urls import is_public, picture_limits
 from tests.web_server import MakeModel, Running, asking, data_url, picture, running, wait_until
@@ -50,10 +50,19 @@ def test_others_are_let_in_only_with_a_key_or_said_aloud(host: str) -> None:
         require_safe(host, None, insecure=False)
     with pytest.raises(BindError, match="empty"):
         require_safe(host, " ", insecure=False)
+    for unsendable in ("key\r", " key", "ключ"):
+        with pytest.raises(BindError, match="clients cannot send"):
+            require_safe(host, unsendable, insecure=False)
     require_safe(host, "key", insecure=False)
     require_safe(host, None, insecure=True)
     result = CliRunner().invoke(cli, ["serve", "--host", host, "--port", "0", "--model", "nowhere"])
     assert result.exit_code == 1 and "--insecure" in result.output
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "[::1]", "a..b"])
+def test_an_address_that_is_not_this_machines_is_told(host: str) -> None:
+    with pytest.raises(BindError, match="choose another with --host"):
+        bind(host, 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1"])
@@ -146,7 +155,7 @@ def test_this_machines_names_are_accepted(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.com", "null", "http://127.0.0.1:1", "http://localhost:8000"]
+    "origin", ["https://evil.com", "null", "http://127.0.0.1:1", "http://localhost:8000", "http://[::1"]
 )
 def test_other_sites_pages_are_refused(server: Running, origin: str) -> None:
     """No CORS, and no "simple" request (a form, text/plain) that would need none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -39,6 +40,13 @@ def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
     """`BindError` for an address that others reach, without a key and without a word that this is meant."""
     if api_key is not None and not api_key.strip():
         raise BindError("the API key is empty; give one of some length, such as `openssl rand -hex 24` makes")
+    if api_key is not None and not (
+        api_key.isascii() and api_key.isprintable() and api_key == api_key.strip()
+    ):
+        raise BindError(
+            "the API key has characters that clients cannot send in a header: give one of ASCII's letters, digits "
+            "and signs, without spaces around it"
+        )
     if not (is_loopback(host) or api_key is not None or insecure):
         raise BindError(
             f"{host} can be reached by others: give --api-key (or BLIP2_CHAT_API_KEY) so that only those who have "
@@ -55,11 +63,16 @@ def bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(512)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
+        # No other port mends a name that is none, or an address that is not this machine's.
+        elsewhere = isinstance(error, (socket.gaierror, UnicodeError)) or (
+            getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        )
+        option = "--host" if elsewhere else "--port"
         raise BindError(
-            f"{host} port {port} cannot be bound ({reason}); choose another with --port"
+            f"{host} port {port} cannot be bound ({reason}); choose another with {option}"
         ) from None
     return listener
 
