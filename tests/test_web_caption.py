@@ -103,6 +103,13 @@ def test_what_is_refused(server: Running, request_: dict[str, Any], status: int)
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
+def test_a_files_name_stays_with_its_request(server: Running) -> None:
+    """Somebody else may send the same picture."""
+    post(server, files=files(picture(31)))
+    response = post(server, json={"pictures": [data_url(picture(31))]})
+    assert response.json()["data"][0]["name"] == "picture"
+
+
 def test_files_never_touch_the_disk(server: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Five pictures of more than a megabyte each, which Starlette's own parser would write to a temporary file."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))

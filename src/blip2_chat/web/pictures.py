@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..engines.engine import Floats
+from ..errors import PictureError
 from ..images import Advice, PictureLimits, Preprocess, advise, open_picture, to_pixels
-from ..images.naming import url_name
+from ..images.naming import UNNAMED, url_name
 from .urls import download
 
 # A picture as the model sees it is 0.6 MB; conversations come back to the same one.
@@ -51,17 +52,24 @@ class Pictures:
         """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
         `PictureError`."""
         loop = asyncio.get_running_loop()
-        if isinstance(source, str) and source[:7].lower() in ("http://", "https:/"):
-            name = name or url_name(source)
-            source = await loop.run_in_executor(self._fetchers, download, source, self._limits)
+        if isinstance(source, str):
+            source = source.strip()
+            if source[:7].lower() in ("http://", "https:/"):
+                name = name or url_name(source)
+                source = await loop.run_in_executor(self._fetchers, download, source, self._limits)
+            elif source[:5].lower() != "data:":
+                # Not repeated: it may be the picture, as bare base64.
+                raise PictureError(
+                    "the picture's url is no data: URL; send data:image/png;base64,... or the like"
+                )
         content = hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
         key = (content, preprocess)
         seen = self._kept.get(key)
         if seen is None:
             seen = await loop.run_in_executor(self._unpackers, self._unpack, source, preprocess, name)
             self._kept[key] = seen
-        elif name:
-            seen = replace(seen, name=name)
+        else:  # seen before, in a request that may have called it otherwise
+            seen = replace(seen, name=name or UNNAMED)
         self._kept.move_to_end(key)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
