@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -325,6 +326,54 @@ def test_what_is_refused(
     assert 0 < len(error["message"]) < 300
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (5, "messages.0.content: Input should be a valid string"),
+        ([5], "messages.0.content.0: Input should be an object"),
+        (
+            [{"type": "image_url", "image_url": URL}],
+            "messages.0.content.0.image_url: Input should be an object",
+        ),
+        ([{"type": "image_url", "image_url": {}}], "messages.0.content.0.image_url.url: Field required"),
+        ([{"type": "text"}], "messages.0.content.0.text: Field required"),
+        ([{"type": "input_image", "image_url": URL}], "messages.0.content.0: Input tag 'input_image'"),
+    ],
+)
+def test_what_is_wrong_with_a_part_is_said_of_that_part(server: Running, content: Any, told: str) -> None:
+    body = {"messages": [{"role": "user", "content": content}]}
+    response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["message"].startswith(told)
+    assert error["param"] == told.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"stop": [""]}, "stop.0: String should have at least 1 character"),
+        ({"num_beams": 2, "n": 3}, "n 3 is more than num_beams 2"),
+        ({"messages": asking("word " * 2000, URL)}, "or lower max_tokens"),
+        ({"messages": asking("?", URL.partition(",")[2])}, "send data:image/png;base64,..."),
+    ],
+)
+def test_errors_are_in_the_words_of_the_request(server: Running, changes: dict[str, Any], told: str) -> None:
+    response = httpx.post(f"{server.url}/v1/chat/completions", json=_with(**changes))
+    assert response.status_code == 400
+    assert told in response.json()["error"]["message"]
+
+
+def test_a_temperature_close_to_zero_is_zero(client: openai.OpenAI, server: Running) -> None:
+    expected = ask(client, server).choices[0].message.content
+    assert ask(client, server, temperature=1e-320).choices[0].message.content == expected
+
+
+def test_null_is_as_good_as_absent(client: openai.OpenAI, server: Running) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("n", "stream", "logprobs", "stop", "temperature", "seed"))
+    assert len(ask(client, server, **nothing).choices) == 1
+
+
 def test_what_asks_for_nothing_is_taken(client: openai.OpenAI, server: Running) -> None:
     """What many tools send with every request."""
     answer = ask(
@@ -347,6 +396,16 @@ def test_bodies_that_are_no_request(server: Running, body: bytes) -> None:
     response = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
+    assert "body" in response.json()["error"]["message"] or b"model" in body
+
+
+def test_a_body_that_is_not_declared_to_be_json(server: Running) -> None:
+    """As `curl -d` sends it."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = json.dumps(_with())
+    response = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    assert response.status_code == 415
+    assert "Content-Type: application/json" in response.json()["error"]["message"]
 
 
 def test_unknown_places_and_methods(server: Running) -> None:

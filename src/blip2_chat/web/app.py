@@ -97,6 +97,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: RequestValidationError) -> Response:
+        if isinstance(error.body, bytes):  # FastAPI leaves as it is what is not declared to be JSON
+            return ApiError(415, "send JSON, with the header Content-Type: application/json").response()
         return invalid(error.errors()).response()
 
     @app.exception_handler(HTTPException)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+from ..errors import GenerationError
 
 _TYPES = {
     401: "authentication_error",
@@ -16,6 +19,9 @@ _TYPES = {
     503: "server_error",
     504: "timeout_error",
 }
+
+# Settings that are called otherwise in requests.
+_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_answers": "n"}
 
 
 class ApiError(Exception):
@@ -47,15 +53,27 @@ class ApiError(Exception):
 
 
 def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
-    """pydantic's findings about a request, the first of them said."""
-    first = faults[0]
-    if first["type"] == "json_invalid":
+    """pydantic's findings about a request, one of them said."""
+    # Where there are alternatives it tells what is wrong with each: the one that was meant went deepest.
+    fault = max(faults, key=lambda one: len(one["loc"]))
+    if fault["type"] == "json_invalid":
         return ApiError(400, "the request's body is not valid JSON", code="invalid_json")
-    # Names of alternatives that pydantic tried stand between the fields; only fields are anything to a client.
-    place = [str(one) for one in first["loc"] if one != "body"]
-    param = ".".join(one for one in place if one.replace("_", "").isalnum()) or None
-    message = str(first["msg"])
-    return ApiError(400, f"{param}: {message}" if param else message, param=param)
+    # Names of alternatives stand between the fields, a part's kind before the field of that name; only fields are
+    # anything to a client.
+    fields = [str(one) for one in fault["loc"] if one not in ("body", "str")]
+    place = [field for field, _ in groupby(fields) if field.replace("_", "").isalnum()]
+    param = ".".join(place) or None
+    no_object = fault["type"] in ("model_type", "model_attributes_type")
+    message = "Input should be an object" if no_object else str(fault["msg"])
+    return ApiError(400, f"{param or 'the body'}: {message}", param=param)
+
+
+def in_requests_words(error: GenerationError) -> str:
+    """The error's message, with settings by the names that requests have for them."""
+    message = str(error)
+    for name, asked in _NAMES.items():
+        message = message.replace(name, asked)
+    return message
 
 
 def internal_error() -> ApiError:

@@ -87,9 +87,10 @@ class _Completion:
         self._served = service.served(body.model)
         _check(body)
         most = body.max_completion_tokens or body.max_tokens
-        self._decoding = self._served.decoding(body, most, body.n)
+        answers = body.n or 1
+        self._decoding = self._served.decoding(body, most, answers)
         # The likeliest words are the same however often: written once, given n times.
-        self._copies = body.n if self._decoding.num_answers == 1 else 1
+        self._copies = answers if self._decoding.num_answers == 1 else 1
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)

@@ -77,10 +77,10 @@ class ChatRequest(Writing):
         description="The answer is about the last picture in them. What was said before that picture is not read.",
     )
     max_completion_tokens: int | None = Field(None, ge=1)
-    n: int = Field(1, ge=1, le=64)
-    stream: bool = False
+    n: int | None = Field(1, ge=1, le=64)
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
-    logprobs: bool = False
+    logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
 

@@ -12,12 +12,15 @@ from ..decoding import Decoding
 from ..errors import GenerationError, PictureError
 from ..model import Model
 from . import schemas
-from .errors import ApiError
+from .errors import ApiError, in_requests_words
 from .names import name_of
 from .pictures import Pictures, Seen
 from .rows import End, Task
 from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
+
+# Where the likeliest token has all the chance. Far below, logits divided by the temperature are beyond all numbers.
+_COLD = 1e-6
 
 
 class Served:
@@ -73,6 +76,8 @@ class Served:
             # A client that asks for draws without a temperature means OpenAI's default, 1.
             drawn = top_p is not None or asked.top_k is not None or answers > 1
             temperature = 1.0 if drawn and asked.num_beams == 1 else 0.0
+        elif temperature < _COLD:
+            temperature = 0.0
         longest = min(most or 50, self.longest_answer)
         stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
         if len(stop) > 16:
@@ -94,7 +99,7 @@ class Served:
                 stop=tuple(stop),
             )
         except GenerationError as error:
-            raise ApiError(400, str(error)) from None
+            raise ApiError(400, in_requests_words(error)) from None
 
     async def open(self, source: str | bytes, name: str = "") -> Seen:
         """A picture that a request brought; 400 with what is wrong with it."""
