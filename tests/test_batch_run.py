@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -151,43 +150,6 @@ def test_the_same_path_listed_twice_has_two_rows_and_is_done_once(model: Model, 
     rows = rows_of(tmp_path / "c.jsonl")
     assert [Path(row["path"]).name for row in rows] == ["p0001.png", "p0000.png", "p0001.png"]
     assert summary.rows == 3 and len(told) == 2 and rows[2]["caption"] == rows[0]["caption"]
-
-
-def test_a_table_written_anew_with_other_pictures_in_its_rows(model: Model, tmp_path: Path) -> None:
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    first, second, third = (path.read_bytes() for path in make_pictures(tmp_path / "photos", 3))
-    table, out = tmp_path / "t.parquet", tmp_path / "c.jsonl"
-    parquet.write_table(pa.table({"image": [first, second]}), table)
-    go(model, options(table, out))
-    before = [row["digest"] for row in rows_of(out)]
-    parquet.write_table(pa.table({"image": [second, third]}), table)
-    generated: list[str] = []
-    write = Captioner.write
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Captioner, "write", lambda self, v, d: generated.extend(d) or write(self, v, d))
-        summary, _ = go(model, options(table, out))
-    rows = rows_of(out)
-    assert [row["path"] for row in rows] == [f"{table}#0", f"{table}#1"] and summary.rows == 2
-    assert rows[0]["digest"] == before[1] and generated == [rows[1]["digest"]]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_folders_and_files_whose_names_are_no_text(model: Model, tmp_path: Path) -> None:
-    photos = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
-    (path,) = make_pictures(photos, 1)
-    path.rename(photos / os.fsdecode(b"\xe9.png"))
-    for _ in range(2):
-        summary, _ = go(model, options(photos, tmp_path / "c.jsonl", sidecar=Sidecar()))
-        assert summary.rows == 1 and summary.failed == 0
-    assert (photos / os.fsdecode(b"\xe9.txt")).is_file()
-
-
-def test_an_address_that_nothing_opens_is_a_row(model: Model, tmp_path: Path) -> None:
-    (path,) = make_pictures(tmp_path, 1)
-    (tmp_path / "list.txt").write_text(f"foo://bucket/a.png\n{path.name}\n", encoding="utf-8")
-    summary, _ = go(model, options(tmp_path / "list.txt", tmp_path / "c.jsonl"))
-    assert summary.rows == 2 and summary.failed == 1
-    assert rows_of(tmp_path / "c.jsonl")[0]["error"] == "foo://bucket/a.png: Protocol not known: foo"
 
 
 def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> None:

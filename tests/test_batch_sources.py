@@ -200,6 +200,9 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
         check([tmp_path / "empty"], Columns())
     with pytest.raises(RunError, match=r"gone was not found"):
         check([tmp_path / "gone"], Columns())
+    if sys.version_info < (3, 13):
+        with pytest.raises(RunError, match=r"is no pattern: \*\* stands for folders"):
+            check([tmp_path / "**.png"], Columns())
     # One missing picture is a row of the outcome.
     (item,) = found(tmp_path / "gone.png")
     assert item.path == str(tmp_path / "gone.png")

@@ -11,9 +11,9 @@ from .captioner import Captioner
 from .items import count, positioned
 from .journal import Journal
 from .pipeline import Pipeline
-from .run import RunOptions, progress_path
+from .run import RunOptions, parts, progress_path
 from .sizing import BatchSize
-from .sources import check, open_sources
+from .sources import check
 
 # Enough for the batch to have grown, within a time that a person waits for.
 _PICTURES = 48
@@ -38,13 +38,13 @@ def estimate(options: RunOptions, model: Model) -> Estimate:
     check(options.sources, options.columns)
     captioner = Captioner(model, options.tasks)
     size = BatchSize(captioner.bytes_per_picture(), options.batch_size)
-    pictures = count(open_sources(options.sources, options.columns), options.limit)
+    pictures = count(parts(options), options.limit)
     path = progress_path(options)
     done = 0
     if path.is_file() and not options.fresh:
         with Journal(path) as journal:
             done = min(len(journal), pictures)
-    items = positioned(open_sources(options.sources, options.columns), min(pictures, _PICTURES))
+    items = positioned(parts(options), min(pictures, _PICTURES))
     measured = failed = 0
     started = time.perf_counter()
     with Journal(None) as journal:

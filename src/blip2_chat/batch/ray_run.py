@@ -16,7 +16,7 @@ import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +28,7 @@ from .errors import RunError
 from .items import Head, Item, Part, packed, unpacked
 from .pictures import Opener
 from .result import Result
-from .sources import open_sources
-
-if TYPE_CHECKING:
-    from .run import Run, RunOptions
+from .run import Run, RunOptions, parts
 
 # Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
 _CHUNK = 64
@@ -107,17 +104,15 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
     context.enable_rich_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     options = plan.options
-    parts = [
+    pieces = [
         {"number": number, "part": pickle.dumps(part)}
-        for number, part in enumerate(
-            _limited(open_sources(options.sources, options.columns, chunk=_CHUNK), options.limit)
-        )
+        for number, part in enumerate(_limited(parts(options, _CHUNK), options.limit))
     ]
     # One copy per machine, whatever the number of tasks.
     done = ray.put(frozenset(run.journal.keys()))
     actors = plan.actors or _actors(ray, plan)
     preprocess = _preprocess(plan)
-    read = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
+    read = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
         _read,
         batch_size=1,
         batch_format="numpy",

@@ -18,7 +18,7 @@ from ..images.naming import one_line
 from ..model import Model
 from .captioner import Captioner, Tasks
 from .errors import RunError
-from .items import Item, count, positioned
+from .items import Item, Part, count, positioned
 from .journal import Journal
 from .pipeline import Pipeline
 from .result import Result
@@ -88,6 +88,7 @@ class Run:
         if options.out is not None:
             ending(options.out)
         check(options.sources, options.columns)
+        _require_not_read(options)
         self.progress = progress_path(options)
         _require_writable(self.progress.parent)
         if options.out is not None and not is_remote(options.out):
@@ -137,7 +138,7 @@ class Run:
 
     def count(self) -> int:
         """How many pictures the sources hold, up to the limit."""
-        return count(self._parts(), self.options.limit)
+        return count(parts(self.options), self.options.limit)
 
     @property
     def stopping(self) -> bool:
@@ -203,14 +204,21 @@ class Run:
     def _sidecar_writer(self) -> SidecarWriter | None:
         return SidecarWriter(self.options.sidecar, self.journal) if self.options.sidecar else None
 
-    def _parts(self, chunk: int = 256) -> Iterator[Any]:
-        return open_sources(self.options.sources, self.options.columns, chunk=chunk)
-
     def _new_items(self) -> Iterator[Item]:
         """The pictures without a result; all of them are put into this run's order."""
-        items = positioned(self._parts(), self.options.limit)
+        items = positioned(parts(self.options), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
             yield from self.journal.list(block)
+
+
+def parts(options: RunOptions, chunk: int = 256) -> Iterator[Part]:
+    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder."""
+    own = set()
+    if options.out is not None and not is_remote(options.out):
+        own.add(os.path.abspath(options.out))
+    progress = str(progress_path(options))
+    own |= {progress, f"{progress}-journal"}
+    return open_sources(options.sources, options.columns, chunk=chunk, but=own)
 
 
 def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:
@@ -263,6 +271,16 @@ def progress_path(options: RunOptions) -> Path:
     if address and not scheme(address) and os.path.isdir(parent(address)):
         return Path(parent(address)).absolute() / f".{os.path.basename(address)}.progress".replace("*", "all")
     return Path("blip2-chat.progress").absolute()
+
+
+def _require_not_read(options: RunOptions) -> None:
+    if options.out is None:
+        return
+    for source in options.sources:
+        if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
+            raise RunError(
+                f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+            )
 
 
 def _require_writable(folder: Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +17,7 @@ from ..images.naming import one_line
 from .errors import RunError
 from .items import PICTURE_SUFFIXES, Item, Part, showable
 from .shards import SHARD_SUFFIXES, Shard
+from .sidecar import ENDINGS as SIDECAR_ENDINGS
 from .storage import file_system, is_remote, is_web, join, parent, reading, reason, scheme, translated
 from .tables import TABLE_SUFFIXES, Columns, table
 
@@ -72,9 +73,11 @@ def open_sources(
     columns: Columns = Columns(),  # noqa: B008 - frozen
     *,
     chunk: int = 256,
+    but: Collection[str] = (),
 ) -> Iterator[Part]:
     """The parts of all sources, in order, folders walked while they are asked for.
 
+    `but`: absolute paths that no pattern matches, because the run itself writes there.
     Raises `RunError` for a source that is not there, or holds no picture.
     """
     for source in sources:
@@ -83,7 +86,7 @@ def open_sources(
             continue
         address = os.fspath(source)
         found = False
-        for part in _parts(address, columns, chunk):
+        for part in _parts(address, columns, chunk, but):
             found = True
             yield part
         if not found:
@@ -103,28 +106,28 @@ def stdin_list() -> Paths:
     return Paths(tuple(line.rstrip("\r\n") for line in sys.stdin if line.strip()))
 
 
-def _parts(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
+def _parts(address: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:
     if is_web(address):
         yield Paths((address,))
     elif braces := _BRACES.search(address):
         first, last = braces.groups()
         for number in range(int(first), int(last) + 1):
             name = f"{address[: braces.start()]}{number:0{len(first)}d}{address[braces.end() :]}"
-            yield from _parts(name, columns, chunk)
+            yield from _parts(name, columns, chunk, but)
     elif is_remote(address):
         yield from _remote(address, columns, chunk)
     else:
-        yield from _local(os.path.expanduser(address), columns, chunk)
+        yield from _local(os.path.expanduser(address), columns, chunk, but)
 
 
-def _local(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
+def _local(path: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:
     if os.path.isdir(path):
         yield from _chunks(_walk(path), chunk)
     elif os.path.exists(path):
         yield from _file(path, columns, chunk)
     elif _GLOB.search(path):
         # Grouped, so that a pattern of pictures makes parts of many and not of one.
-        matches = sorted(_globbed(path))
+        matches = _without_sidecars(sorted(one for one in _globbed(path) if os.path.abspath(one) not in but))
         for is_container, group in itertools.groupby(matches, _is_container):
             if is_container:
                 for one in group:
@@ -211,9 +214,25 @@ def _globbed(pattern: str) -> Iterator[str]:
     path = Path(pattern)
     plain = next(at for at, part in enumerate(path.parts) if _GLOB.search(part))
     base = Path(*path.parts[:plain])
-    for found in base.glob(os.path.join(*path.parts[plain:])):
-        if not any(part.startswith(".") for part in found.relative_to(base).parts):
-            yield str(found)
+    try:
+        for found in base.glob(os.path.join(*path.parts[plain:])):
+            if not any(part.startswith(".") for part in found.relative_to(base).parts):
+                yield str(found)
+    except ValueError as error:  # "a/**.jpg", before Python 3.13
+        raise RunError(
+            f"{one_line(pattern)} is no pattern: ** stands for folders, as in 'photos/**/*.jpg'"
+        ) from error
+
+
+def _without_sidecars(matches: Sequence[str]) -> list[str]:
+    """The text file beside a picture is about that picture: no list of others."""
+    pictures = {os.path.splitext(one)[0] for one in matches if _is_picture(one)}
+
+    def is_sidecar(path: str) -> bool:
+        stem, dotted = os.path.splitext(path)
+        return dotted[1:] in SIDECAR_ENDINGS and stem in pictures
+
+    return [one for one in matches if not is_sidecar(one)]
 
 
 def _listed(path: str) -> Iterator[str]:
