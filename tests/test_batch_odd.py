@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from blip2_chat import caption_all
 from blip2_chat.batch.captioner import Captioner
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.run import Run, RunOptions, Summary
@@ -77,6 +78,14 @@ def test_folders_and_files_whose_names_are_no_text(model: Model, tmp_path: Path)
         summary = go(model, photos, tmp_path / "c.jsonl", Sidecar())
         assert summary.rows == 1 and summary.failed == 0
     assert (photos / os.fsdecode(b"\xe9.txt")).is_file()
+
+
+def test_the_first_of_the_same_pixels_is_named_whatever_its_number(model: Model, tmp_path: Path) -> None:
+    *given, other = (path.read_bytes() for path in make_pictures(tmp_path, 11))
+    given += [given[9], other, given[9]]
+    # "10" comes before "9" where the numbers are texts.
+    results = list(caption_all(given, model=model, batch_size=1, max_new_tokens=3))
+    assert [one.duplicate_of for one in results[9:]] == [None, "#9", None, "#9"]
 
 
 def test_an_address_that_nothing_opens_is_a_row(model: Model, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.items import Item, count, positioned
-from blip2_chat.batch.sources import check, open_sources
+from blip2_chat.batch.sources import check, open_sources, stdin_list
 from blip2_chat.batch.tables import Columns
 from blip2_chat.images import open_picture
 from tests.batch_support import make_pictures
@@ -223,6 +223,15 @@ def test_broken_rows_of_a_table_whose_name_is_no_text(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")
     Path(path).write_text('{"path": "a.png"}\nbroken\n', encoding="utf-8")
     assert found(path)[1].path.endswith("caf\\xe9.jsonl#1")
+
+
+def test_paths_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = io.TextIOWrapper(io.BytesIO(b" a b.png\r\n\ncaf\xe9.png\n"), encoding="utf-8", errors="replace")
+    monkeypatch.setattr(sys, "stdin", piped)
+    assert stdin_list().paths == (" a b.png", "caf\udce9.png")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with pytest.raises(RunError, match="there are no paths on standard input"):
+        stdin_list()
 
 
 def test_limit_reads_no_further(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from blip2_chat.cli.options import WritingOptions
 from blip2_chat.cli.terminal import say
 from blip2_chat.decoding import Decoding
 from blip2_chat.engines.torch_engine import TorchEngine
+from blip2_chat.errors import Blip2ChatError
 
 RUN = "from blip2_chat.cli import main; main()"
 
@@ -246,6 +249,11 @@ def test_contradictory_options_are_said_before_loading(
     assert said in result.stderr
 
 
+def test_a_run_names_options_as_they_are_typed(pictures: list[str]) -> None:
+    result = CliRunner().invoke(app, ["run", *pictures, "--out", "c.csv", "--beams", "0"])
+    assert (result.exit_code, result.stderr) == (1, "Error: --beams is 0; give at least 1\n")
+
+
 def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
@@ -358,6 +366,23 @@ def test_our_warnings_are_shown_and_others_are_not(
 def test_no_control_character_of_an_answer_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     say("a \x1b[2Jdog\r\nand été")
     assert capsys.readouterr().out == "a  [2Jdog  and été\n"
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(Blip2ChatError, match=r"^standard output cannot be written to \(No space left"):
+        say("a cat")
+
+
+@pytest.mark.parametrize("command", [["caption", "{picture}"], ["chat", "{picture}"], ["doctor", "--json"]])
+def test_without_standard_streams(command: list[str], pictures: list[str]) -> None:
+    code = f"import sys; sys.stdin = sys.stdout = sys.stderr = None; {RUN}"
+    given = [one.format(picture=pictures[0]) for one in command]
+    assert subprocess.run([sys.executable, "-c", code, *given], timeout=120).returncode == 0
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

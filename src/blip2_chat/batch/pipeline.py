@@ -214,7 +214,7 @@ class Pipeline:
             elif digest is not None:
                 original = by_digest.get(digest) or self._known(digest)
                 assert original is not None  # its first picture is before it in this batch, or kept
-                result = result.saying(original, duplicate_of=original.path)
+                result = result.saying(original, duplicate_of=original.duplicate_of or original.path)
             results.append((one.opened.item.key, result))
         yield results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -102,8 +103,13 @@ def check(sources: Sequence[Source], columns: Columns) -> None:
 
 
 def stdin_list() -> Paths:
-    """The paths on standard input, one per line."""
-    return Paths(tuple(line.rstrip("\r\n") for line in sys.stdin if line.strip()))
+    """The paths on standard input, one per line. Raises `RunError` when there are none."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # file names may be any bytes
+    paths = tuple(line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    if not paths:
+        raise RunError("there are no paths on standard input; give one per line")
+    return Paths(paths)
 
 
 def _parts(address: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -61,6 +62,10 @@ for command in (caption, ask, chat, models, convert, cache, serve, doctor, evalu
 
 def main() -> None:
     """The entry point `blip2-chat`."""
+    for name in ("stdin", "stdout", "stderr"):
+        # Python has none where the caller closed it (`2>&-`).
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # A name or an answer that the terminal's encoding lacks is shown with "?", and never ends the run.
         if isinstance(stream, io.TextIOWrapper):

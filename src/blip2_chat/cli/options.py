@@ -116,21 +116,26 @@ class WritingOptions:
 
         Raises `GenerationError`, with the names that the user typed.
         """
-        from ..decoding import Decoding
-
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         settings = {
             _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
         }
-        try:
-            Decoding.of(**settings)
-        except Blip2ChatError as error:
-            raise type(error)(_as_typed(str(error))) from None
-        return settings
+        return checked(settings)
 
 
 # Where the option is shorter than `Decoding`'s keyword.
 _KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
+    from ..decoding import Decoding
+
+    try:
+        Decoding.of(**settings)
+    except Blip2ChatError as error:
+        raise type(error)(_as_typed(str(error))) from None
+    return settings
 
 
 def _as_typed(message: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ModelOptions
+from .options import ModelOptions, checked
 from .run_progress import RunProgress, duration, rate
 from .terminal import note, say
 
@@ -81,7 +81,7 @@ class DecodingOptions:
     )
 
     def settings(self) -> dict[str, Any]:
-        """`Decoding`'s keywords, without what was not given."""
+        """`Decoding`'s keywords, checked, without what was not given."""
         given = {
             "max_new_tokens": self.max_new_tokens,
             "min_new_tokens": self.min_new_tokens,
@@ -91,7 +91,7 @@ class DecodingOptions:
             "seed": self.seed,
             "repetition_penalty": self.repetition_penalty,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return checked({name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,10 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
     model.tell_limits()
     with Run(options, _asked(model)) as task:
         if task.before:
-            note(f"{task.before:,} pictures were done before (in {task.progress}); going on")
+            were = "was" if task.before == 1 else "were"
+            note(
+                f"{task.before:,} {_pictures(task.before)} {were} done before (in {task.progress}); going on"
+            )
         with _stopping(task), RunProgress(task.count) as progress:
             if cluster.ray is not None:
                 from ..batch.ray_run import RayPlan, ray_batches

@@ -9,20 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import Blip2ChatError
+
 # A picture that is read faster than this needs no sign that something happens.
 _PATIENCE = 0.5
 
 
 def say(text: str, end: str = "\n") -> None:
     """A piece of an answer, at once."""
-    print(_printable(text), end=end, flush=True)
+    _put(_printable(text), end)
 
 
 def say_json(entry: dict[str, Any]) -> None:
     """One JSON object on one line."""
     # A pipe on Windows is often not UTF-8; there, escapes keep the line whole and valid.
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(entry, ensure_ascii=not is_utf8), flush=True)
+    _put(json.dumps(entry, ensure_ascii=not is_utf8), "\n")
+
+
+def _put(text: str, end: str) -> None:
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Blip2ChatError(f"standard output cannot be written to ({error.strerror})") from error
 
 
 def note(line: str) -> None:
