@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from blip2_chat.checkpoint import inspect
 from blip2_chat.config import ModelConfig
-from blip2_chat.engines.onnx import load_onnx_engine
+from blip2_chat.engines.onnx import builder, load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert, plan
 from blip2_chat.engines.onnx.manifest import FORMAT, MANIFEST
 from blip2_chat.errors import CheckpointError
@@ -110,6 +111,30 @@ def test_embeddings_under_any_of_their_names(tmp_path: Path, family: str) -> Non
         convert(inspect(source), tmp_path / f"m{number}", "fp32")
         np.testing.assert_array_equal(logits_of(tmp_path / f"m{number}"), logits_of(tmp_path / "m"))
         edit(source, lambda tensors, name=name: tensors.update({first: tensors.pop(name)}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("family", ["opt", "t5"])
+def test_a_head_in_pieces_is_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, precision: Any
+) -> None:
+    source = inspect(make_checkpoint(tmp_path / "c", family))
+    convert(source, tmp_path / "whole", precision)
+    text = source.config.text
+    monkeypatch.setattr(builder, "_PIECE", text.vocab_size * text.hidden_size // 3)
+    convert(source, tmp_path / "pieces", precision)
+    heads = [
+        [node for node in onnx.load(tmp_path / name / "language.onnx").graph.node if "logits" in node.output]
+        for name in ("whole", "pieces")
+    ]
+    assert [head.op_type for (head,) in heads] == [
+        "MatMul" if precision == "fp32" else "MatMulNBits",
+        "Concat",
+    ]
+    assert len(heads[1][0].input) in (3, 4)
+    np.testing.assert_allclose(
+        logits_of(tmp_path / "pieces"), logits_of(tmp_path / "whole"), rtol=0, atol=1e-5
+    )
 
 
 def test_the_folder_says_what_it_is(official: Path, tmp_path: Path) -> None:

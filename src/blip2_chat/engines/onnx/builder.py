@@ -38,6 +38,13 @@ class Tensor:
     sources: tuple[tuple[str, tuple[int, ...]], ...]
     shape: tuple[int, ...]
     make: Callable[..., Floats] = lambda array: array
+    part: str = ""  # which of its rows, where it is not all of them
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some rows of it, as a tensor of their own."""
+        make = self.make
+        shape = (stop - start, *self.shape[1:])
+        return Tensor(self.sources, shape, lambda *arrays: make(*arrays)[start:stop], f"[{start}:{stop}]")
 
     def map(self, function: Callable[[Floats], Floats], *shape: int) -> Tensor:
         """The tensor after `function`, of the shape that results (by default the same)."""
@@ -146,6 +153,8 @@ class Scheme:
 
 
 FLOAT32 = Scheme()
+# Most weights of one operator in `Graph.head`: those of the largest layers of blip2-opt-2.7b and more.
+_PIECE = 2**25
 
 
 class Graph:
@@ -233,6 +242,16 @@ class Graph:
             *(x, packed, scales, None, None, added),
             **{"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size, "accuracy_level": 4},
         )
+
+    def head(self, x: Value, weight: Tensor, scheme: Scheme) -> Value:
+        """`linear`, in pieces where it is large: while the graph is loaded, ONNX Runtime holds the weights of one
+        operator twice, and no other has as many."""
+        n, k = weight.shape
+        size = -(-n // -(-n * k // _PIECE))
+        pieces = [weight.rows(start, min(start + size, n)) for start in range(0, n, size)]
+        if len(pieces) == 1:
+            return self.linear(x, weight, None, scheme)
+        return self.op("Concat", *(self.linear(x, piece, None, scheme) for piece in pieces), axis=-1)
 
     def _linear_columns(self, x: Value, weight: Tensor, name: str, bias: Value | None) -> Value:
         n, k = weight.shape
@@ -353,8 +372,8 @@ class Graph:
         )
 
     def _name(self, tensor: Tensor) -> str:
-        """Its first source's, which no other tensor of a graph begins with."""
-        return tensor.sources[0][0] if tensor.sources else f"constant.{len(self.recipes)}"
+        """Its first source's, which no other tensor of a graph begins with, and which part of it."""
+        return f"{tensor.sources[0][0]}{tensor.part}" if tensor.sources else f"constant.{len(self.recipes)}"
 
     def _recipe(
         self,

@@ -82,7 +82,7 @@ def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
     x = g.op("Gather", g.op("Reshape", x, g.const([-1, d])), rows, axis=0)
     if not config.remove_final_layer_norm:
         x = g.layer_norm(x, *_norm(config, f"{decoder}.final_layer_norm"), eps)
-    logits = g.linear(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), None, head)
+    logits = g.head(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), head)
     g.output(logits, "logits", FLOAT, "B", config.vocab_size)
     return g
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -52,21 +52,22 @@ class Runner:
 
 
 class _MappedFile:
-    """Tensors that are the bytes of a file; what is not read takes no memory."""
+    """Tensors that are bytes of a file; what is not read takes no memory."""
 
     def __init__(self, path: Path, tensors: Sequence[MappedTensor]) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.values: dict[str, ort.OrtValue] = {}
-        for one in tensors:
-            count = int(np.prod(one.shape))
-            array = np.frombuffer(self._map, np.dtype(one.dtype), count, one.offset)
-            self.values[one.name] = ort.OrtValue.ortvalue_from_numpy(array.reshape(one.shape))
+        # Each has a map of its own: a look into one map of the whole file also brings in the pages beside it, which
+        # are the other weights'.
+        self._maps = [np.memmap(path, np.dtype(one.dtype), "r", one.offset, one.shape) for one in tensors]
+        self.values = {
+            one.name: ort.OrtValue.ortvalue_from_numpy(array)
+            for one, array in zip(tensors, self._maps, strict=True)
+        }
 
     def give_back(self) -> None:
         """Lets go of the pages read so far; the next look at them reads the file again."""
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, whose own trimming has to do
-            self._map.madvise(mmap.MADV_DONTNEED)
+            for array in self._maps:
+                cast(mmap.mmap, array.base).madvise(mmap.MADV_DONTNEED)
 
 
 class Binding:

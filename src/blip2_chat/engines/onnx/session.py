@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,11 +77,7 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     config = ModelConfig.from_folder(folder)
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
-        # The last first: the language model's head is briefly held twice, so it comes before the rest is there.
-        runners = {
-            name: Runner(folder / f"{name}.onnx", threads, mapped)
-            for name, mapped in reversed(manifest.graphs.items())
-        }
+        runners = _load_graphs(folder, manifest, threads)
         # Mapped: a conversation touches a few rows of it.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -91,6 +88,16 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     else:
         language = T5Model(config, runners["prompt"], runners["language"], table)
     return OnnxEngine(config, manifest.precision, runners["picture"], language)
+
+
+def _load_graphs(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, Runner]:
+    """All at once: ONNX Runtime packs the weights of a graph on one core."""
+    with ThreadPoolExecutor(len(manifest.graphs)) as pool:
+        started = {
+            name: pool.submit(Runner, folder / f"{name}.onnx", threads, mapped)
+            for name, mapped in manifest.graphs.items()
+        }
+        return {name: one.result() for name, one in started.items()}
 
 
 def _satisfies_the_protocol(engine: OnnxEngine) -> Engine:

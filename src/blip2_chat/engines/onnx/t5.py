@@ -91,7 +91,7 @@ def build_decoder(config: T5Config, scheme: Scheme, head: Scheme, tied: bool) ->
     x = g.op("Reshape", x, g.const([-1, d]))
     if config.scale_decoder_outputs:
         x = g.op("Mul", x, g.const(d**-0.5, np.float32))
-    logits = g.linear(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), None, head)
+    logits = g.head(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), head)
     g.output(logits, "logits", FLOAT, "B", config.vocab_size)
     return g
 
