@@ -117,9 +117,28 @@ def test_what_is_no_result_is_said(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="no rows"):
         report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    odd = ["[1]", '{"path": 5}', '{"path": "x", "answers": [1]}', '{"path": "x", "score": "high"}']
+    for line in [*odd, '{"path": "x", "captions": "a cat"}']:
+        (tmp_path / "c.jsonl").write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(RunError, match=r"cannot be read as the result of a run \(its "):
+            report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+        with pytest.raises(RunError, match="is the result itself"):
+            report(str(tmp_path / "c.jsonl"), tmp_path / "." / "c.jsonl")
+    code, _, err = blip2_chat("report", ".")
+    assert code == 1 and "ends in none of" in err and len(err.strip().splitlines()) == 1
     code, _, err = blip2_chat("report", tmp_path / "none.jsonl")
     assert code == 1 and "No such file" in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "c.html").exists()
+
+
+def test_the_command_names_the_page_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(str(tmp_path / "c.csv"), rows(make_pictures(tmp_path / "photos", 1)), Shape(1, [], {}))
+    code, out, err = blip2_chat("report", tmp_path / "c.csv")
+    assert (code, out) == (0, f"{tmp_path / 'c.html'}\n")
+    assert re.fullmatch(r"1 picture, [\d.]+ MB\n", err), "and warns of nothing"
+    monkeypatch.chdir(tmp_path / "photos")
+    code, out, err = blip2_chat("report", f"file://{(tmp_path / 'c.csv').as_posix()}")
+    assert (code, out) == (0, "c.html\n") and (tmp_path / "photos" / "c.html").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ def report(
     Pictures are looked for where the run found them, then beside the results. Those that are gone are shown
     without a thumbnail. Raises `RunError`.
     """
+    if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
+        raise RunError(f"{out} is the result itself, and would be replaced; give another --out")
     rows = list(read(results))
     if not rows:
         raise RunError(f"{results} has no rows to show")

@@ -160,8 +160,7 @@ def read(address: str) -> Iterator[Result]:
     try:
         with reading(address) as file:
             for row in readers[suffix](file):
-                if not row.get("path"):
-                    raise ValueError("its rows have no path")
+                _require_row(row)
                 yield Result.from_row(row)
     except (
         OSError,
@@ -173,6 +172,18 @@ def read(address: str) -> Iterator[Result]:
         raise RunError(
             f"{one_line(address)} cannot be read as the result of a run ({reason(error)})"
         ) from error
+
+
+_KINDS: dict[str, Any] = {"path": str, "captions": list, "answers": dict, "score": (int, float), "error": str}
+
+
+def _require_row(row: Any) -> None:
+    """Raises `ValueError` for what no run writes; other programs' files have the same endings."""
+    if not isinstance(row, dict) or not row.get("path"):
+        raise ValueError("its rows have no path")
+    for name, kind in _KINDS.items():
+        if row.get(name) is not None and not isinstance(row[name], kind):
+            raise ValueError(f"its {name} is {one_line(repr(row[name]))}")
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,10 @@ def report(
         str, typer.Argument(metavar="RESULTS", help="What `run` wrote: .parquet, .jsonl, .csv or .tar.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The page (RESULTS with .html).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The page (RESULTS with .html; of remote ones, here)."
+        ),
     ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
 ) -> None:
@@ -25,9 +29,12 @@ def report(
     needs no network.
     """
     from ..batch.report import report as write
+    from ..batch.storage import is_remote
 
-    page = out or Path(results).with_suffix(".html")
+    beside = os.path.basename(results) if is_remote(results) else results
+    page = out or Path(os.path.splitext(beside)[0] + ".html")
     with ProgressBar("making thumbnails") as progress:
         shown = write(results, page, title=title, on_progress=progress)
-    note(f"{shown:,} pictures, {page.stat().st_size / 1e6:.1f} MB")
+    pictures = "picture" if shown == 1 else "pictures"
+    note(f"{shown:,} {pictures}, {page.stat().st_size / 1e6:.1f} MB")
     say(str(page))
