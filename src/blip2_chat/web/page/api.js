@@ -89,9 +89,15 @@ async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
+    let read;
+    try {
+      read = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      return; // the connection broke, before [DONE]
+    }
+    if (read.done) return;
+    text += read.value;
     const parts = text.split("\n\n");
     text = parts.pop();
     for (const part of parts) if (part.startsWith("data: ")) yield part.slice(6);

@@ -27,7 +27,8 @@ function keep() {
       name,
       blob,
       about,
-      turns: turns.filter((turn) => turn.state !== "writing"),
+      // A reload ends what is being written; the question stays.
+      turns: turns.map((turn) => (turn.state === "writing" ? { ...turn, state: "stopped" } : turn)),
     })),
   });
 }
@@ -58,10 +59,11 @@ async function add(files) {
     writing: null,
   }));
   if (!added.length) return;
+  for (const picture of added) begin(picture, null);
   pictures.push(...added);
   open(added[0]);
   $("question").focus();
-  for (const picture of added) await write(picture, { question: null });
+  for (const picture of added) await write(picture);
 }
 
 function drop(picture) {
@@ -88,13 +90,20 @@ async function messages(picture, question) {
   return made;
 }
 
-/** Writes an answer to `question`, or the caption. `another`: not the likeliest again. */
-async function write(picture, { question, another = false }) {
-  const request = { model: model.id, ...settings.decoding(another) };
-  const turn = { question, by: models.label(model), text: "", state: "writing", reason: null };
-  picture.turns.push(turn);
+/** Takes up a question, or the caption: nothing else is asked about the picture until `write` has answered it. */
+function begin(picture, question) {
+  picture.turns.push({ question, text: "", state: "writing", reason: null });
   picture.writing = new AbortController();
+}
+
+/** Answers what was begun. `another`: not the likeliest again. */
+async function write(picture, { another = false } = {}) {
+  const request = { model: model.id, ...settings.decoding(another) };
+  const turn = picture.turns.at(-1);
+  const { question } = turn;
+  turn.by = models.label(model);
   draw();
+  keep();
   let failure = null;
   try {
     request.messages = await messages(picture, question);
@@ -107,7 +116,7 @@ async function write(picture, { question, another = false }) {
       },
       onPiece: (piece) => {
         turn.text += piece;
-        draw();
+        if (picture === current) view.grow(turn.text);
       },
     });
     turn.state = "done";
@@ -133,7 +142,8 @@ function ask() {
   const question = $("question").value.trim();
   if (!question || !current || current.writing) return;
   $("question").value = "";
-  write(current, { question });
+  begin(current, question);
+  write(current);
 }
 
 function undo() {
@@ -147,7 +157,8 @@ function undo() {
 
 function again() {
   const turn = current.turns.pop();
-  write(current, { question: turn.question, another: turn.state === "done" && turn.by === models.label(model) });
+  begin(current, turn.question);
+  write(current, { another: turn.state === "done" && turn.by === models.label(model) });
 }
 
 async function copy(text) {
@@ -194,7 +205,11 @@ function use(chosen, others) {
     (photographs ? "Settings have another." : "Settings say how to start another.");
   $("hint").hidden = !about.embedded;
   view.drawSamples(about.samples, async (path, name) => {
-    add([new File([await api.sample(path)], name, { type: "image/png" })]);
+    try {
+      add([new File([await api.sample(path)], name, { type: "image/png" })]);
+    } catch (error) {
+      view.alertUser(error.message);
+    }
   });
 }
 

@@ -47,25 +47,28 @@ async function photograph(add) {
     return $("file-camera").click();
   }
   const dialog = $("camera");
+  const stop = () => {
+    for (const track of stream.getTracks()) track.stop();
+  };
+  if (dialog.open) return stop(); // asked for twice
   const video = $("video");
   video.srcObject = stream;
   dialog.showModal();
   const shoot = () => {
+    if (!video.videoWidth) return; // nothing is seen yet
     const canvas = document.createElement("canvas");
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.toBlob((blob) => {
-      dialog.close();
-      add([new File([blob], "photo.png", { type: "image/png" })]);
-    }, "image/png");
+    dialog.close(); // at once: a second click is no second photo
+    canvas.toBlob((blob) => add([new File([blob], "photo.png", { type: "image/png" })]), "image/png");
   };
   $("shoot").addEventListener("click", shoot);
   dialog.addEventListener(
     "close",
     () => {
       $("shoot").removeEventListener("click", shoot);
-      for (const track of stream.getTracks()) track.stop();
+      stop();
       video.srcObject = null;
     },
     { once: true },

@@ -44,6 +44,10 @@ export function start() {
 /** Keeps to what a model allows. */
 export function limit({ blip2_chat: about }) {
   $("beams").max = Math.min(8, about.slots);
+  // A beam takes a slot, and a search has two at least.
+  const search = document.querySelector('input[name="mode"][value="beams"]');
+  search.disabled = about.slots < 2;
+  if (search.disabled && search.checked) choose("mode", "greedy");
   $("longest").max = Math.min(100, about.max_tokens);
   show();
 }

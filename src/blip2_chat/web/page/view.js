@@ -41,33 +41,52 @@ export function draw(pictures, current, { open, copy }) {
   drawButtons(current);
 }
 
+const tabOf = new WeakMap(); // by picture: made once, since a click ends only on the element on which it began
+
+function makeTab(picture, open) {
+  const tab = element("button");
+  const image = element("img");
+  image.src = picture.url;
+  image.alt = "";
+  tab.type = "button";
+  tab.title = picture.name;
+  tab.setAttribute("role", "tab");
+  tab.setAttribute("aria-controls", "talk");
+  tab.addEventListener("click", () => open(picture));
+  tab.append(image);
+  tabOf.set(picture, tab);
+  return tab;
+}
+
 function drawTabs(pictures, current, open) {
   const tabs = $("tabs");
   const focused = tabs.contains(document.activeElement);
-  tabs.replaceChildren(
-    ...pictures.map((picture, place) => {
-      const tab = element("button", picture.writing ? "busy" : "");
-      const image = element("img");
-      image.src = picture.url;
-      image.alt = "";
-      tab.type = "button";
-      tab.title = picture.name;
-      tab.setAttribute("role", "tab");
-      tab.setAttribute("aria-label", `Picture ${place + 1} of ${pictures.length}: ${picture.name}`);
-      tab.setAttribute("aria-selected", String(picture === current));
-      tab.setAttribute("aria-controls", "talk");
-      tab.tabIndex = picture === current ? 0 : -1;
-      tab.addEventListener("click", () => open(picture));
-      tab.append(image);
-      return tab;
-    }),
-  );
+  const drawn = pictures.map((picture, place) => {
+    const tab = tabOf.get(picture) || makeTab(picture, open);
+    tab.className = picture.writing ? "busy" : "";
+    tab.setAttribute("aria-label", `Picture ${place + 1} of ${pictures.length}: ${picture.name}`);
+    tab.setAttribute("aria-selected", String(picture === current));
+    tab.tabIndex = picture === current ? 0 : -1;
+    return tab;
+  });
+  const before = [...tabs.children];
+  if (before.length !== drawn.length || before.some((tab, place) => tab !== drawn[place])) tabs.replaceChildren(...drawn);
   if (focused) tabs.querySelector('[aria-selected="true"]')?.focus();
+}
+
+const isAtEnd = (log) => log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+
+/** What there is of the answer. Nothing else is drawn anew: a click on it would be lost. */
+export function grow(text) {
+  const log = $("turns");
+  const atEnd = isAtEnd(log);
+  log.querySelector(".growing").lastChild.replaceWith(text);
+  if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
 function drawTurns(current, copy) {
   const log = $("turns");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  const atEnd = isAtEnd(log);
   const rows = [];
   for (const [place, turn] of current.turns.entries()) {
     const before = current.turns[place - 1]?.by ?? turn.by;
@@ -91,7 +110,8 @@ function drawTurns(current, copy) {
 function answerRow(turn, copy) {
   const row = element("div", "row");
   const kind = turn.question === null ? "said answer caption" : "said answer";
-  const said = element("div", turn.state === "failed" ? `${kind} wrong` : kind);
+  const state = { failed: " wrong", writing: " growing" }[turn.state] || "";
+  const said = element("div", kind + state);
   said.append(element("span", "unseen", turn.question === null ? "Caption: " : "Answer: "));
   if (turn.state === "failed") said.append(turn.error);
   else if (turn.state === "writing" && !turn.text) said.append(element("span", "waiting"));
@@ -116,7 +136,9 @@ function drawButtons(current) {
   $("stop").hidden = !writing;
   $("undo").disabled = writing || !last || last.question === null;
   $("again").disabled = writing || !last;
-  $("copy-all").disabled = $("download").disabled = writing || !last;
+  $("copy-all").disabled = writing || !last;
+  // A file of a picture that the server has not seen would lack its digest.
+  $("download").disabled = writing || !last || !current.about;
 }
 
 /** Said to those who listen rather than look. */
