@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import random
 import sys
 import tarfile
 import tracemalloc
@@ -173,6 +174,23 @@ def test_a_damaged_shard_gives_what_is_before_the_damage_and_says_so(tmp_path: P
     path.write_bytes(b"this is no tar file" * 100)
     (item,) = positioned(open_sources([path]))
     assert item.error is not None and "damaged or no tar file" in item.error
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "xz", "bz2"])
+def test_damage_anywhere_in_a_shard(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"s.{'tar.gz' if kind == 'gz' else 'tar'}"
+    with tarfile.open(path, f"w:{kind}") as archive:  # type: ignore[call-overload]
+        for n in range(4):
+            data = random.Random(n).randbytes(9000)
+            info = tarfile.TarInfo(f"{n}.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    whole = path.read_bytes()
+    for at in range(0, len(whole) - 64, 997):
+        path.write_bytes(whole[:at] + random.Random(at).randbytes(64) + whole[at + 64 :])
+        damaged = list(positioned(open_sources([path])))
+        assert len(damaged) == 4 or damaged[-1].error is not None, "a picture is missed in silence"
+        assert count(open_sources([path])) >= 1
 
 
 def test_shards_are_read_in_flat_memory(tmp_path: Path) -> None:

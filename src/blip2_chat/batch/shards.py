@@ -7,12 +7,15 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..images.naming import one_line
 from .errors import RunError
 from .items import PICTURE_SUFFIXES, Item, content_key, showable
 from .storage import NamedBytes, reading, reason
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # WebDataset keeps pictures without their type as "img" or "image" too.
@@ -36,7 +39,7 @@ class Shard:
                 data = file.read() if file else b""
                 if len(data) < member.size:
                     raise OSError("it is cut short")
-            except (tarfile.TarError, EOFError, OSError) as error:
+            except Exception as error:  # tarfile's, or those of gzip, xz and bzip2 below it
                 # Past the damage nothing can be trusted to begin where a member begins.
                 yield Item(
                     key, key, error=f"{one_line(key)} is damaged ({reason(error)}); copy the shard again"
@@ -51,11 +54,11 @@ class Shard:
         archive: Any  # typeshed does not have `members`
         seen: Counter[str] = Counter()
         try:
-            with reading(self.path) as raw, tarfile.open(fileobj=raw, mode="r:*") as archive:
+            with reading(self.path) as raw, _opened(raw) as archive:
                 while True:
                     try:
                         member = archive.next()
-                    except (tarfile.TarError, EOFError, OSError) as error:
+                    except Exception as error:
                         yield None, None, self._damage(error)
                         return
                     if member is None:
@@ -67,13 +70,37 @@ class Shard:
                     seen[member.name] += 1
                     again = f" ({seen[member.name]})" if seen[member.name] > 1 else ""
                     yield archive, member, showable(f"{self.path}/{member.name}{again}")
-        except (tarfile.TarError, EOFError) as error:
+        except tarfile.TarError as error:
             yield None, None, self._damage(error)
         except OSError as error:
             raise RunError(f"{one_line(self.path)} cannot be read ({reason(error)})") from error
 
     def _damage(self, error: Exception) -> str:
         return f"{one_line(self.path)} is damaged or no tar file ({reason(error)}); copy it again"
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. What is neither one nor the zeros of the archive's end is damage: `tarfile` alone would
+    take it for the end, and the pictures behind it would be missed in silence."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise tarfile.ReadError(str(error)) from error
+            raise
+
+
+def _opened(raw: IO[bytes]) -> tarfile.TarFile:
+    """Raises `TarError` for damage, `OSError` for what the system says."""
+    try:
+        return tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Header)
+    except (tarfile.TarError, OSError):
+        raise
+    except Exception as error:  # EOFError, or what the decompressor raises
+        raise tarfile.ReadError(one_line(str(error))) from error
 
 
 def _is_picture(name: str) -> bool:
