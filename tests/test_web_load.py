@@ -21,6 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from blip2_chat.cli import app as cli
+from blip2_chat.web.metrics import Metrics
+from blip2_chat.web.record import Record
 from tests.web_server import (
     MakeModel,
     Running,
@@ -233,6 +235,32 @@ def test_sigterm_finishes_what_runs_and_waits(served_folder: Path) -> None:
         assert server.wait(30) in (0, -signal.SIGTERM)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health")
+
+
+@pytest.mark.parametrize(("kind", "told"), [("http", 503), ("lifespan", "lifespan.shutdown")])
+def test_what_the_end_cancels_is_no_error(kind: str, told: Any) -> None:
+    """uvicorn cancels all that runs at a second Ctrl-C, and would show a traceback for each."""
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heard.append((await receive())["type"])
+
+    async def send(message: Any) -> None:
+        heard.append(message.get("status"))
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def cancelled() -> None:
+        record = Record(app, Metrics({}), str)
+        scope = {"type": kind, "method": "POST", "path": "/", "headers": []}
+        task = asyncio.create_task(record(scope, never, send))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    asyncio.run(cancelled())
+    assert heard[0] == told
 
 
 def test_a_port_that_is_taken_is_told(served_folder: Path, server: Running) -> None:

@@ -76,6 +76,10 @@ def in_requests_words(error: GenerationError) -> str:
     return message
 
 
+def shutting_down() -> ApiError:
+    return ApiError(503, "the server is shutting down", code="shutting_down")
+
+
 def internal_error() -> ApiError:
     """Says nothing of what happened inside: an exception's text may hold a user's words."""
     return ApiError(500, "something went wrong in the server; its log says what", code="internal_error")

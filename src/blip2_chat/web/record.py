@@ -7,6 +7,7 @@ logged, not its text.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import internal_error
+from .errors import internal_error, shutting_down
 from .metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Record:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, _to_the_end(receive), send)
             return
         started = time.perf_counter()
         status = 0
@@ -74,6 +75,10 @@ class Record:
 
         try:
             await self._app(scope, receive, dressed)
+        except asyncio.CancelledError:
+            # The server ends without waiting: a second Ctrl-C, or a request beyond its time. That is no error.
+            if not status:
+                await shutting_down().response()(scope, receive, dressed)
         except Exception as error:
             place = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s in %s\n%s", type(error).__name__, self._route(scope["path"]), place)
@@ -84,3 +89,15 @@ class Record:
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         log.info("%s %s %s %.0f ms", scope["method"], route, status or "left", 1000 * seconds)
+
+
+def _to_the_end(receive: Receive) -> Receive:
+    """The server's own events. When it ends without waiting it cancels whoever waits for them."""
+
+    async def next_one() -> Message:
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            return {"type": "lifespan.shutdown"}
+
+    return next_one

@@ -12,7 +12,7 @@ from ..decoding import Decoding
 from ..errors import GenerationError, PictureError
 from ..model import Model
 from . import schemas
-from .errors import ApiError, in_requests_words
+from .errors import ApiError, in_requests_words, shutting_down
 from .names import name_of
 from .pictures import Pictures, Seen
 from .rows import End, Task
@@ -115,7 +115,7 @@ class Served:
         try:
             return self.scheduler.submit(seen, task, client)
         except Stopped:
-            raise ApiError(503, "the server is shutting down", code="shutting_down") from None
+            raise shutting_down() from None
 
     def usage(self, written: Sequence[tuple[Ticket, Sequence[End]]], copies: int = 1) -> schemas.Usage:
         """What answers took; `copies` of each were given."""
