@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import tarfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -55,6 +57,23 @@ def test_folders_are_walked_in_order_without_what_is_no_picture(tmp_path: Path) 
     assert [item.path for item in found(tmp_path / "**" / "p*.png")] == sorted(map(str, pictures))
     two = found(pictures[0], tmp_path / "inner")
     assert [item.path for item in two] == [str(pictures[0]), *(str(path) for path in pictures[-2:])]
+
+
+def test_inner_folders_that_may_not_be_read_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = make_pictures(tmp_path, 8)
+    closed, scandir = tmp_path / "inner", os.scandir
+
+    def guarded(folder: str) -> Any:
+        if folder == str(closed):  # by hand: root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", guarded)
+    *others, last = found(tmp_path)
+    assert [item.path for item in others] == [str(path) for path in pictures[:6]]
+    assert (last.path, last.error) == (str(closed), f"{closed} may not be read; what is in it is left out")
+    with pytest.raises(RunError, match="inner may not be read; give another folder"):
+        check([closed], Columns())
 
 
 def test_lists_lead_to_pictures_beside_them_to_absolute_ones_and_to_the_web(tmp_path: Path) -> None:

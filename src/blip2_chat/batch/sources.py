@@ -42,6 +42,21 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Closed:
+    """Folders that may not be looked into, such as `lost+found` of a disk: rows with their reason."""
+
+    folders: tuple[str, ...]
+
+    def items(self) -> Iterator[Item]:
+        for folder in self.folders:
+            shown = showable(folder)
+            yield Item(shown, shown, error=f"{one_line(folder)} may not be read; what is in it is left out")
+
+    def count(self) -> int:
+        return len(self.folders)
+
+
+@dataclass(frozen=True)
 class InMemory:
     """Pictures that a program handed over: named by their number."""
 
@@ -128,7 +143,12 @@ def _parts(address: str, columns: Columns, chunk: int, but: Collection[str]) -> 
 
 def _local(path: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:
     if os.path.isdir(path):
-        yield from _chunks(_walk(path), chunk)
+        closed: list[str] = []
+        yield from _chunks(_walk(path, closed), chunk)
+        if path in closed:
+            raise RunError(f"{one_line(path)} may not be read; give another folder, or ask its owner")
+        if closed:
+            yield Closed(tuple(closed))
     elif os.path.exists(path):
         yield from _file(path, columns, chunk)
     elif _GLOB.search(path):
@@ -196,12 +216,15 @@ def _is_picture(path: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, closed: list[str]) -> Iterator[str]:
     """Pictures of a folder and of those in it, by name, files before folders. One folder's names are in
-    memory at a time."""
+    memory at a time. Those that may not be read are added to `closed`."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] != ".")
+    except PermissionError:
+        closed.append(folder)
+        return
     except OSError as error:
         raise RunError(f"{one_line(folder)} cannot be read ({reason(error)})") from error
     for name, is_folder in found:
@@ -211,7 +234,7 @@ def _walk(folder: str) -> Iterator[str]:
         inner = os.path.join(folder, name)
         # A link to a folder may lead back up.
         if is_folder and not os.path.islink(inner):
-            yield from _walk(inner)
+            yield from _walk(inner, closed)
 
 
 def _globbed(pattern: str) -> Iterator[str]:
