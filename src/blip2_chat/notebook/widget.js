@@ -19,7 +19,16 @@ function render({ model, el }) {
   const id = `blip2-chat-${++views}`;
   const send = (kind, more = {}) => model.send({ kind, ...more });
 
-  async function give(file) {
+  // Files go one after another: the parts of two would be taken for one file's.
+  let given = Promise.resolve();
+  function give(file) {
+    given = given.then(() => upload(file)).catch(() => {
+      // A folder, or a file that is gone by now.
+      error.textContent = `${file.name} cannot be read; choose a picture's file`;
+    });
+  }
+
+  async function upload(file) {
     const name = file.name || "pasted picture";
     const size = file.size;
     if (size > model.get("max_bytes") || size === 0) {
@@ -91,8 +100,12 @@ function render({ model, el }) {
     question,
     ask,
   );
+  let saving = false; // what is saved was asked for here, not in another view
   const action = (kind, text, title) =>
-    element("button", { type: "button", text, title, onclick: () => { send(kind); question.focus(); } });
+    element("button", {
+      type: "button", text, title,
+      onclick: () => { saving = kind === "save"; send(kind); question.focus(); },
+    });
   const stop = action("stop", "Stop", "Stop the answer (Escape)");
   const undo = action("undo", "Undo", "Take back the last question");
   const over = action("start_over", "Start over", "Forget all questions; the picture stays");
@@ -209,8 +222,9 @@ function render({ model, el }) {
   for (const redraw of [draw.label, draw.picture, draw.advice, draw.turns, draw.busy, draw.error]) redraw();
 
   const saved = (message) => {
-    // Several views of one widget get the message: the one that the reader is in saves.
-    if (message?.kind !== "saved" || !(root.contains(document.activeElement) || el.isConnected)) return;
+    // All views of one widget get the message.
+    if (message?.kind !== "saved" || !saving) return;
+    saving = false;
     const blob = URL.createObjectURL(new Blob([message.text], { type: "application/json" }));
     const link = element("a", { href: blob, download: message.name });
     root.append(link);

@@ -1,0 +1,86 @@
+"""ChatWidget's page in a real browser, without a notebook: what it sends, and what it does with what it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blip2_chat
+from tests.web_browser import chromium
+
+pytest_plugins = ["tests.web_fixtures"]
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
+)
+SCRIPT = Path(blip2_chat.__file__).parent / "notebook" / "widget.js"
+# Two views of one widget, as a notebook has when the widget is shown in two cells.
+VIEWS = """() => {
+  const traits = { picture: { src: "data:," }, advice: [], turns: [], max_bytes: 1e8 };
+  const listeners = [];
+  window.sent = [];
+  const model = {
+    get: (trait) => traits[trait] ?? "",
+    on: (name, listener) => name === "msg:custom" && listeners.push(listener),
+    send: (message) => {
+      window.sent.push(message);
+      if (message.kind === "save")
+        for (const listener of listeners) listener({ kind: "saved", name: "cow-conversation.json", text: "{}" });
+    },
+  };
+  for (let view = 0; view < 2; view++) {
+    const el = document.body.appendChild(document.createElement("div"));
+    window.render({ model, el });
+  }
+}"""
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    made = browser.new_page()
+    script = SCRIPT.read_text(encoding="utf-8")
+    made.add_script_tag(
+        type="module", content=script.replace("export default { render }", "window.render = render")
+    )
+    made.evaluate(VIEWS)
+    yield made
+    made.close()
+
+
+def test_a_conversation_is_saved_once_however_often_the_widget_is_shown(page: Any) -> None:
+    saved: list[str] = []
+    page.on("download", lambda download: saved.append(download.suggested_filename))
+    page.get_by_role("button", name="Save").nth(1).click()
+    page.wait_for_timeout(300)
+    assert saved == ["cow-conversation.json"]
+
+
+def test_two_pictures_at_once_are_sent_one_after_the_other(page: Any) -> None:
+    paste = """() => {
+      for (const name of ["a.png", "b.png"]) {
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([new Uint8Array(3 << 20)], name, { type: "image/png" }));
+        document.querySelector(".b2c").dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+      }
+    }"""
+    page.evaluate(paste)
+    page.wait_for_function("window.sent.length === 6")
+    assert page.evaluate("window.sent.map((part) => part.name)") == ["a.png"] * 3 + ["b.png"] * 3
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_next_one_is_sent(page: Any) -> None:
+    page.evaluate("""() => {
+      const read = Blob.prototype.arrayBuffer;
+      Blob.prototype.arrayBuffer = async () => {
+        Blob.prototype.arrayBuffer = read;
+        throw new DOMException("as of a file that is gone", "NotFoundError");
+      };
+    }""")
+    picker = page.locator("input[type=file]").first
+    for name in ("gone.png", "here.png"):
+        picker.set_input_files({"name": name, "mimeType": "image/png", "buffer": b"x"})
+    page.get_by_text("gone.png cannot be read").wait_for()
+    page.wait_for_function("window.sent.length === 1")
+    assert page.evaluate("window.sent[0].name") == "here.png"
