@@ -224,6 +224,20 @@ def test_a_body_that_never_ends_is_given_up(narrow: Running) -> None:
     assert wait_until(lambda: narrow.service.places.requests == 0)
 
 
+@pytest.mark.parametrize("before", ["", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_a_request_that_never_begins_is_given_up(narrow: Running, before: str) -> None:
+    """Half a head and silence, hundreds of which would be all the connections that there are."""
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=20) as slow:
+        slow.sendall(before.encode())
+        if before:
+            assert b" 200 " in slow.recv(10_000)
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: 127")
+        started = time.monotonic()
+        while slow.recv(10_000):
+            pass
+        assert time.monotonic() - started > 3
+
+
 def test_a_picture_file_too_large(narrow: Running) -> None:
     large = picture(1) + b"\0" * MIB
     assert "1 MiB" in message(ask(narrow, data_url(large)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import Blip2ChatError
 from ..images import PictureLimits
@@ -77,6 +79,30 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Connection(H11Protocol):
+    """Closed when no request has begun on it for as long as an idle one is kept. uvicorn's own clock for that stops
+    at a request's first byte: some hundreds of beginnings without an end would keep everybody else out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_later(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clock.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self, last: object) -> None:
+        self._clock = self.loop.call_later(self.timeout_keep_alive, self._look, last)
+
+    def _look(self, last: object) -> None:
+        """`last`: the request that was over when it was looked at before."""
+        over = self.cycle is None or self.cycle.response_complete
+        if over and self.cycle is last:
+            self.transport.close()
+        else:
+            self._look_later(self.cycle if over else self)
+
+
 def make_server(
     models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
 ) -> tuple[uvicorn.Server, Service]:
@@ -89,11 +115,12 @@ def make_server(
         access_log=False,  # record.py's lines say less
         server_header=False,
         proxy_headers=False,
+        http=_Connection,
         # Connections beyond what could be answered wait in the kernel or are refused.
         limit_concurrency=4 * (settings.slots + settings.queue) + 64,
         # SIGTERM: what runs is finished, and no request runs longer than this.
         timeout_graceful_shutdown=int(settings.time_limit) + 5,
-        timeout_keep_alive=30,
+        timeout_keep_alive=min(30, int(settings.time_limit)),
     )
     return uvicorn.Server(config), service
 
