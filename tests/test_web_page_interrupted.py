@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.web_browser import Visit, answers, ask, idle, said
-from tests.web_server import MakeModel, Running, gated, picture, running
+from tests.web_server import MakeModel, Running, gated, picture, running, wait_until
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -82,6 +82,39 @@ def test_the_caption_of_each_picture_comes_before_its_questions(page: Page, slow
     idle(page)
 
 
+def test_a_duplicated_tab_goes_on_with_a_copy_of_its_own(page: Page) -> None:
+    add(page, 1)
+    idle(page)
+    assert wait_until(lambda: page.evaluate(KEPT, 1))
+    with page.expect_popup() as opened:
+        page.evaluate("window.open('/')")  # with what the session has, as a duplicated tab
+    other = opened.value
+    expect(other.locator("#tabs button")).to_have_count(1)
+    add(other, 2)
+    expect(other.locator("#tabs button")).to_have_count(2)
+    idle(other)
+    page.reload()
+    expect(page.locator("#picture")).to_be_visible()
+    expect(page.locator("#tabs button")).to_have_count(1)
+    other.reload()
+    expect(other.locator("#tabs button")).to_have_count(2)
+    assert said(other, 0)
+
+
+@pytest.mark.parametrize("limits", [{"max_messages": 4}, {"max_text": 260}])
+def test_a_long_conversation_goes_on(browser: Browser, make_model: MakeModel, limits: dict[str, int]) -> None:
+    with running(make_model(), **limits) as server:
+        visit = Visit(browser, server.url)
+        add(visit.page, 1)
+        idle(visit.page)
+        for count in range(2, 6):
+            ask(visit.page, "what is this? " + "x" * 60)
+            expect(answers(visit.page)).to_have_count(count)
+            idle(visit.page)
+        assert visit.problems == []
+        visit.context.close()
+
+
 def test_a_click_on_a_tab_while_words_come(page: Page, slow_model: Any) -> None:
     add(page, 1, 2)
     idle(page)
@@ -99,7 +132,7 @@ def test_a_reload_keeps_the_question_that_is_answered(page: Page, slow_model: An
     add(page, 1)
     idle(page)
     ask_and_hold(page, slow_model, "what is on the left?")
-    page.wait_for_function(KEPT, arg=2)
+    assert wait_until(lambda: page.evaluate(KEPT, 2))
     page.reload()
     expect(page.locator(".asked")).to_have_text("You: what is on the left?")
     expect(page.get_by_text("Stopped.")).to_be_visible()
@@ -113,7 +146,7 @@ def test_a_reload_keeps_the_question_that_is_answered(page: Page, slow_model: An
 def test_a_reload_before_the_caption_leaves_it_to_be_asked_for(page: Page, slow_model: Any) -> None:
     slow_model.gate.clear()
     add(page, 1, 2)
-    page.wait_for_function(KEPT, arg=1)
+    assert wait_until(lambda: page.evaluate(KEPT, 1))
     page.reload()
     slow_model.gate.set()
     for place in (0, 1):
@@ -161,7 +194,7 @@ def test_a_server_that_is_gone(browser: Browser, several: Running) -> None:
 def test_a_second_click_is_no_second_photo(page: Page) -> None:
     page.locator("#welcome-photo").dblclick()
     expect(page.locator("#camera")).to_be_visible()
-    page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    assert wait_until(lambda: page.locator("#video").evaluate("video => video.videoWidth > 0"))
     page.locator("#shoot").dblclick()
     expect(page.locator("#tabs button")).to_have_count(1)
     idle(page)

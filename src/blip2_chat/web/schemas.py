@@ -165,6 +165,8 @@ class ModelAbout(BaseModel):
     embedded: bool
     max_tokens: int
     max_picture_bytes: int
+    max_messages: int
+    max_text: int
     slots: int
     allow_urls: bool
     samples: list[Sample]

@@ -50,6 +50,8 @@ class Served:
                 embedded=self.is_embedded,
                 max_tokens=self.longest_answer,
                 max_picture_bytes=settings.max_picture_bytes,
+                max_messages=settings.max_messages,
+                max_text=settings.max_text,
                 slots=settings.slots,
                 allow_urls=settings.allow_urls,
                 samples=samples,

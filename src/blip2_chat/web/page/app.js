@@ -76,12 +76,24 @@ function drop(picture) {
   return keep();
 }
 
+/** The answered questions, as many of the latest as the server takes beside this one: a model reads fewer. */
+function recent(turns, question) {
+  let { max_messages: places, max_text: room } = model.blip2_chat;
+  const found = [];
+  for (const turn of turns.filter((one) => one.question !== null && one.text && one.state !== "writing").reverse()) {
+    places -= 2;
+    room -= turn.question.length + turn.text.length;
+    if (places < 1 || room < question.length) break;
+    found.unshift(turn);
+  }
+  return found;
+}
+
 /** The answered questions, and the one that is asked, in OpenAI's words. */
 async function messages(picture, question) {
   const image = { type: "image_url", image_url: { url: await api.dataUrl(picture.blob) } };
-  const asked = picture.turns.filter((turn) => turn.question !== null && turn.text && turn.state !== "writing");
   const made = [];
-  for (const turn of question === null ? [] : asked) {
+  for (const turn of question === null ? [] : recent(picture.turns, question)) {
     made.push({ role: "user", content: turn.question }, { role: "assistant", content: turn.text });
   }
   made.push({ role: "user", content: question ?? "" });
