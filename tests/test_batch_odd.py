@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from blip2_chat import caption_all
 from blip2_chat.batch.captioner import Captioner
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.ray_run import _start
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.model import Model
@@ -86,6 +88,15 @@ def test_the_first_of_the_same_pixels_is_named_whatever_its_number(model: Model,
     # "10" comes before "9" where the numbers are texts.
     results = list(caption_all(given, model=model, batch_size=1, max_new_tokens=3))
     assert [one.duplicate_of for one in results[9:]] == [None, "#9", None, "#9"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
+    with socket.socket() as taken:  # bound, so that nobody else listens there
+        taken.bind(("127.0.0.1", 0))
+        address = address.format(port=taken.getsockname()[1])
+        with pytest.raises(RunError, match=f"Ray at '{address}' cannot be reached .*; check the address"):
+            _start(None, address)
 
 
 def test_an_address_that_nothing_opens_is_a_row(model: Model, tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_a_csv_with_more_fields_in_a_row_than_names_in_the_first_line(tmp_path: 
     assert [item.path for item in found(path)] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
 
 
+def test_a_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\ufeffid;path\r\n1,5;a, b.png\r\n", encoding="utf-8")
+    assert [item.path for item in found(path)] == [str(tmp_path / "a, b.png")]
+    path.write_bytes(b"path\ncaf\xe9.png\n")
+    with pytest.raises(RunError, match=r"t\.csv is not UTF-8 .*; save it as UTF-8"):
+        found(path)
+
+
 def test_rows_that_no_text_or_json_can_be_made_of(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"path": "\\ud83d.png"}\n' + "[" * 100_000 + '\n{"path": "a.png"}\n', encoding="utf-8")

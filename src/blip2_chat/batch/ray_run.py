@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .items import Head, Item, Part, packed, unpacked
 from .pictures import Opener
 from .result import Result
 from .run import Run, RunOptions, parts
+from .storage import reason
 
 # Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
 _CHUNK = 64
@@ -88,6 +90,7 @@ def _ray() -> Any:
 
 
 def _start(ray: Any, address: str) -> None:
+    _require_reachable(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
@@ -96,6 +99,19 @@ def _start(ray: Any, address: str) -> None:
             ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises bare Exception when a slow machine does not start it in time
         raise RunError(f"Ray at {address!r} cannot be reached ({one_line(str(error))})") from error
+
+
+def _require_reachable(address: str) -> None:
+    """Raises `RunError` for HOST:PORT where nobody listens: Ray itself would try on for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise RunError(
+            f"Ray at {address!r} cannot be reached ({reason(error)}); check the address, and `ray status` there"
+        ) from error
 
 
 def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:

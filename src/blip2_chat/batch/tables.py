@@ -89,7 +89,9 @@ class Lines:
                         continue
                     column = column or self.columns.find(row, shown)
                     yield row_item(self.path, number, row, column, self.columns.name)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
+            raise RunError(f"{shown} is not UTF-8 ({one_line(str(error))}); save it as UTF-8") from error
+        except (OSError, csv.Error) as error:
             raise RunError(f"{shown} cannot be read ({reason(error)})") from error
 
     def count(self) -> int:
@@ -97,9 +99,12 @@ class Lines:
 
     def _csv(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any]]:
         csv.field_size_limit(2**31 - 1)  # a data: URL in a field
-        delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
         with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-            for row in csv.DictReader(text, delimiter=delimiter):
+            first = text.readline()
+            delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
+            if ";" in first and delimiter not in first:
+                delimiter = ";"  # spreadsheets write it where the comma is in numbers
+            for row in csv.DictReader(itertools.chain([first], text), delimiter=delimiter):
                 row.pop(None, None)  # fields beyond those of the first line
                 yield row
 
