@@ -107,6 +107,14 @@ def test_doctor_goes_on_where_a_fact_cannot_be_found(monkeypatch: pytest.MonkeyP
     assert "embedded model" in found
 
 
+def test_doctor_tells_no_name_and_no_password_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLIP2_CHAT_MODEL", str(Path.home() / "models"))
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@hub.example/mirror")
+    told = json.loads(invoke("doctor", "--json").stdout)["environment"]
+    assert told["BLIP2_CHAT_MODEL"] == str(Path("~") / "models")
+    assert told["HF_ENDPOINT"] == "https://hub.example/mirror"
+
+
 def test_doctor_reads_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "NVIDIA A10, 23028 MiB, 22000 MiB, 550.54\nFailed to query\n"
     monkeypatch.setattr(machine.sys, "platform", "linux")

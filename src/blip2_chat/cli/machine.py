@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import CheckpointError
+from ..images.naming import url_name
 from ..memory import available_memory, gigabytes
 
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
@@ -50,7 +51,7 @@ def facts() -> dict[str, Any]:
         "embedded model": _embedded,
         "hub cache": _hub_cache,
         "conversions": _conversions,
-        "environment": lambda: {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} or "-",
+        "environment": lambda: _environment() or "-",
     }
     return {name: _safely(find) for name, find in found.items()}
 
@@ -61,6 +62,14 @@ def _safely(find: Callable[[], Any]) -> Any:
         value = find()
     except Exception as error:
         value = f"unknown ({type(error).__name__}: {error})"
+    return _without_home(value)
+
+
+def _without_home(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_home(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_home(one) for one in value]
     return value.replace(str(Path.home()), "~") if isinstance(value, str) else value
 
 
@@ -176,6 +185,11 @@ def _folder(folder: Path) -> str:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = gigabytes(shutil.disk_usage(there).free)
     return f"{folder}{'' if folder.exists() else ' (not there yet)'}, {free} free"
+
+
+def _environment() -> dict[str, str]:
+    set_here = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return {name: url_name(value) if "://" in value else value for name, value in set_here.items()}
 
 
 def _output(*command: str) -> str:
