@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import blip2_chat
 from blip2_chat.cli import app
 from blip2_chat.cli.options import WritingOptions
-from blip2_chat.cli.terminal import say
+from blip2_chat.cli.terminal import note, say
 from blip2_chat.decoding import Decoding
 from blip2_chat.engines.torch_engine import TorchEngine
 from blip2_chat.errors import Blip2ChatError
@@ -382,6 +382,15 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdout", Full())
     with pytest.raises(Blip2ChatError, match=r"^standard output cannot be written to \(No space left"):
         say("a cat")
+
+
+def test_a_line_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    note("stopping after the current batch")
 
 
 @pytest.mark.parametrize("command", [["caption", "{picture}"], ["chat", "{picture}"], ["doctor", "--json"]])

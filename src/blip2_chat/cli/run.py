@@ -259,8 +259,8 @@ def _stopping(task: Run) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         signal.signal(number, before[number])
-        note("stopping after the current batch (once more: at once)")
         task.stop()
+        note("stopping after the current batch (once more: at once)")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -37,8 +38,9 @@ def _put(text: str, end: str) -> None:
 
 
 def note(line: str) -> None:
-    """A line about the answers."""
-    print(_printable(line), file=sys.stderr, flush=True)
+    """A line about the answers. Nothing ends for want of who reads it: ctrl-C ends `2>&1 | tee` before us."""
+    with contextlib.suppress(OSError):
+        print(_printable(line), file=sys.stderr, flush=True)
 
 
 def _printable(text: str) -> str:
