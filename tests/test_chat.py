@@ -212,6 +212,10 @@ def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(model: Model, pictur
     assert cut.finish_reason == "stop"
     beams = model.generate(picture, "a", max_new_tokens=20, stop=stop, num_beams=2)
     assert stop not in beams.text
+    # As one with the last token that was allowed.
+    few = {"max_new_tokens": 4, "num_beams": 2}
+    text = model.generate(picture, "a", **few).text
+    assert text and model.generate(picture, "a", stop=text, **few).finish_reason == "stop"
 
 
 def test_the_template_can_be_another(model: Model, picture: Image.Image) -> None:

@@ -114,6 +114,13 @@ def test_constraints_are_those_of_transformers(
         assert pair.ours(**settings) == [pair.theirs(**settings)[0]]
 
 
+@pytest.mark.parametrize("penalty", [-10.0, 10.0])
+def test_beams_have_an_answer_at_any_length_penalty(checkpoint: Callable[..., Path], penalty: float) -> None:
+    pair = Pair(checkpoint("opt", 1), "opt", 1)
+    settings = {"num_beams": 3, "num_answers": 3, "length_penalty": penalty, "max_new_tokens": 30}
+    assert [len(group) for group in pair.ours(**settings)] == [3]
+
+
 def _often_ending(checkpoint: Callable[..., Path], family: str, seed: int, every: int = 4) -> Pair:
     """A model that every fourth token ends, so that beams end at different lengths."""
     pair = Pair(checkpoint(family, seed), family, seed)
@@ -215,6 +222,10 @@ def test_top_p_keeps_the_likeliest_token_even_when_it_is_tiny() -> None:
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "more than max_new_tokens"),
         ({"temprature": 1}, "unknown setting 'temprature'"),
         ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 0.5, "seed": -1}, "seed is -1"),
+        ({"num_beams": 2, "length_penalty": 1000.0}, "length_penalty is 1000.0"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"num_beams": 2, "early_stopping": "never"}, "early_stopping is 'never'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any], said: str) -> None:

@@ -47,7 +47,8 @@ class BeamSearch:
         beams = decoding.num_beams
         # Only the first beam counts at the start, or all K would be the same.
         self._open = [Hypothesis((), (), np.float32(0) if i == 0 else _NEVER, False) for i in range(beams)]
-        self._best = [Hypothesis((), (), _NEVER, False) for _ in range(beams)]
+        # Places still to be filled: worse than anything finished, however long and penalised.
+        self._best = [Hypothesis((), (), np.float32(-np.inf), False) for _ in range(beams)]
         self._improvable = True
         self.done = False
 
@@ -90,8 +91,12 @@ class BeamSearch:
         history = [*self._history, *beam.tokens]
         return constrain(row, self._decoding, history, len(beam.tokens), self._eos)
 
+    def stops(self, tokens: Sequence[int]) -> bool:
+        """Whether a stop token or a stop string ends them, and not their number."""
+        return tokens[-1] in self._eos or self._ends(tokens)
+
     def _is_end(self, tokens: Sequence[int]) -> bool:
-        return tokens[-1] in self._eos or len(tokens) >= self._decoding.max_new_tokens or self._ends(tokens)
+        return len(tokens) >= self._decoding.max_new_tokens or self.stops(tokens)
 
     def _collect(self, grown: list[Hypothesis], ending: NDArray[np.bool_]) -> None:
         """The K best of all that is finished, old and new."""
@@ -112,8 +117,7 @@ class BeamSearch:
         length = len(self._open[0].tokens)
         possible = self._open[0].score / np.float32(length**self._decoding.length_penalty)
         worst = min(one.score for one in self._best)
-        beatable = any(possible > (worst if one.finished else _NEVER) for one in self._best)
-        self._improvable = self._improvable and bool(beatable)
+        self._improvable = self._improvable and bool(possible > worst)
         full = self._decoding.early_stopping and all(one.finished for one in self._best)
         self.done = not self._improvable or full or all_ended
 

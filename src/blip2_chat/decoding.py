@@ -63,10 +63,21 @@ class Decoding:
                 not sampling and (self.top_k is not None or self.top_p is not None),
                 "top_k and top_p choose among drawn tokens: set a temperature above 0, such as 0.7",
             ),
+            (self.seed is not None and self.seed < 0, f"seed is {self.seed}; give 0 or more"),
             (sampling and self.num_beams > 1, "beams and a temperature exclude each other: set one of them"),
             (
                 self.num_beams > 1 and self.num_answers > self.num_beams,
                 f"num_answers {self.num_answers} is more than num_beams {self.num_beams}",
+            ),
+            (
+                # Beyond, powers of an answer's length overflow float32.
+                not -10 <= self.length_penalty <= 10,
+                f"length_penalty is {self.length_penalty}; give -10 to 10 (0 ranks by the sum alone)",
+            ),
+            (
+                # transformers' third choice, "never", would pass for True.
+                not isinstance(self.early_stopping, bool),
+                f"early_stopping is {self.early_stopping!r}; give True or False",
             ),
             (
                 self.num_answers > 1 and self.num_beams == 1 and not sampling,

@@ -189,8 +189,7 @@ def ranked(search: BeamSearch, decoding: Decoding, eos: Sequence[int]) -> list[G
     results = []
     for one in search.best[: decoding.num_answers]:
         tokens = list(one.tokens)
-        at_length = len(tokens) >= decoding.max_new_tokens
-        reason: FinishReason = "stop" if tokens[-1] in eos or not at_length else "length"
+        reason: FinishReason = "stop" if search.stops(tokens) else "length"
         while tokens and tokens[-1] in eos:
             tokens.pop()
         results.append(Generated(tokens, list(one.logprobs), float(one.score), reason))
