@@ -99,7 +99,7 @@ class WritingOptions:
     top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
         None
     )
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Draw the same again.")] = None
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw the same again.")] = None
     repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
         None
     )

@@ -75,7 +75,7 @@ class DecodingOptions:
     top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
         None
     )
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Draw others than with seed 0.")] = None
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw others than with seed 0.")] = None
     repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
         None
     )
