@@ -66,14 +66,16 @@ def load(
     download = None if on_progress is None else _downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
     checkpoint = inspect(folder)
+    # Small, so before what is slow: a fault in them is not worth a conversion.
+    tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
+    preprocess = _preprocess(checkpoint)
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
     if not force and plan.device != "mps":
         free = None if plan.device == "cpu" else sum(_free_gpu_memory(plan.device))
         require_fit(checkpoint.config, plan.precision, plan.engine, available=free, name=name)
     running = _start(checkpoint, plan, name, threads, on_progress)
-    tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
-    model = Model(running, tokenizer, Preprocess.from_folder(folder), name, template, limits)
+    model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
     return model
 
@@ -109,6 +111,19 @@ def choose(
         precision, reason = _precision(checkpoint.config, engine, device)
         reasons.append(reason)
     return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
+
+
+def _preprocess(checkpoint: Checkpoint) -> Preprocess:
+    """The checkpoint's picture settings; `CheckpointError` when they are those of another model."""
+    preprocess = Preprocess.from_folder(checkpoint.folder)
+    size = checkpoint.config.vision.image_size
+    if preprocess.do_resize and preprocess.size != (size, size):
+        height, width = preprocess.size
+        raise CheckpointError(
+            f"{checkpoint.folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
+            f"{size}: take config.json and preprocessor_config.json from the same checkpoint"
+        )
+    return preprocess
 
 
 def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:
