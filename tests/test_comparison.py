@@ -83,10 +83,14 @@ def test_for_a_person_it_is_a_table_with_what_they_disagree_on(
         ("{}", "needs a picture and an answer"),
         ("[1]", "needs a picture"),
         ("nonsense", "needs"),
+        ('{"picture": "a.png", "question": "?", "answers": [{"answer": "yes"}]}', "no answer for a.png"),
+        ("picture,question,answer\na.png,what?,a dog, a cat\n", "line 2 has more cells than the first"),
+        ("picture,question,answer\n,what?,a dog\n", "a line without a picture"),
+        ("picture,answer\na.png," + "x" * 140_000, "field larger than field limit"),
     ],
 )
 def test_a_wrong_file_is_one_line(content: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "own.jsonl"
+    path = tmp_path / ("own.csv" if content.startswith("picture,") else "own.jsonl")
     path.write_text(content, encoding="utf-8")
     result = compare(tmp_path, path)
     assert result.exit_code == 1
@@ -102,9 +106,28 @@ def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
     assert "has no config.json" in result.stderr
 
 
-def test_a_csv_does_as_well(tmp_path: Path) -> None:
-    (tmp_path / "own.csv").write_text("picture,question,answer\na.png,what?,a dog\nb.png,,two cats\n")
-    assert Questions.open(str(tmp_path / "own.csv")).items == (
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("own.csv", "picture,question,answer\na.png,what?,a dog\nb.png,,two cats\n"),
+        ("OWN.CSV", "picture;question;answer\na.png; what?;a dog\nb.png;;two cats\n"),
+    ],
+)
+def test_a_csv_does_as_well(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert Questions.open(str(tmp_path / name)).items == (
         Item(str(tmp_path / "a.png"), "what?", ("a dog",)),
         Item(str(tmp_path / "b.png"), None, ("two cats",)),
     )
+
+
+def test_a_line_may_hold_numbers_and_any_line_end_inside_of_its_texts(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    lines = [
+        {"picture": "a.png", "question": "how\u2028many?", "answer": 0},
+        {"picture": "a.png", "question": "many?", "answers": [2, "two"]},
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    path.write_text(text, encoding="utf-8")
+    assert [item.question for item in Questions.open(str(path)).items] == ["how many?", "many?"]
+    assert [item.expected for item in Questions.open(str(path)).items] == [("0",), ("2", "two")]

@@ -37,6 +37,9 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blip2_chat.evaluate._BATCH", 3)
 
 
+CAPTION = {"picture": "0.png", "caption": "a\u2028dog", "objects": ["dog"]}
+
+
 def png(seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -49,7 +52,8 @@ def write_set(path: Path, questions: Sequence[dict[str, Any]], captions: Sequenc
         for seed in range(5):
             archive.writestr(f"{seed}.png", png(seed))
         for name, lines in (("questions", questions), ("captions", captions)):
-            archive.writestr(f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            archive.writestr(f"{name}.jsonl", text)
     return path
 
 
@@ -191,6 +195,16 @@ def test_what_is_no_set_is_said(tmp_path: Path, checkpoint: Callable[..., Path])
         with pytest.raises(blip2_chat.Blip2ChatError, match="is not a held-out set"):
             HeldOut.open(path)
 
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("questions.jsonl", "")
+        archive.writestr("captions.jsonl", json.dumps(CAPTION) * 50)
+    content = damaged.read_bytes()
+    start = content.index(b"captions.jsonl") + len("captions.jsonl")
+    damaged.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
+    with pytest.raises(blip2_chat.Blip2ChatError, match="is not a held-out set"):
+        HeldOut.open(damaged)
+
     question = {"picture": "9.png", "turns": [], "question": "?", "answer": "", "task": "what"}
     absent = write_set(tmp_path / "absent.zip", [question], [])
     folder = str(checkpoint("t5"))
@@ -223,3 +237,13 @@ def test_command_tells_figures(
     shown = CliRunner().invoke(app, ["evaluate", "--set", str(held_out), "--limit", "4"]).stdout
     assert "exact match       100.0%   4 of 4 questions" in shown
     assert "    follow-up       100.0%   2 of 2" in shown
+
+
+def test_a_set_of_captions_alone_has_figures(
+    model: blip2_chat.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = write_set(tmp_path / "captions.zip", [], [CAPTION])
+    assert HeldOut.open(captions).captions[0].caption == CAPTION["caption"]
+    monkeypatch.setattr("blip2_chat.loading.load", lambda *_, **__: model)
+    shown = CliRunner().invoke(app, ["evaluate", "--set", str(captions)]).stdout
+    assert "caption F1" in shown and "objects of 1 captions" in shown and "exact match" not in shown

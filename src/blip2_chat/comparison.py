@@ -20,7 +20,7 @@ from typing import Any
 
 from .decoding import Decoding
 from .errors import Blip2ChatError
-from .evaluate import SETS, HeldOut
+from .evaluate import SETS, HeldOut, picture_in
 from .metrics import cider, plain, vqa_accuracy
 from .prompts import Exchange, fit
 from .resident import peak_memory
@@ -64,7 +64,7 @@ class Questions:
             items = tuple(_own_item(row, path.parent) for row in _own_rows(text, path.suffix))[:limit]
         except OSError as error:
             raise Blip2ChatError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
             raise Blip2ChatError(
                 f"{path} is not a file of questions ({error!r}): every line needs a picture and an answer"
             ) from None
@@ -74,18 +74,31 @@ class Questions:
 
 
 def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
-    if suffix == ".csv":
-        yield from csv.DictReader(io.StringIO(text))
-    else:
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+    if suffix.lower() != ".csv":
+        # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
+        return
+    head = text.partition("\n")[0]
+    # Spreadsheets write semicolons where the comma is in numbers.
+    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+    for row in rows:
+        if None in row:
+            raise ValueError(
+                f"line {rows.line_num} has more cells than the first; quote what has commas in it"
+            )
+        yield row
 
 
 def _own_item(row: dict[str, Any], folder: Path) -> Item:
-    said = row.get("answer") or row["answers"]
-    expected = (said,) if isinstance(said, str) else tuple(map(str, said))
-    if not expected:
-        raise ValueError(f"no answer for {row['picture']}")
-    return Item(str(folder / row["picture"]), (row.get("question") or "").strip() or None, expected)
+    picture = row.get("picture")
+    if not picture:
+        raise ValueError("a line without a picture")
+    said: Any = next((row[name] for name in ("answer", "answers") if row.get(name) not in (None, "", [])), [])
+    people = said if isinstance(said, list) else [said]
+    if not people or not all(isinstance(one, str | int | float) for one in people):
+        raise ValueError(f"no answer for {picture}; give a text or a list of texts")
+    question = " ".join((row.get("question") or "").split())
+    return Item(str(folder / picture), question or None, tuple(map(str, people)))
 
 
 @dataclass(frozen=True)
@@ -206,7 +219,7 @@ def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant
     decoding = Decoding()
     started = time.perf_counter()
     for place, item in enumerate(questions.items):
-        picture = model.open(archive.read(item.picture) if archive else item.picture)
+        picture = picture_in(archive, item.picture, model) if archive else model.open(item.picture)
         prompt = model.tokenizer.encode(model.template.caption)
         if item.question is not None:
             budget = model.prompt_budget(decoding)

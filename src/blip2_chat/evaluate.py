@@ -17,6 +17,7 @@ import json
 import re
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 # The sets that ship beside the embedded model: drawing styles it was trained on, and one it was not.
 SETS = ("seen", "unseen")
 _BATCH = 16
+# What a zip raises about a member that is absent, damaged, encrypted or compressed in a way that Python lacks.
+_UNREADABLE = (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class HeldOut:
             raise Blip2ChatError(
                 f"there is no held-out set {path}; give {' or '.join(SETS)}, or a zip"
             ) from None
-        except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*_UNREADABLE, ValueError, TypeError, AttributeError) as error:
             raise Blip2ChatError(f"{path} is not a held-out set: {error}") from None
         return cls(path, questions, captions)
 
@@ -166,7 +169,7 @@ class Evaluation:
             fit(model.template, model.tokenizer.encode, one.turns, " ".join(one.question.split()), budget)
             for one in questions
         ]
-        pictures = [self._picture(archive, one.picture) for one in questions]
+        pictures = [picture_in(archive, one.picture, model) for one in questions]
         written = self._write(pictures, [prompt.token_ids for prompt in prompts])
         for one, answer in zip(questions, written, strict=True):
             self.report.asked[one.task] += 1
@@ -174,7 +177,7 @@ class Evaluation:
 
     def _caption(self, archive: zipfile.ZipFile, captions: Sequence[Caption]) -> None:
         start = self._model.template.caption
-        pictures = [self._picture(archive, one.picture) for one in captions]
+        pictures = [picture_in(archive, one.picture, self._model) for one in captions]
         written = self._write(pictures, [self._model.tokenizer.encode(start)] * len(captions))
         for one, text in zip(captions, written, strict=True):
             named = objects_named(f"{start} {text}", self._set.object_names)
@@ -183,12 +186,6 @@ class Evaluation:
             self.report.hits += len(named & one.objects)
             self.report.named += len(named)
             self.report.there += len(one.objects)
-
-    def _picture(self, archive: zipfile.ZipFile, name: str) -> Picture:
-        try:
-            return self._model.open(archive.read(name))
-        except (KeyError, zipfile.BadZipFile, Blip2ChatError) as error:
-            raise Blip2ChatError(f"{self._set.path}: {name}: {error}") from None
 
     def _write(self, pictures: Sequence[Picture], prompts: Sequence[Sequence[int]]) -> list[str]:
         """Greedy answers, side by side: what a chat writes one after the other."""
@@ -202,6 +199,14 @@ class Evaluation:
         vectors = np.concatenate([model.query_vectors(picture) for picture in pictures])
         groups, _ = generate(model.engine, vectors, prompts, Decoding(), ends)
         return [clean(model.tokenizer.decode(group[0].token_ids), stop) for group in groups]
+
+
+def picture_in(archive: zipfile.ZipFile, name: str, model: Model) -> Picture:
+    """A picture of a set; `Blip2ChatError` naming both when it cannot be read."""
+    try:
+        return model.open(archive.read(name))
+    except (*_UNREADABLE, Blip2ChatError) as error:
+        raise Blip2ChatError(f"{archive.filename}: {name}: {error}") from None
 
 
 def objects_named(caption: str, names: frozenset[str]) -> frozenset[str]:
@@ -220,7 +225,8 @@ def plural(name: str) -> str:
 
 
 def _lines(archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
-    for line in archive.read(name).decode("utf-8").splitlines():
+    # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
+    for line in archive.read(name).decode("utf-8").split("\n"):
         if line.strip():
             yield json.loads(line)
 

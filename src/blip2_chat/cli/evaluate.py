@@ -43,7 +43,7 @@ def evaluate(
                 evaluation.run(progress)
         finally:
             # Also what there is when ctrl-C broke it off; the counts say of how many.
-            if evaluation.report.asked:
+            if evaluation.report.asked or evaluation.report.captions:
                 _tell(running, name, evaluation.report, as_json)
 
 
@@ -53,11 +53,9 @@ def _tell(model: Model, name: str, report: Report, as_json: bool) -> None:
         return
     engine = model.engine
     say(f"{model.name} ({engine.name}, {engine.precision}) on {name}, {report.seconds:.0f} s")
-    say(
-        _line(
-            "exact match", report.exact_match, f"{report.right.total()} of {report.asked.total()} questions"
-        )
-    )
+    if report.asked:
+        counts = f"{report.right.total()} of {report.asked.total()} questions"
+        say(_line("exact match", report.exact_match, counts))
     for task in sorted(report.asked):
         counts = f"{report.right[task]} of {report.asked[task]}"
         say(_line(f"  {task}", report.task_match(task), counts))
