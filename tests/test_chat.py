@@ -16,6 +16,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 import blip2_chat
 from blip2_chat.errors import ConversationError, GenerationError
+from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
 from blip2_chat.prompts import PromptTemplate
 
@@ -163,6 +164,24 @@ def test_a_picture_without_a_path_is_saved_with_the_conversation(
     chat.ask("one?")
     chat.save(tmp_path / "talk.json")
     assert model.load_chat(tmp_path / "talk.json").picture.digest == chat.picture.digest
+
+
+def test_a_saved_picture_may_be_larger_than_a_file(
+    model: Model, picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "limits", PictureLimits(max_bytes=1000))
+    chat = model.chat(picture)
+    chat.save(tmp_path / "talk.json")
+    assert model.load_chat(tmp_path / "talk.json").picture.digest == chat.picture.digest
+
+
+def test_a_question_that_is_no_text_is_asked_and_saved(
+    model: Model, picture: Image.Image, tmp_path: Path
+) -> None:
+    chat = model.chat(picture, max_new_tokens=3)
+    chat.ask("caf\udce9?")
+    chat.save(tmp_path / "talk.json")
+    assert model.load_chat(tmp_path / "talk.json").turns == chat.turns
 
 
 @pytest.mark.parametrize(

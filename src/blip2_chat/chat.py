@@ -7,14 +7,14 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .answers import Answer
 from .decoding import Decoding
 from .errors import ConversationError, GenerationError
-from .images import Advice, PictureSource, advise
+from .images import Advice, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
 
 if TYPE_CHECKING:
@@ -134,7 +134,10 @@ class Chat:
         try:
             # Whole or not at all: a full disk must not cost the conversation that is there already.
             draft = target.with_name(target.name + ".part")
-            draft.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(saved, indent=2, ensure_ascii=False) + "\n"
+            # Half a pair of surrogates (a question from a terminal of another encoding, a file's name) is
+            # written as JSON's own escape for it.
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
             draft.replace(target)
         except OSError as error:
             raise ConversationError(f"{target} cannot be written: {error.strerror or error}") from None
@@ -148,7 +151,7 @@ class Chat:
             raise ConversationError(f"{where} is not a conversation saved by blip2-chat")
         try:
             about = saved["picture"]
-            chat = cls(model, about["source"] if picture is None else picture)
+            chat = cls(model, _saved_picture(model, about["source"]) if picture is None else picture)
             turns = [_loaded_turn(turn) for turn in saved["turns"]]
             digest, name = about["digest"], about["name"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -180,6 +183,14 @@ class Chat:
         png = io.BytesIO()
         self.picture.image.save(png, "PNG")
         return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def _saved_picture(model: Model, source: Any) -> PictureSource:
+    if not (isinstance(source, str) and source.startswith("data:")):
+        return cast(PictureSource, source)
+    # `save` writes a PNG, several times as large as the photo's own file: its bytes are here already.
+    limits = replace(model.limits, max_bytes=max(model.limits.max_bytes, len(source)))
+    return open_picture(source, limits=limits)
 
 
 def _saved_turn(turn: Turn) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The prompt's ids: OPT reads `</s>` first, T5 reads `</s>` last, also when the text is empty."""
+        # Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         ids = [one for one in ids if one not in self._controls]
         if isinstance(self._config, OptConfig):
