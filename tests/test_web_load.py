@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import random
@@ -21,6 +22,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blip2_chat.cli import app as cli
+from blip2_chat.web.app import make_app
 from blip2_chat.web.metrics import Metrics
 from blip2_chat.web.record import Record
 from tests.web_server import (
@@ -191,6 +193,53 @@ def test_a_client_that_leaves_the_queue(slow_model: Any) -> None:
         assert wait_until(lambda: server.scheduler.waiting == 0)
         slow_model.gate.set()
         first.join()
+
+
+def test_a_stream_that_nobody_reads_ends_in_time(make_model: MakeModel) -> None:
+    """Its answer is written long before; its place is what others wait for."""
+
+    async def ask(server: Running) -> None:
+        asked = json.dumps(body(server.model, 1, "?", stream=True)).encode()
+        messages = [{"type": "http.request", "body": asked, "more_body": False}]
+
+        async def receive() -> Any:
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+        scope |= {
+            "query_string": b"",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 1),
+            "scheme": "http",
+        }
+        await asyncio.wait_for(make_app(server.service)(scope, receive, send), 20)
+
+    with running(make_model(), time_limit=1.0) as server:
+        started = time.monotonic()
+        asyncio.run(ask(server))
+        assert time.monotonic() - started < 15
+        assert server.service.places.requests == 0
+
+
+def test_a_client_that_never_reads_is_let_go(make_model: MakeModel) -> None:
+    """Some hundreds of them would be all the connections that there are."""
+    count = 2000
+    with running(make_model(), time_limit=1.0) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(20)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * count)
+        time.sleep(4)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while data := client.recv(1 << 20):
+                received += len(data)
+    assert received < count * 20_000
 
 
 def test_conversations_side_by_side_go_on_from_their_states(server: Running) -> None:

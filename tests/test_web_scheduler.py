@@ -15,6 +15,8 @@ from blip2_chat.answers import Answer
 from blip2_chat.decoding import Decoding
 from blip2_chat.images import open_picture, to_pixels
 from blip2_chat.model import Model
+from blip2_chat.web import rows as rows_module
+from blip2_chat.web import scheduler as scheduler_module
 from blip2_chat.web.pictures import Seen
 from blip2_chat.web.rows import End, Event, Piece, Task
 from blip2_chat.web.scheduler import Scheduler, Stopped, Ticket
@@ -272,6 +274,61 @@ def test_a_failing_step_fails_its_answers_and_nothing_after(model: Model, schedu
         asyncio.run(ask(1))
     model.engine.step = step  # type: ignore[method-assign]
     assert ends(asyncio.run(ask(1)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
+    """Logits that are no numbers are nothing to draw from; the state behind them is not gone on from, either."""
+    scheduler = Scheduler(model, slots=4)
+    step, all_here = model.engine.step, threading.Event()
+
+    def overflowing(state: Any, tokens: Any) -> Any:
+        all_here.wait(20)
+        logits = step(state, tokens).copy()
+        if len(tokens) == 3:
+            logits[place] = np.nan
+        return logits
+
+    async def ask() -> list[Any]:
+        model.engine.step = overflowing  # type: ignore[method-assign]
+        drawn = {"temperature": 1.0, "seed": 1, "min_new_tokens": 5, "max_new_tokens": 5}
+        tickets = [scheduler.submit(seen(model, i), task(model, "?", **drawn)) for i in range(3)]
+        all_here.set()
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+
+    try:
+        answers = asyncio.run(ask())
+        assert isinstance(answers.pop(place), ValueError)
+        assert all(len(ends(events)[0].result.token_ids) == 5 for events in answers)
+        assert wait_until(lambda: not scheduler.busy_rows)
+        assert model.states.take(seen(model, place).digest, []) is None
+    finally:
+        model.engine.step = step  # type: ignore[method-assign]
+        scheduler.close()
+
+
+def test_rows_that_cannot_begin_spoil_no_others(
+    model: Model, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rows_module.rows_of
+
+    def failing(one: Task, *others: Any) -> Any:
+        if one.decoding.max_new_tokens == 7:
+            raise OverflowError
+        return made(one, *others)
+
+    monkeypatch.setattr(scheduler_module, "rows_of", failing)
+
+    async def ask() -> list[Any]:
+        tickets = [scheduler.submit(seen(model, 1), task(model, "?", min_new_tokens=40, max_new_tokens=40))]
+        await anext(aiter(tickets[0]))
+        tickets.append(scheduler.submit(seen(model, 2), task(model, "?", max_new_tokens=7)))
+        answers = [asyncio.wait_for(events_of(ticket), 20) for ticket in tickets]
+        return await asyncio.gather(*answers, return_exceptions=True)
+
+    written, failed = asyncio.run(ask())
+    assert ends(written)
+    assert isinstance(failed, OverflowError)
 
 
 def test_a_picture_that_fails_spoils_only_its_own_answer(model: Model, scheduler: Scheduler) -> None:

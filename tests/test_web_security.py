@@ -120,6 +120,7 @@ def test_with_the_key_all_is_answered(locked: Running) -> None:
 def test_the_page_and_the_state_need_no_key(locked: Running) -> None:
     for path in ("/", "/app.js", "/health", "/ready"):
         assert httpx.get(locked.url + path).status_code == 200
+        assert httpx.head(locked.url + path).status_code == 200  # load balancers ask so
 
 
 def test_keys_are_compared_in_constant_time(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,10 +64,13 @@ def make_app(service: Service) -> ASGIApp:
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
+    # Some load balancers ask for the status alone.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="The process is there")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get(
         "/ready",
         summary="A request sent now would be answered",

@@ -108,7 +108,7 @@ class _Completion:
             first = await self._in_time(events.__anext__())
             if self._body.stream:
                 pieces = self._streamed(first, events, ticket, seen, prompt)
-                return _EventStream(pieces, self._served, ticket)
+                return _EventStream(pieces, self._served, ticket, self._deadline)
             made = await self._in_time(self._whole(first, events, ticket, seen, prompt))
         except BaseException:
             self._served.scheduler.cancel(ticket)
@@ -242,18 +242,21 @@ class _Completion:
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; however the response ends, its slots are freed."""
+    """Server-sent events; however the response ends, its slots and its place are freed."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, pieces: AsyncIterator[str], served: Served, ticket: Ticket) -> None:
+    def __init__(self, pieces: AsyncIterator[str], served: Served, ticket: Ticket, deadline: float) -> None:
         super().__init__(pieces, headers={"X-Accel-Buffering": "no"})
         self._served = served
         self._ticket = ticket
+        self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            # A client that does not read keeps `send` waiting. One that reads is told before that it is late.
+            with anyio.CancelScope(deadline=self._deadline + 1):
+                await super().__call__(scope, receive, send)
         finally:
             self._served.scheduler.cancel(self._ticket)
 

@@ -207,8 +207,10 @@ class Scheduler:
         if state is not None:
             tickets[0].cached_tokens = self._reused(state, prompts[0])
         try:
+            model = self._model
+            written = [rows_of(ticket.task, model.tokenizer, model.engine.config) for ticket in tickets]
             vectors = np.concatenate([vectors for _, vectors in group])
-            state, logits = self._model.engine.prefill(vectors, prompts, state)
+            state, logits = model.engine.prefill(vectors, prompts, state)
             widths = [ticket.task.rows for ticket in tickets]
             if max(widths) > 1:
                 copies = [row for row, width in enumerate(widths) for _ in range(width)]
@@ -223,9 +225,8 @@ class Scheduler:
             self._refuse(tickets, error)
             return
         now = time.monotonic()
-        for ticket, width in zip(tickets, widths, strict=True):
+        for ticket, rows, width in zip(tickets, written, widths, strict=True):
             ticket.started = now
-            rows = rows_of(ticket.task, self._model.tokenizer, self._model.engine.config)
             self._jobs.append(_Job(ticket, rows, width))
 
     def _reused(self, state: State, prompt: list[int]) -> int:
@@ -250,18 +251,25 @@ class Scheduler:
             own = range(offset, offset + job.width)
             offset += job.width
             parents: list[int] = []
+            failure: Exception | None = None
             if not job.ticket.cancelled:
-                parents, new = job.rows.advance(self._logits[own.start : own.stop])
+                try:
+                    parents, new = job.rows.advance(self._logits[own.start : own.stop])
+                except Exception as error:  # of this answer alone: the others' rows are as they were
+                    log.error("an answer failed at a token: %s", type(error).__name__)
+                    failure = error
             if parents:
                 staying.append(job)
                 rows += [own.start + parent for parent in parents]
                 tokens += new
                 job.width = len(parents)
             else:
-                self._keep(job, own.start)
+                if failure is None:  # what it failed of, its state may have
+                    self._keep(job, own.start)
                 job.ticket.ended = time.monotonic()
                 self._learn_pace(job.ticket)
-            self._post(job.ticket, [*job.rows.events, *([] if parents else [None])])
+            ending = [] if parents else [failure]  # None: as it should
+            self._post(job.ticket, [*job.rows.events, *ending])
             job.rows.events = []
         self._jobs = staying
         self._send()

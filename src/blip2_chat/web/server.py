@@ -80,8 +80,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class _Connection(H11Protocol):
-    """Closed when no request has begun on it for as long as an idle one is kept. uvicorn's own clock for that stops
-    at a request's first byte: some hundreds of beginnings without an end would keep everybody else out."""
+    """Closed when no request has begun on it, or nothing of a response was read, for as long as an idle one is kept.
+    uvicorn's own clock stops at a request's first byte, and it waits for readers for ever: some hundreds of requests
+    without an end, or of responses that nobody reads, would keep everybody else out."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -95,7 +96,14 @@ class _Connection(H11Protocol):
         self._clock = self.loop.call_later(self.timeout_keep_alive, self._look, last)
 
     def _look(self, last: object) -> None:
-        """`last`: the request that was over when it was looked at before."""
+        """`last`: what was found before: the bytes of a response that were not read, or the request that was over."""
+        unread = self.transport.get_write_buffer_size()
+        if unread:
+            if unread == last:
+                self.transport.abort()  # closing would wait until all is read
+            else:
+                self._look_later(unread)
+            return
         over = self.cycle is None or self.cycle.response_complete
         if over and self.cycle is last:
             self.transport.close()
