@@ -66,6 +66,22 @@ def test_ragged_prompts_in_one_batch(reference: Reference, engine: TorchEngine) 
             row.append(token)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_decoder_may_have_other_layers_than_its_encoder(
+    checkpoint: Callable[..., Path], layers: int
+) -> None:
+    reference = Reference(checkpoint("t5", 5, text={"num_decoder_layers": layers}))
+    engine = TorchEngine(reference.model, reference.config, "fp32", "cpu")
+    state, _ = engine.prefill(engine.encode_image(reference.pixels[:1]), [PROMPTS[1]])
+    engine.step(state, [7])
+    state.truncate(0)
+    engine.step(state, [8])
+    state.reorder([0, 0])
+    logits = engine.step(state, [9, 10])
+    expected = [reference.logits(0, PROMPTS[1], [8, last]) for last in (9, 10)]
+    np.testing.assert_allclose(logits, expected, **CLOSE)
+
+
 def test_reorder_truncate_and_append(reference: Reference, engine: TorchEngine) -> None:
     vectors = engine.encode_image(reference.pixels)
     state, _ = engine.prefill(vectors[:3], PROMPTS[:3])

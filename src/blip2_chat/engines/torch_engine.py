@@ -112,9 +112,7 @@ class TorchEngine:
         vectors = self._vectors(query_vectors)
         embeds = [torch.cat([vectors[i], self._embed(row)]) for i, row in enumerate(rows)]
         mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self._home)
-        fresh = TorchState(
-            vectors.shape[1], DynamicCache(config=self._text_config()), mask, [[] for _ in rows]
-        )
+        fresh = TorchState(vectors.shape[1], DynamicCache(), mask, [[] for _ in rows])
         return fresh, _numpy(self._feed(fresh, embeds, rows))
 
     @torch.inference_mode()
@@ -161,7 +159,8 @@ class TorchEngine:
     ) -> tuple[TorchState, Floats]:
         if state is None or state.prompts != rows:
             state = self._encode(query_vectors, rows)
-        state.cache = DynamicCache(config=self._text_config())
+        # Without a configuration: T5's counts the encoder's layers.
+        state.cache = DynamicCache()
         state.mask = torch.zeros((len(rows), 0), dtype=torch.bool, device=self._home)
         start = self.config.text.decoder_start_token_id
         assert start is not None
@@ -176,9 +175,7 @@ class TorchEngine:
         lengths = torch.as_tensor([len(one) for one in embeds], device=self._home)
         encoded_mask = torch.arange(longest, device=self._home) >= longest - lengths[:, None]
         hidden = self._language_model.encoder(inputs_embeds=chunk, attention_mask=encoded_mask.long())
-        state = TorchState(
-            1, DynamicCache(config=self._text_config()), encoded_mask[:, :0], [[] for _ in rows]
-        )
+        state = TorchState(1, DynamicCache(), encoded_mask[:, :0], [[] for _ in rows])
         state.encoded, state.encoded_mask = hidden.last_hidden_state, encoded_mask
         state.prompts = rows
         return state
@@ -193,7 +190,7 @@ class TorchEngine:
         new = torch.ones((len(ids), 1), dtype=torch.bool, device=self._home)
         state.mask = torch.cat([state.mask, new], dim=1)
         first = state.cross is None
-        cross = DynamicCache(config=self._text_config()) if state.cross is None else state.cross
+        cross = DynamicCache() if state.cross is None else state.cross
         cache = EncoderDecoderCache(state.cache, cross)
         if not first:
             cache.is_updated = dict.fromkeys(range(len(cross.layers)), True)
@@ -217,9 +214,6 @@ class TorchEngine:
     def _vectors(self, query_vectors: Floats) -> Tensor:
         dtype = self._language_model.get_input_embeddings().weight.dtype
         return torch.from_numpy(np.ascontiguousarray(query_vectors)).to(self._home, dtype)
-
-    def _text_config(self) -> Any:
-        return self._language_model.config
 
 
 def _numpy(tensor: Tensor) -> Floats:
