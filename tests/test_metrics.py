@@ -63,5 +63,26 @@ def test_vqa_accuracy_sees_through_articles_numbers_and_punctuation() -> None:
     assert vqa_accuracy("cat", ["dog"]) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("none", "0", True),
+        ("10,000", "10000", True),
+        ("2.5", "25", False),
+        ("2.5 m.", "2.5 m", True),
+        ("U.S.", "us", True),
+        ("t-shirt", "t shirt", True),
+        ("red , white", "red white", True),
+        ("black/white!", "black white", True),
+        ("50%", "50", False),
+        ("dont know", "don't know", True),
+        ("12 oclock", "12 o'clock", True),
+        ("its", "it's", False),
+    ],
+)
+def test_vqa_answers_are_alike_by_the_rules_of_the_evaluation(one: str, other: str, same: bool) -> None:
+    assert (vqa_plain(one) == vqa_plain(other)) is same
+
+
 def test_exact_match_is_about_words() -> None:
     assert plain("  A dog. ") == plain("a dog") != plain("a dog and a cat")

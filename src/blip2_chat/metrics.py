@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 _ARTICLES = {"a", "an", "the"}
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)}
+_NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(_DIGITS)}}
+# What the VQA evaluation takes for punctuation: not the full stop, which may be in a number, nor %, $ and :.
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_CONTRACTED = (
+    "ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't he's isn't o'clock shouldn't that's "
+    "there's they're wasn't weren't what's where's who's won't wouldn't you're"
+)
+_CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED.split()}
 # CIDEr-D's longest n-gram and the width of its penalty on length (Vedantam et al. 2015, section 5).
 _LONGEST = 4
 _SIGMA = 6.0
@@ -21,9 +28,15 @@ def plain(text: str) -> str:
 
 
 def vqa_plain(text: str) -> str:
-    """An answer as VQA accuracy compares it: without punctuation and articles, small numbers as digits."""
-    words = re.sub(r"[^\w\s']", " ", text.lower()).split()
-    return " ".join(_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
+    """An answer as VQA accuracy compares it, by the rules of that evaluation's own code: small numbers as digits,
+    no articles, contractions with their apostrophe. Punctuation leaves a space where it joins words (t-shirt),
+    and none beside a space or in a number (10,000)."""
+    text = " ".join(text.lower().split())
+    in_number = re.search(r"\d,\d", text) is not None
+    joining = {mark: not (in_number or f"{mark} " in text or f" {mark}" in text) for mark in _MARKS}
+    text = "".join(" " * joining[letter] if letter in joining else letter for letter in text)
+    words = [_NUMBERS.get(word, word) for word in re.sub(r"\.(?!\d)", "", text).split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def vqa_accuracy(answer: str, people: Sequence[str]) -> float:
