@@ -56,6 +56,11 @@ def test_vqa_accuracy_of_ten_people(said: int, expected: float) -> None:
     assert vqa_accuracy("Yes", people) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("people", [1, 2, 3, 4, 10])
+def test_what_everybody_said_counts_whole(people: int) -> None:
+    assert vqa_accuracy("yes", ["yes"] * people) == 1.0
+
+
 def test_vqa_accuracy_sees_through_articles_numbers_and_punctuation() -> None:
     assert vqa_plain("The two dogs, please.") == "2 dogs please"
     assert vqa_accuracy("a dog.", ["dog"]) == 1.0

@@ -42,12 +42,15 @@ def vqa_plain(text: str) -> str:
 def vqa_accuracy(answer: str, people: Sequence[str]) -> float:
     """min(number of people who said it / 3, 1), averaged over leaving one of them out (Antol et al. 2015).
 
-    With fewer than three people there is nobody to agree with: whether any of them said it.
+    Of three people none can be left out, or no answer would count whole. With fewer there is nobody to agree with:
+    whether any of them said it.
     """
     given = vqa_plain(answer)
     said = [vqa_plain(one) == given for one in people]
     if len(said) < 3:
         return float(any(said))
+    if len(said) == 3:
+        return sum(said) / 3
     return sum(min((sum(said) - one) / 3, 1.0) for one in said) / len(said)
 
 
