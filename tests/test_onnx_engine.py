@@ -374,10 +374,15 @@ def test_close(tmp_path: Path, official: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [{"do_layer_norm_before": False}, {"word_embed_proj_dim": 24}], ids=lambda text: next(iter(text))
+    ("text", "said"),
+    [
+        ({"do_layer_norm_before": False}, "as opt-350m.*use engine='torch'"),
+        ({"do_layer_norm_before": False, "word_embed_proj_dim": 24}, "as opt-350m; BLIP-2's have one width"),
+        ({"activation_function": "tanh"}, "activation 'tanh': use engine='torch'"),
+    ],
 )
-def test_opt_350m_is_refused(tmp_path: Path, text: dict[str, Any]) -> None:
+def test_what_the_graphs_do_not_have_is_refused(tmp_path: Path, text: dict[str, Any], said: str) -> None:
     make_checkpoint(tmp_path / "c", "opt", text=text)
-    with pytest.raises(CheckpointError, match="as opt-350m"):
+    with pytest.raises(CheckpointError, match=said):
         convert(inspect(tmp_path / "c"), tmp_path / "m", "fp32")
     assert not (tmp_path / "m").exists()

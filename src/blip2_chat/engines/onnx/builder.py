@@ -397,4 +397,4 @@ class CacheInputs:
 
 class UnknownActivation(ValueError):
     def __init__(self, name: str) -> None:
-        super().__init__(f"the activation {name!r} is not one that BLIP-2 models have")
+        super().__init__(f"the onnx engine does not know the activation {name!r}: use engine='torch'")

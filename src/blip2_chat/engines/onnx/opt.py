@@ -99,12 +99,13 @@ def _norm(config: OptConfig, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _check(config: OptConfig) -> None:
-    if not config.do_layer_norm_before:
-        raise CheckpointError(
-            "this OPT normalises after its layers (as opt-350m); BLIP-2's do so before them"
-        )
     if config.word_embed_proj_dim not in (None, config.hidden_size):
         raise CheckpointError(
             f"this OPT has embeddings of another width ({config.word_embed_proj_dim}) than its layers "
             f"({config.hidden_size}), as opt-350m; BLIP-2's have one width"
+        )
+    if not config.do_layer_norm_before:
+        raise CheckpointError(
+            "this OPT normalises after its layers (as opt-350m); BLIP-2's do so before them, and the onnx engine "
+            "knows no other: use engine='torch'"
         )
