@@ -164,6 +164,26 @@ def test_parts() -> None:
     assert [part_of(name) for name in names] == ["vision", "qformer", "qformer", "qformer", "language_model"]
 
 
+@pytest.mark.parametrize(
+    ("part", "settings", "said"),
+    [
+        ("text_config", {"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
+        ("text_config", {"model_type": "t5", "feed_forward_proj": 2.0}, "feed_forward_proj is 2.0"),
+        ("vision_config", {"patch_size": 0}, "patch_size is 0"),
+        ("vision_config", {"qkv_bias": 1}, "qkv_bias is 1"),
+        ("qformer_config", {"cross_attention_frequency": 0}, "cross_attention_frequency is 0"),
+        (
+            "qformer_config",
+            {"num_attention_heads": 5},
+            "qformer hidden_size 768 is not a multiple of its heads",
+        ),
+    ],
+)
+def test_a_config_that_makes_no_model_is_one_line(part: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        ModelConfig.from_dict({"model_type": "blip-2", part: settings})
+
+
 def test_a_config_with_absurd_layers_is_refused_without_listing_them() -> None:
     raw = {"model_type": "blip-2", "text_config": {"model_type": "t5", "num_layers": 10**12}}
     with pytest.raises(CheckpointError, match="1000000000000 layers"):

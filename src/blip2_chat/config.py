@@ -7,7 +7,7 @@ transformers gives it (`Blip2VisionConfig`, `Blip2QFormerConfig`, `OPTConfig`, `
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -192,7 +192,7 @@ class ModelConfig:
                 f"{where}: model_type is {kind!r}, not 'blip-2'; name a BLIP-2 checkpoint, "
                 "such as Salesforce/blip2-opt-2.7b"
             )
-        if "ForImageTextRetrieval" in " ".join(raw.get("architectures") or []):
+        if "ForImageTextRetrieval" in str(raw.get("architectures")):
             raise CheckpointError(
                 f"{where}: this checkpoint matches pictures with texts and has no language model to chat with; "
                 "use Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint"
@@ -201,7 +201,7 @@ class ModelConfig:
             text = dict(raw.get("text_config") or {})
             return cls(
                 vision=_vision(dict(raw.get("vision_config") or {})),
-                qformer=_pick(QFormerConfig, dict(raw.get("qformer_config") or {})),
+                qformer=_qformer(dict(raw.get("qformer_config") or {})),
                 text=_text(text, where),
                 num_query_tokens=int(raw.get("num_query_tokens", 32)),
                 image_token_id=raw.get("image_token_index", raw.get("image_token_id")),
@@ -212,8 +212,37 @@ class ModelConfig:
 
 def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
     """The dataclass's fields found in `raw`, its defaults for the absent and the null ones."""
-    known = {name: raw[name] for name in kind.__dataclass_fields__ if raw.get(name) is not None}
+    known = {
+        field.name: _of_type(field.name, str(field.type), raw[field.name])
+        for field in fields(kind)
+        if raw.get(field.name) is not None and field.name not in override
+    }
     return kind(**{**known, **override})
+
+
+# What JSON holds for a field that is annotated so; of others (lists of stop tokens) there is no wrong type here.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
+
+
+def _of_type(name: str, annotation: str, value: Any) -> Any:
+    """The value, if it can be this field's: a size of nothing would be a division by zero somewhere else."""
+    types = _TYPES.get(annotation)
+    least = 0 if name.endswith("layers") else 1
+    is_size = types == (int,) and not name.endswith("token_id")
+    if (types and type(value) not in types) or (is_size and value < least):
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def _require_whole_heads(part: str, config: VisionConfig | QFormerConfig | OptConfig) -> None:
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(f"{part} hidden_size {config.hidden_size} is not a multiple of its heads")
 
 
 def _square(value: int | list[int], name: str) -> int:
@@ -226,10 +255,17 @@ def _square(value: int | list[int], name: str) -> int:
 
 
 def _vision(raw: dict[str, Any]) -> VisionConfig:
-    square = {name: _square(raw[name], name) for name in ("image_size", "patch_size") if name in raw}
-    config: VisionConfig = _pick(VisionConfig, raw, **square)
-    if config.hidden_size % config.num_attention_heads:
-        raise ValueError(f"vision hidden_size {config.hidden_size} is not a multiple of its heads")
+    sides = {
+        name: _square(raw[name], name) for name in ("image_size", "patch_size") if raw.get(name) is not None
+    }
+    config: VisionConfig = _pick(VisionConfig, {**raw, **sides})
+    _require_whole_heads("vision", config)
+    return config
+
+
+def _qformer(raw: dict[str, Any]) -> QFormerConfig:
+    config: QFormerConfig = _pick(QFormerConfig, raw)
+    _require_whole_heads("qformer", config)
     return config
 
 
@@ -248,8 +284,7 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             eos_token_ids=_ids(raw.get("eos_token_id"), 2),
             remove_final_layer_norm=bool(raw.get("_remove_final_layer_norm", False)),
         )
-        if opt.hidden_size % opt.num_attention_heads:
-            raise ValueError(f"text hidden_size {opt.hidden_size} is not a multiple of its heads")
+        _require_whole_heads("text", opt)
         return opt
     if kind == "t5":
         layers = int(raw.get("num_layers", T5Config.num_layers))
