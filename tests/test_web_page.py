@@ -184,7 +184,7 @@ def test_stop_leaves_what_is_written(browser: Browser, make_model: MakeModel) ->
         ask(page, "what is this, in many words?")
         expect(answers(page).nth(1)).not_to_have_text("Answer: ")
         page.keyboard.press("Escape")
-        expect(page.get_by_text("Stopped.")).to_be_visible()
+        expect(page.get_by_text("Stopped.", exact=True)).to_be_visible()
         idle(page)
         assert said(page, 1)
         model.engine.step = step  # type: ignore[method-assign]
@@ -311,9 +311,11 @@ def test_a_server_with_a_key(browser: Browser, make_model: MakeModel) -> None:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
+        refused = page.get_by_text("The server did not take that key.")
         for key in ("wrong", "open sesame"):
             dialog = page.get_by_role("dialog", name="This server wants its API key")
             expect(dialog).to_be_visible()
+            expect(refused).to_be_visible(visible=key != "wrong")
             page.get_by_role("textbox", name="API key").fill(key)
             page.keyboard.press("Enter")
             page.wait_for_timeout(200)

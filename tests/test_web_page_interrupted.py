@@ -128,6 +128,19 @@ def test_a_click_on_a_tab_while_words_come(page: Page, slow_model: Any) -> None:
     expect(chosen(page)).to_have_attribute("title", "p2.png")
 
 
+def test_by_keyboard_the_focus_is_never_nowhere(page: Page, slow_model: Any) -> None:
+    add(page, 1)
+    idle(page)
+    slow_model.gate.clear()
+    page.locator("#question").fill("what is this?")
+    page.locator("#send").press("Enter")
+    expect(page.locator("#stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#send")).to_be_focused()
+    expect(page.locator("#status")).to_have_text("The answer was stopped.")
+    slow_model.gate.set()
+
+
 def test_a_reload_keeps_the_question_that_is_answered(page: Page, slow_model: Any) -> None:
     add(page, 1)
     idle(page)

@@ -12,7 +12,7 @@ export class ServerError extends Error {
 
 let askForKey = async () => "";
 
-/** `ask` is called when the server wants a key; it gives one, or "" when there is none. */
+/** `ask` is called when the server wants a key, and with whether it refused one; gives a key, or "" for none. */
 export function onKeyWanted(ask) {
   askForKey = ask;
 }
@@ -29,7 +29,7 @@ async function send(path, options = {}) {
       throw new ServerError(0, { message: "The server does not answer. Is it still running?" });
     }
     if (response.status !== 401) return response;
-    const given = await askForKey();
+    const given = await askForKey(Boolean(key));
     if (!given) throw await asError(response);
     sessionStorage.setItem(KEY, given);
   }

@@ -62,7 +62,7 @@ async function add(files) {
   for (const picture of added) begin(picture, null);
   pictures.push(...added);
   open(added[0]);
-  $("question").focus();
+  $("question").focus({ preventScroll: true }); // the picture is what to look at
   for (const picture of added) await write(picture);
 }
 
@@ -140,27 +140,30 @@ async function write(picture, { another = false } = {}) {
   picture.writing = null;
   if (failure?.code === "invalid_image") {
     await drop(picture);
-    view.alertUser(`${picture.name} cannot be opened: ${failure.message}`);
+    // The server knows it as "picture".
+    view.alertUser(`${picture.name} cannot be opened: ${failure.message.replace(/^picture(?= )/, "it")}`);
     return;
   }
   draw();
   keep();
-  if (picture === current && turn.state !== "stopped") {
-    view.announce(`${question === null ? "Caption" : "Answer"}: ${turn.text || turn.error || "nothing"}`);
-  }
+  if (picture !== current) return;
+  const kind = question === null ? "Caption" : "Answer";
+  view.announce(turn.state === "stopped" ? "The answer was stopped." : `${kind}: ${turn.error || turn.text || "nothing"}`);
 }
 
 function ask() {
   const question = $("question").value.trim();
   if (!question || !current || current.writing) return;
   $("question").value = "";
+  $("ask").scrollIntoView({ block: "nearest" }); // a low window scrolls: the answer comes above
   begin(current, question);
   write(current);
 }
 
 function undo() {
   const turn = current.turns.pop();
-  $("question").value = turn.question;
+  // What is being typed is worth more than what was asked.
+  if (!$("question").value.trim()) $("question").value = turn.question;
   $("question").focus();
   view.announce("The last question was taken back.");
   draw();
@@ -188,9 +191,11 @@ async function copy(text) {
   view.announce("Copied.");
 }
 
-function askForKey() {
+/** `refused`: whether there was a key, and not the right one. */
+function askForKey(refused) {
   const dialog = $("key");
   if (dialog.open) return Promise.resolve("");
+  $("key-refused").hidden = !refused;
   dialog.showModal();
   return new Promise((resolve) => {
     let given = "";

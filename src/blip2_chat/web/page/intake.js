@@ -27,9 +27,11 @@ export function start(add) {
   };
   document.addEventListener("dragenter", (event) => hasFiles(event) && over(1));
   document.addEventListener("dragleave", (event) => hasFiles(event) && over(-1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
+  // Text may be dragged into the question. Elsewhere the browser would leave for a link that is dropped.
+  const isText = (event) => event.target === $("question") && !hasFiles(event);
+  document.addEventListener("dragover", (event) => isText(event) || event.preventDefault());
   document.addEventListener("drop", (event) => {
-    event.preventDefault();
+    if (!isText(event)) event.preventDefault();
     depth = 0;
     over(0);
     const files = [...(event.dataTransfer?.files || [])];

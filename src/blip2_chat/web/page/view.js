@@ -132,8 +132,11 @@ function answerRow(turn, copy) {
 function drawButtons(current) {
   const writing = Boolean(current.writing);
   const last = current.turns.at(-1);
-  $("send").hidden = writing;
-  $("stop").hidden = !writing;
+  const [shown, gone] = writing ? [$("stop"), $("send")] : [$("send"), $("stop")];
+  const focused = document.activeElement === gone;
+  shown.hidden = false;
+  gone.hidden = true;
+  if (focused) shown.focus(); // or it would be nowhere
   $("undo").disabled = writing || !last || last.question === null;
   $("again").disabled = writing || !last;
   $("copy-all").disabled = writing || !last;
@@ -146,9 +149,12 @@ export function announce(text) {
   $("status").textContent = text;
 }
 
+/** One line, below those that are not dismissed yet. */
 export function alertUser(text) {
-  $("alert-text").textContent = text;
+  const told = $("alert").hidden ? [] : [...$("alert-text").children];
+  $("alert-text").replaceChildren(...told.filter((line) => line.textContent !== text), element("p", "", text));
   $("alert").hidden = false;
+  $("alert").scrollIntoView({ block: "nearest" }); // a low window scrolls
 }
 
 export function drawSamples(samples, use) {
