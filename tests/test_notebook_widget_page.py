@@ -79,8 +79,34 @@ def test_a_file_that_cannot_be_read_is_told_and_the_next_one_is_sent(page: Any) 
       };
     }""")
     picker = page.locator("input[type=file]").first
-    for name in ("gone.png", "here.png"):
-        picker.set_input_files({"name": name, "mimeType": "image/png", "buffer": b"x"})
+    picker.set_input_files({"name": "gone.png", "mimeType": "image/png", "buffer": b"x"})
     page.get_by_text("gone.png cannot be read").wait_for()
+    picker.set_input_files({"name": "here.png", "mimeType": "image/png", "buffer": b"x"})
+    page.get_by_text("gone.png cannot be read").wait_for(state="hidden")
     page.wait_for_function("window.sent.length === 1")
     assert page.evaluate("window.sent[0].name") == "here.png"
+
+
+DRAG = """([selector, kind]) => ["dragover", "drop"].map((name) => {
+  const dataTransfer = new DataTransfer();
+  if (kind === "text") dataTransfer.setData("text/plain", "what is this?");
+  else for (const name of kind) dataTransfer.items.add(new File(["x"], name, { type: "image/png" }));
+  const event = new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true });
+  return document.querySelector(selector).dispatchEvent(event);
+})"""
+
+
+def test_text_is_dragged_into_the_question_and_nowhere_else(page: Any) -> None:
+    for field in ("question", "url"):
+        assert page.evaluate(DRAG, [f"input[id$={field}]", "text"]) == [True, True]
+    assert page.evaluate(DRAG, [".b2c-log", "text"]) == [False, False]
+    assert page.evaluate("window.sent") == []
+
+
+def test_of_several_files_none_is_taken_without_a_word(page: Any) -> None:
+    assert page.evaluate(DRAG, [".b2c-log", ["a.png", "b.png"]]) == [False, False]
+    page.get_by_text("one picture at a time").wait_for()
+    assert page.evaluate("window.sent") == []
+    page.evaluate(DRAG, [".b2c-log", ["a.png"]])
+    page.wait_for_function("window.sent.length === 1")
+    page.get_by_text("one picture at a time").wait_for(state="hidden")

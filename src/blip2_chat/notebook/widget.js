@@ -22,11 +22,17 @@ function render({ model, el }) {
   // Files go one after another: the parts of two would be taken for one file's.
   let given = Promise.resolve();
   function give(file) {
+    error.textContent = "";
     given = given.then(() => upload(file)).catch(() => {
       // A folder, or a file that is gone by now.
       error.textContent = `${file.name} cannot be read; choose a picture's file`;
     });
   }
+
+  /** Text that is dragged into one of the fields is the browser's to put there. */
+  const isText = (event) =>
+    (event.target === question || event.target === url) &&
+    !["Files", "text/uri-list"].some((type) => event.dataTransfer?.types.includes(type));
 
   async function upload(file) {
     const name = file.name || "pasted picture";
@@ -130,15 +136,22 @@ function render({ model, el }) {
         const pasted = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
         if (pasted) { event.preventDefault(); event.stopPropagation(); give(pasted); }
       },
-      ondragover: (event) => { event.preventDefault(); event.stopPropagation(); drop.classList.add("b2c-over"); },
+      ondragover: (event) => {
+        event.stopPropagation();
+        if (isText(event)) return;
+        event.preventDefault();
+        drop.classList.add("b2c-over");
+      },
       ondragleave: () => drop.classList.remove("b2c-over"),
       ondrop: (event) => {
-        event.preventDefault();
         event.stopPropagation();
         drop.classList.remove("b2c-over");
-        const dropped = event.dataTransfer?.files?.[0];
+        if (isText(event)) return;
+        event.preventDefault();
+        const [dropped, ...others] = event.dataTransfer?.files ?? [];
         const link = event.dataTransfer?.getData("text/uri-list")?.split("\n")[0];
-        if (dropped) give(dropped);
+        if (others.length) error.textContent = "one picture at a time: choose one of those files";
+        else if (dropped) give(dropped);
         else if (link) send("url", { url: link.trim() });
       },
     },
