@@ -244,6 +244,8 @@ def test_no_folder_no_config_not_blip2(opt: Path) -> None:
     assert "no folder" in refusal(opt / "absent")
     change_json(opt / "config.json", lambda raw: {**raw, "model_type": "llava"})
     assert "'llava', not 'blip-2'" in refusal(opt)
+    (opt / "config.json").write_text('{"a":' * 5000)
+    assert "cannot be read as JSON" in refusal(opt)
     (opt / "config.json").unlink()
     assert "no config.json" in refusal(opt)
 

@@ -202,6 +202,16 @@ def test_a_converted_folder_cut_short_is_refused(official: Path, tmp_path: Path,
         load_onnx_engine(tmp_path / "m")
 
 
+@pytest.mark.parametrize("file", ["picture.onnx", "language.onnx"])
+def test_a_graph_of_zeros_is_refused(official: Path, tmp_path: Path, file: str) -> None:
+    # What a power failure leaves: the right size and nothing in it.
+    convert(inspect(official), tmp_path / "m", "int8")
+    path = tmp_path / "m" / file
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*convert the checkpoint again"):
+        load_onnx_engine(tmp_path / "m")
+
+
 def test_folders_that_are_not_converted_are_refused(official: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a converted model"):
         load_onnx_engine(official)

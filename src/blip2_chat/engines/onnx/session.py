@@ -80,8 +80,10 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
         runners = _load_graphs(folder, manifest, threads)
         # Mapped: a conversation touches a few rows of it.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {error}") from None
+    except Exception as error:  # ONNX Runtime's own have no base but this
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {error}; when its files are damaged, convert the checkpoint again"
+        ) from None
     language: LanguageModel
     if isinstance(config.text, OptConfig):
         language = OptModel(config, runners["language"], table)
