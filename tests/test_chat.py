@@ -203,6 +203,21 @@ def test_a_damaged_conversation_is_one_line(model: Model, tmp_path: Path, conten
         model.load_chat(path)
 
 
+@pytest.mark.parametrize("changed", [{"question": 3}, {"answer": {"text": None}}, {"answer": {}}])
+def test_turns_that_are_no_texts_are_one_line(
+    model: Model, picture: Image.Image, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    path = tmp_path / "talk.json"
+    chat = model.chat(picture, max_new_tokens=3)
+    chat.ask("one?")
+    chat.save(path)
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["turns"][0].update(changed)
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(ConversationError, match="is damaged"):
+        model.load_chat(path)
+
+
 def test_a_conversation_does_not_go_on_about_another_picture(
     model: Model, picture: Image.Image, tmp_path: Path
 ) -> None:

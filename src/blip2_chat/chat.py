@@ -201,8 +201,11 @@ def _saved_turn(turn: Turn) -> dict[str, Any]:
 def _loaded_turn(saved: dict[str, Any]) -> Turn:
     answer = dict(saved["answer"])
     others = tuple(_loaded_answer({**other, "others": ()}) for other in answer.pop("others", ()))
+    question = saved["question"]
+    if not isinstance(question, str | None):
+        raise TypeError(f"a question is {question!r}")
     return Turn(
-        saved["question"],
+        question,
         _loaded_answer({**answer, "others": others}),
         saved.get("start", ""),
         int(saved.get("dropped_turns", 0)),
@@ -210,5 +213,7 @@ def _loaded_turn(saved: dict[str, Any]) -> Turn:
 
 
 def _loaded_answer(saved: dict[str, Any]) -> Answer:
+    if not isinstance(saved["text"], str):
+        raise TypeError(f"an answer is {saved['text']!r}")
     lists = {name: tuple(saved.get(name, ())) for name in ("tokens", "logprobs")}
     return Answer(**{**saved, **lists})
