@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def test_for_a_person_it_is_a_table_with_what_they_disagree_on(
         ('{"picture": "a.png", "question": "?", "answers": [{"answer": "yes"}]}', "no answer for a.png"),
         ("picture,question,answer\na.png,what?,a dog, a cat\n", "line 2 has more cells than the first"),
         ("picture,question,answer\n,what?,a dog\n", "a line without a picture"),
+        ("picture,question,answer\nabsent.png,what?,a dog\n", "absent.png, which is no file"),
         ("picture,answer\na.png," + "x" * 140_000, "field larger than field limit"),
     ],
 )
@@ -96,6 +98,13 @@ def test_a_wrong_file_is_one_line(content: str, said: str, tmp_path: Path) -> No
     assert result.exit_code == 1
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_set_of_nothing_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("questions.jsonl", "")
+        archive.writestr("captions.jsonl", "")
+    assert "has no questions" in compare(tmp_path, tmp_path / "set.zip").stderr
 
 
 def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
@@ -115,6 +124,8 @@ def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
 )
 def test_a_csv_does_as_well(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
     assert Questions.open(str(tmp_path / name)).items == (
         Item(str(tmp_path / "a.png"), "what?", ("a dog",)),
         Item(str(tmp_path / "b.png"), None, ("two cats",)),
@@ -129,5 +140,6 @@ def test_a_line_may_hold_numbers_and_any_line_end_inside_of_its_texts(tmp_path: 
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8")
+    (tmp_path / "a.png").touch()
     assert [item.question for item in Questions.open(str(path)).items] == ["how many?", "many?"]
     assert [item.expected for item in Questions.open(str(path)).items] == [("0",), ("2", "two")]

@@ -57,6 +57,8 @@ class Questions:
             held_out = HeldOut.open(name_or_path)
             asked = [Item(q.picture, q.question, (q.answer,), q.turns) for q in held_out.questions[:limit]]
             captions = [Item(c.picture, None, (c.caption,)) for c in held_out.captions[:limit]]
+            if not asked and not captions:
+                raise Blip2ChatError(f"{name_or_path} has no questions")
             return cls(name_or_path, (*asked, *captions), held_out.path)
         path = Path(name_or_path)
         try:
@@ -70,6 +72,10 @@ class Questions:
             ) from None
         if not items:
             raise Blip2ChatError(f"{path} has no questions")
+        # Now, and not for each contestant after all that it answered before.
+        absent = next((item.picture for item in items if not Path(item.picture).is_file()), None)
+        if absent is not None:
+            raise Blip2ChatError(f"{path} names {absent}, which is no file")
         return cls(path.name, items)
 
 
