@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.web_browser import Visit, answers, ask, idle
-from tests.web_server import Running, picture
+from tests.web_server import MakeModel, Running, picture, running
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -69,11 +69,11 @@ def test_text_is_dragged_into_the_question_and_nowhere_else(page: Page) -> None:
     expect(page.locator("#alert-text")).to_contain_text("notes.png")
 
 
-@pytest.mark.parametrize(("width", "height"), [(640, 400), (740, 360), (390, 460), (320, 256)])
+@pytest.mark.parametrize(("width", "height"), [(640, 400), (740, 360), (390, 460), (320, 256), (1000, 320)])
 def test_a_conversation_is_seen_in_a_low_window(page: Page, width: int, height: int) -> None:
     """A page at 200 % and at 400 %, a phone on its side, and one with its keyboard open."""
     page.set_viewport_size({"width": width, "height": height})
-    add(page, ("a.png", picture(1)), ("b.png", picture(2)))
+    add(page, ("a.png", picture(1, 600)), ("b.png", picture(2, 600)))
     expect(page.locator("#tabs button")).to_have_count(2)
     idle(page)
     expect(page.locator("#picture")).to_be_in_viewport(ratio=0.5)
@@ -86,6 +86,42 @@ def test_a_conversation_is_seen_in_a_low_window(page: Page, width: int, height: 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     add(page, ("c.png", b"text"))
     expect(page.locator("#alert-close")).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize("key", [None, "sesame"])
+def test_a_start_that_fails_says_how_to_try_again(
+    browser: Browser, make_model: MakeModel, key: str | None
+) -> None:
+    with running(make_model(), api_key=key) as locked:
+        context = browser.new_context()
+        page = context.new_page()
+        if key is None:
+            page.route("**/v1/models", lambda route: route.abort())
+        page.goto(locked.url)
+        if key is not None:
+            expect(page.locator("#key")).to_be_visible()
+            page.keyboard.press("Escape")
+        told = page.locator("#alert-text p")
+        expect(told).to_contain_text("Reload this page to try again.")
+        expect(page.locator("#model")).to_be_hidden()
+        page.locator("#alert-close").click()
+        add(page, ("a.png", picture(1)))
+        expect(told).to_contain_text("API key" if key else "Is it still running?")
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_question_has_an_edge_that_is_seen(browser: Browser, server: Running, scheme: Any) -> None:
+    """3:1 at least, as WCAG 1.4.11 has it."""
+    visit = Visit(browser, server.url, color_scheme=scheme)
+    colours = visit.page.evaluate("""() => {
+      const { borderColor, backgroundColor } = getComputedStyle(document.getElementById("question"));
+      return [borderColor, backgroundColor].map((colour) => colour.match(/\\d+/g).map((part) => part / 255));
+    }""")
+    dark, light = sorted(0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+                         for red, green, blue in colours)  # fmt: skip
+    assert (light + 0.05) / (dark + 0.05) >= 3
+    visit.context.close()
 
 
 def test_settings_can_be_closed_from_their_end(page: Page) -> None:

@@ -40,8 +40,8 @@ function open(picture) {
 }
 
 async function add(files) {
-  await ready; // a picture may come before the server has said what it is
-  if (!model) return;
+  const trouble = await ready; // a picture may come before the server has said what it is
+  if (trouble) return view.alertUser(trouble);
   $("alert").hidden = true;
   const limit = model.blip2_chat.max_picture_bytes;
   const fitting = files.filter((file) => file.size <= limit);
@@ -252,6 +252,7 @@ function keyboard() {
   });
 }
 
+/** Gives what went wrong, if anything did: without a model there is nothing to do. */
 async function start() {
   settings.start();
   api.onKeyWanted(askForKey);
@@ -273,7 +274,8 @@ async function start() {
     const found = await api.models();
     models.start(found, (chosen) => use(chosen, found));
   } catch (error) {
-    return view.alertUser(error.message);
+    const why = error.status === 401 ? "Without its API key the server answers nothing." : error.message;
+    return `${why} Reload this page to try again.`;
   }
   const saved = await store.load();
   pictures = (saved?.pictures || []).map((one) => ({ ...one, url: URL.createObjectURL(one.blob), writing: null }));
@@ -283,3 +285,4 @@ async function start() {
 }
 
 const ready = start();
+ready.then((trouble) => trouble && view.alertUser(trouble));

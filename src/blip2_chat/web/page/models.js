@@ -69,6 +69,7 @@ function use(model) {
   current = model;
   const about = model.blip2_chat;
   $("model").textContent = `${about.name.split("/").pop()} · ${about.precision}`;
+  $("model").hidden = false;
   $("model").title = `${label(model)}: settings`;
   $("place").textContent = about.engine === "onnx" ? "Runs on the server's CPU, with ONNX Runtime." : `Runs on ${about.device}, with torch.`;
   tell(model);
