@@ -76,7 +76,7 @@ def test_a_conversation_is_seen_in_a_low_window(page: Page, width: int, height: 
     add(page, ("a.png", picture(1, 600)), ("b.png", picture(2, 600)))
     expect(page.locator("#tabs button")).to_have_count(2)
     idle(page)
-    expect(page.locator("#picture")).to_be_in_viewport(ratio=0.5)
+    expect(page.locator("#picture")).to_be_in_viewport(ratio=0.9)
     ask(page, "what is this?")
     expect(answers(page)).to_have_count(2)
     idle(page)
@@ -121,6 +121,16 @@ def test_the_question_has_an_edge_that_is_seen(browser: Browser, server: Running
     dark, light = sorted(0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
                          for red, green, blue in colours)  # fmt: skip
     assert (light + 0.05) / (dark + 0.05) >= 3
+    visit.context.close()
+
+
+def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Running) -> None:
+    visit = Visit(browser, server.url, reduced_motion="reduce")
+    moving = """(name) => {
+      document.body.append(Object.assign(document.createElement("span"), { className: name }));
+      return getComputedStyle(document.body.lastChild, "::after").animationName;
+    }"""
+    assert visit.page.evaluate(moving, "waiting") == "none"
     visit.context.close()
 
 
