@@ -206,6 +206,12 @@ def test_a_seed_repeats_the_draws_and_another_seed_does_not(checkpoint: Callable
     assert len({tuple(one) for one in once[0]}) == 3
 
 
+def test_at_the_smallest_temperature_the_likeliest_token_is_drawn() -> None:
+    logits = np.asarray([1, 5, -np.inf, 3], np.float32)
+    chances = probabilities(logits, Decoding(temperature=5e-324, top_k=3, top_p=0.9))
+    assert chances.tolist() == [0, 1, 0, 0]
+
+
 def test_top_p_keeps_the_likeliest_token_even_when_it_is_tiny() -> None:
     scores = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
     assert probabilities(scores, Decoding(temperature=1, top_p=0.01)).tolist() == [1, 0, 0]

@@ -151,11 +151,14 @@ def _would_repeat(history: Sequence[int], size: int) -> list[int]:
 
 def probabilities(scores: Row, decoding: Decoding) -> NDArray[np.float64]:
     """Temperature, then top-k, then top-p (nucleus: Holtzman et al. 2020) -> a distribution over V tokens."""
-    scaled = scores.astype(np.float64) / decoding.temperature
+    scores = scores.astype(np.float64)
+    with np.errstate(over="ignore"):
+        # The likeliest becomes 0, so that near temperature 0 quotients are beyond all numbers downwards only.
+        scaled = (scores - scores.max()) / decoding.temperature
     if decoding.top_k is not None and decoding.top_k < scaled.size:
         smallest = np.partition(scaled, -decoding.top_k)[-decoding.top_k]
         scaled = np.where(scaled < smallest, -np.inf, scaled)
-    chances: NDArray[np.float64] = np.exp(scaled - scaled.max())
+    chances: NDArray[np.float64] = np.exp(scaled)
     chances /= chances.sum()
     if decoding.top_p is not None and decoding.top_p < 1:
         order = np.argsort(chances, kind="stable")
