@@ -19,9 +19,6 @@ from .rows import End, Task
 from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
 
-# Where the likeliest token has all the chance. Far below, logits divided by the temperature are beyond all numbers.
-_COLD = 1e-6
-
 
 class Served:
     """A model under the id that requests choose it by. A ticket belongs to the scheduler of its own model."""
@@ -78,8 +75,6 @@ class Served:
             # A client that asks for draws without a temperature means OpenAI's default, 1.
             drawn = top_p is not None or asked.top_k is not None or answers > 1
             temperature = 1.0 if drawn and asked.num_beams == 1 else 0.0
-        elif temperature < _COLD:
-            temperature = 0.0
         longest = min(most or 50, self.longest_answer)
         stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
         if len(stop) > 16:
