@@ -52,8 +52,9 @@ def page(browser: Any) -> Iterator[Any]:
 def test_a_conversation_is_saved_once_however_often_the_widget_is_shown(page: Any) -> None:
     saved: list[str] = []
     page.on("download", lambda download: saved.append(download.suggested_filename))
-    page.get_by_role("button", name="Save").nth(1).click()
-    page.wait_for_timeout(300)
+    with page.expect_download():
+        page.get_by_role("button", name="Save").nth(1).click()
+    page.wait_for_timeout(300)  # for a second one
     assert saved == ["cow-conversation.json"]
 
 
