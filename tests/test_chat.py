@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 import blip2_chat
+from blip2_chat.chat import Chat
 from blip2_chat.errors import ConversationError, GenerationError
 from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
@@ -157,13 +158,18 @@ def test_saved_and_loaded_it_goes_on_the_same(model: Model, picture: Image.Image
     assert json.loads((tmp_path / "talk.json").read_text())["picture"]["source"] == str(path)
 
 
+def reloaded(chat: Chat, folder: Path) -> Chat:
+    """The conversation, saved and taken up again."""
+    chat.save(folder / "talk.json")
+    return chat.model.load_chat(folder / "talk.json")
+
+
 def test_a_picture_without_a_path_is_saved_with_the_conversation(
     model: Model, picture: Image.Image, tmp_path: Path
 ) -> None:
     chat = model.chat(picture, max_new_tokens=3)
     chat.ask("one?")
-    chat.save(tmp_path / "talk.json")
-    assert model.load_chat(tmp_path / "talk.json").picture.digest == chat.picture.digest
+    assert reloaded(chat, tmp_path).picture.digest == chat.picture.digest
 
 
 def test_a_saved_picture_may_be_larger_than_a_file(
@@ -171,8 +177,7 @@ def test_a_saved_picture_may_be_larger_than_a_file(
 ) -> None:
     monkeypatch.setattr(model, "limits", PictureLimits(max_bytes=1000))
     chat = model.chat(picture)
-    chat.save(tmp_path / "talk.json")
-    assert model.load_chat(tmp_path / "talk.json").picture.digest == chat.picture.digest
+    assert reloaded(chat, tmp_path).picture.digest == chat.picture.digest
 
 
 def test_a_question_that_is_no_text_is_asked_and_saved(
@@ -180,8 +185,7 @@ def test_a_question_that_is_no_text_is_asked_and_saved(
 ) -> None:
     chat = model.chat(picture, max_new_tokens=3)
     chat.ask("caf\udce9?")
-    chat.save(tmp_path / "talk.json")
-    assert model.load_chat(tmp_path / "talk.json").turns == chat.turns
+    assert reloaded(chat, tmp_path).turns == chat.turns
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import multiprocessing
 import time
 import zipfile
@@ -18,9 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .csv_files import delimiter
 from .decoding import Decoding
 from .errors import Blip2ChatError
-from .evaluate import SETS, HeldOut, picture_in
+from .evaluate import SETS, HeldOut, json_lines, picture_in
 from .metrics import cider, plain, vqa_accuracy
 from .prompts import Exchange, fit
 from .resident import peak_memory
@@ -81,12 +81,9 @@ class Questions:
 
 def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
     if suffix.lower() != ".csv":
-        # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
-        yield from (json.loads(line) for line in text.split("\n") if line.strip())
+        yield from json_lines(text)
         return
-    head = text.partition("\n")[0]
-    # Spreadsheets write semicolons where the comma is in numbers.
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter(text.partition("\n")[0]))
     for row in rows:
         if None in row:
             raise ValueError(

@@ -224,11 +224,14 @@ def plural(name: str) -> str:
     return name + ("es" if re.search(r"(?:s|x|z|ch|sh)$", name) else "s")
 
 
-def _lines(archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
+def json_lines(text: str) -> Iterator[Any]:
+    """The values of a text in JSONL."""
     # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
-    for line in archive.read(name).decode("utf-8").split("\n"):
-        if line.strip():
-            yield json.loads(line)
+    return (json.loads(line) for line in text.split("\n") if line.strip())
+
+
+def _lines(archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
+    return json_lines(archive.read(name).decode("utf-8"))
 
 
 def _question(line: dict[str, Any]) -> Question:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ..csv_files import delimiter
 from ..errors import MissingExtraError
 from ..images.naming import one_line
 from .errors import RunError
@@ -101,10 +102,8 @@ class Lines:
         csv.field_size_limit(2**31 - 1)  # a data: URL in a field
         with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
             first = text.readline()
-            delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-            if ";" in first and delimiter not in first:
-                delimiter = ";"  # spreadsheets write it where the comma is in numbers
-            for row in csv.DictReader(itertools.chain([first], text), delimiter=delimiter):
+            between = delimiter(first, "\t" if self.path.lower().endswith(".tsv") else ",")
+            for row in csv.DictReader(itertools.chain([first], text), delimiter=between):
                 row.pop(None, None)  # fields beyond those of the first line
                 yield row
 

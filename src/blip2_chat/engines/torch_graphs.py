@@ -69,6 +69,7 @@ class StepGraph:
         slots: int = SLOTS,
     ) -> None:
         self._language_model = language_model
+        self._cache_name = cache_name(language_model)
         self._plain = plain
         self._capture = capture or _cuda_graph
         self._slots = slots
@@ -116,7 +117,7 @@ class StepGraph:
             attention_mask=self._mask,
             position_ids=self._position,
             use_cache=True,
-            **{cache_name(self._language_model): self._cache},
+            **{self._cache_name: self._cache},
         ).logits
         return logits[:, -1]
 

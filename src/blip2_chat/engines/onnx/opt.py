@@ -11,6 +11,7 @@ import numpy as np
 
 from ...config import OptConfig
 from ...errors import CheckpointError
+from ...layout import HEAD
 from .builder import (
     FLOAT,
     INT32,
@@ -27,7 +28,6 @@ from .builder import (
 from .cache import head_size
 
 EMBEDDING = "language_model.model.decoder.embed_tokens.weight"
-_HEAD = "language_model.lm_head.weight"
 
 
 def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
@@ -82,7 +82,7 @@ def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
     x = g.op("Gather", g.op("Reshape", x, g.const([-1, d])), rows, axis=0)
     if not config.remove_final_layer_norm:
         x = g.layer_norm(x, *_norm(config, f"{decoder}.final_layer_norm"), eps)
-    logits = g.head(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), head)
+    logits = g.head(x, stored(EMBEDDING if tied else HEAD, config.vocab_size, d), head)
     g.output(logits, "logits", FLOAT, "B", config.vocab_size)
     return g
 

@@ -11,12 +11,12 @@ import math
 import numpy as np
 
 from ...config import T5Config
+from ...layout import HEAD
 from ..engine import Floats, Ints
 from .builder import FLOAT, INT32, INT64, CacheInputs, Graph, Scheme, Tensor, Value, pad_heads, stack, stored
 from .cache import head_size
 
 EMBEDDING = "language_model.shared.weight"
-_HEAD = "language_model.lm_head.weight"
 _MASKED = -1e9
 
 
@@ -91,7 +91,7 @@ def build_decoder(config: T5Config, scheme: Scheme, head: Scheme, tied: bool) ->
     x = g.op("Reshape", x, g.const([-1, d]))
     if config.scale_decoder_outputs:
         x = g.op("Mul", x, g.const(d**-0.5, np.float32))
-    logits = g.head(x, stored(EMBEDDING if tied else _HEAD, config.vocab_size, d), head)
+    logits = g.head(x, stored(EMBEDDING if tied else HEAD, config.vocab_size, d), head)
     g.output(logits, "logits", FLOAT, "B", config.vocab_size)
     return g
 
