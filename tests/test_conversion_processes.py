@@ -15,20 +15,21 @@ import pytest
 from blip2_chat.conversion_cache import is_whole
 from tests.checkpoints import make_checkpoint
 
-# Tells each new piece of news, and, when asked to, stops for good half-way.
+# Tells each new piece of news, and stops for good at a share of its work (beyond 1: never).
 _CONVERT = """
 import sys, time
 from blip2_chat.checkpoint import inspect
 from blip2_chat.conversion import converted
-source, stops = sys.argv[1], sys.argv[2] == "stops"
+source, stop = sys.argv[1], float(sys.argv[2])
 checkpoint, last = inspect(source), None
 def tell(what, done, total):
     global last
     if what != last:
         print(what.split()[0], flush=True)
         last = what
-    while stops and done > total / 2:
-        time.sleep(1)
+    if done > total * stop:
+        print("stopped", flush=True)
+        time.sleep(1000)
 print("ready", flush=True)
 print(converted(checkpoint, "int4", name="model", on_progress=tell), flush=True)
 """
@@ -61,10 +62,10 @@ class Starter:
         self.source = source
         self.processes: list[subprocess.Popen[str]] = []
 
-    def __call__(self, cache: Path, stops: bool = False) -> subprocess.Popen[str]:
-        """A process that is about to convert into the cache."""
+    def __call__(self, cache: Path, stop: float = 2.0) -> subprocess.Popen[str]:
+        """A process that is about to convert into the cache, up to `stop` of the work."""
         process = subprocess.Popen(
-            [sys.executable, "-c", _CONVERT, str(self.source), "stops" if stops else "goes on"],
+            [sys.executable, "-c", _CONVERT, str(self.source), str(stop)],
             env={**os.environ, "BLIP2_CHAT_CACHE": str(cache)},
             stdout=subprocess.PIPE,
             text=True,
@@ -97,20 +98,22 @@ def test_killed_at_any_moment(start: Starter, tmp_path: Path) -> None:
     seconds = time.monotonic() - begun
     cache, dice = tmp_path / "cache", random.Random(0)
     target = cache / "converted" / reference.name
-    interrupted = 0
+    partial = f".{target.name}.partial"
     for number in range(KILLS):
-        process = start(cache)
-        # Spread over the whole conversion, its last moments included.
-        time.sleep(seconds * (number + dice.random()) / KILLS)
+        if inside := number % 2 == 0:  # for certain in the middle of the work
+            process = start(cache, stop=(number + dice.random()) / (KILLS + 1))
+            assert "stopped" in iter(lambda told=process: read(told), "")
+        else:  # anywhere, the last moments included
+            process = start(cache)
+            time.sleep(seconds * (number + dice.random()) / KILLS)
         process.kill()
         process.wait()
         left = [path.name for path in (cache / "converted").glob("*")] if cache.exists() else []
-        interrupted += f".{target.name}.partial" in left
-        assert set(left) <= {target.name, f".{target.name}.partial"}
+        assert set(left) <= {target.name, partial}
+        assert not inside or left == [partial]
         if target.exists():
             assert is_whole(target), f"half-made after kill {number}"
             target.rename(tmp_path / f"finished-{number}")
-    assert interrupted >= KILLS / 3, "the kills came too early or too late to test anything"
 
     assert finished(start(cache))[1] == target
     assert [path.name for path in (cache / "converted").iterdir()] == [target.name]
@@ -126,7 +129,7 @@ def test_two_at_once_convert_once(start: Starter, tmp_path: Path) -> None:
 
 
 def test_the_one_who_waits_takes_over_from_the_one_who_dies(start: Starter, tmp_path: Path) -> None:
-    dying = start(tmp_path / "cache", stops=True)
+    dying = start(tmp_path / "cache", stop=0.5)
     assert read(dying) == "converting"
     waiting = start(tmp_path / "cache")
     assert read(waiting) == "waiting"
