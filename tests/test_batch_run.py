@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -170,11 +171,14 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
 def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
     (_, bad) = make_pictures(photos, 2)
-    whole = bad.read_bytes()
-    bad.write_bytes(whole[:40])
-    assert go(model, options(photos, out))[0].failed == 1
-    bad.write_bytes(whole)
-    assert go(model, options(photos, out))[0].failed == 1
+    whole, written = bad.read_bytes(), bad.stat().st_mtime_ns
+    for content in (
+        bytes(len(whole)),
+        whole,
+    ):  # as if the disk had had a bad moment: nobody wrote the file anew
+        bad.write_bytes(content)
+        os.utime(bad, ns=(written, written))
+        assert go(model, options(photos, out))[0].failed == 1
     summary, told = go(model, options(photos, out, retry_failed=True))
     assert summary.failed == 0 and [one.path for one in told] == [str(bad)]
 

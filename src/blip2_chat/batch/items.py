@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
@@ -24,6 +25,7 @@ class Item:
     key: what a resumed run knows it by; unique, except that a path listed twice has the same key twice.
     path: what the result shows. picture: what `open_picture` takes, or None, and then `error` says why.
     file: its path on this machine, if it is a file of its own there: where a sidecar goes.
+    stamp: tells that file's present content from an earlier one; None where nothing does, or it is not there.
     """
 
     key: str
@@ -31,6 +33,7 @@ class Item:
     picture: Any = None
     error: str | None = None
     file: str | None = None
+    stamp: str | None = None
     position: Position = (0, 0)
 
 
@@ -82,6 +85,21 @@ def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
     """The key of a picture inside a table or shard: such a file is often written anew, with another picture in the
     same row or under the same number, and that one must not get the words of the one before."""
     return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def file_stamp(file: str) -> str | None:
+    """When the file was last written and its size; None when it is not there."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return f"{found.st_mtime_ns:x} {found.st_size:x}"
+
+
+def is_same(kept: str | None, stamp: str | None) -> bool:
+    """Whether a result that was kept under a stamp still holds. Of a file that is gone (an unplugged disk) it does,
+    and of one whose stamp was not known."""
+    return kept is None or stamp is None or kept == stamp
 
 
 def showable(text: str) -> str:

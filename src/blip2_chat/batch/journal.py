@@ -12,7 +12,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,21 +20,22 @@ from typing import Any
 
 from ..images.naming import one_line
 from .errors import RunError
-from .items import Item, packed, unpacked
+from .items import Item, is_same, packed, unpacked
 from .result import Result
 
 _FORMAT = "blip2-chat run 1"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, ok INTEGER NOT NULL, digest TEXT, result TEXT NOT NULL, sidecar TEXT
+    key TEXT PRIMARY KEY, ok INTEGER NOT NULL, digest TEXT, result TEXT NOT NULL, sidecar TEXT, stamp TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON results (digest) WHERE ok;
 """
 # What this run's sources hold, in order: made anew by each run, in a temporary file that is never synced.
 _LISTING = """
 CREATE TEMP TABLE listing (
-    part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file BLOB, PRIMARY KEY (part, place)
+    part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file BLOB, stamp TEXT,
+    PRIMARY KEY (part, place)
 ) WITHOUT ROWID;
 CREATE INDEX temp.listed ON listing (key);
 """
@@ -65,6 +66,7 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         """Opens or makes the file; None: a temporary one, gone when it is closed. Raises `RunError`."""
         self.path = path
+        self.changed = 0  # listed files that are not what they were when they got their result
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(
@@ -81,6 +83,9 @@ class Journal:
                 self._db.execute("PRAGMA fullfsync = ON")
                 self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
                 self._db.executescript(_LISTING)
+                columns = [row[1] for row in self._db.execute("PRAGMA table_info(results)")]
+                if "stamp" not in columns:  # begun before results had one
+                    self._db.execute("ALTER TABLE results ADD COLUMN stamp TEXT")
             if self.about("format") not in (None, _FORMAT):
                 raise RunError(
                     f"{path} was written by another version of blip2-chat: give --fresh to start over"
@@ -132,43 +137,41 @@ class Journal:
             self._db.execute("DELETE FROM about WHERE name <> 'format'")
 
     def list(self, items: Iterable[Item]) -> list[Item]:
-        """Puts pictures into this run's order -> those that have no result and were not listed before."""
+        """Puts pictures into this run's order -> those that were not listed before and have no result, or had it
+        when the file was another."""
         new = []
         with self._transaction():
             for item in items:
-                known = self._db.execute(
-                    "SELECT 1 FROM results WHERE key = ?1 UNION ALL SELECT 1 FROM listing WHERE key = ?1 LIMIT 1",
-                    (item.key,),
-                ).fetchone()
+                listed = self._db.execute("SELECT 1 FROM listing WHERE key = ?", (item.key,)).fetchone()
+                kept = self._db.execute("SELECT stamp FROM results WHERE key = ?", (item.key,)).fetchone()
                 self._db.execute(
-                    "INSERT OR IGNORE INTO listing VALUES (?, ?, ?, ?, ?)",
-                    (*item.position, item.key, item.path, packed(item.file)),
+                    "INSERT OR IGNORE INTO listing VALUES (?, ?, ?, ?, ?, ?)",
+                    (*item.position, item.key, item.path, packed(item.file), item.stamp),
                 )
-                if known is None:
+                if not listed and (kept is None or not is_same(kept[0], item.stamp)):
                     new.append(item)
+                    self.changed += kept is not None
         return new
 
-    def has(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that have a result."""
+    def stamps(self) -> dict[str, str | None]:
+        """The keys of all results, with what `is_same` compares."""
         with self._told():
-            marks = ",".join("?" * len(keys))
-            rows = self._db.execute(f"SELECT key FROM results WHERE key IN ({marks})", list(keys)).fetchall()
-        return {row[0] for row in rows}
-
-    def keys(self) -> Iterator[str]:
-        """The keys of all results."""
-        with self._told():
-            yield from (row[0] for row in self._db.execute("SELECT key FROM results").fetchall())
+            return dict(self._db.execute("SELECT key, stamp FROM results").fetchall())
 
     def commit(self, results: Iterable[tuple[str, Result]]) -> None:
-        """Makes a batch durable, all of it or nothing. A key that has a result keeps the one it has."""
+        """Makes a batch durable, all of it or nothing. A key that has a result of the same file keeps it."""
         rows = [
             (key, result.error is None, result.digest, json.dumps(result.as_row(), ensure_ascii=False))
             for key, result in results
         ]
         with self._transaction():
+            # No stamp, because the file is not there, is kept as one: once it is there, that is a change.
             self._db.executemany(
-                "INSERT OR IGNORE INTO results (key, ok, digest, result) VALUES (?, ?, ?, ?)", rows
+                "INSERT INTO results (key, ok, digest, result, stamp) VALUES (?1, ?2, ?3, ?4,"
+                " coalesce((SELECT stamp FROM listing WHERE key = ?1 LIMIT 1), '')) ON CONFLICT (key) DO UPDATE"
+                " SET (ok, digest, result, stamp) = (excluded.ok, excluded.digest, excluded.result, excluded.stamp)"
+                " WHERE results.stamp <> excluded.stamp",
+                rows,
             )
 
     def same_content(self, digest: str) -> Result | None:

@@ -26,7 +26,7 @@ from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
 from .captioner import Captioner, Tasks, Written
 from .errors import RunError
-from .items import Head, Item, Part, packed, unpacked
+from .items import Head, Item, Part, is_same, packed, unpacked
 from .pictures import Opener
 from .result import Result
 from .run import Run, RunOptions, parts
@@ -125,7 +125,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
         for number, part in enumerate(_limited(parts(options, _CHUNK), options.limit))
     ]
     # One copy per machine, whatever the number of tasks.
-    done = ray.put(frozenset(run.journal.keys()))
+    done = ray.put(run.journal.stamps())
     actors = plan.actors or _actors(ray, plan)
     preprocess = _preprocess(plan)
     read = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
@@ -190,8 +190,8 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
     rows = []
     for place, item in enumerate(part.items()):
         row = {"key": item.key, "path": item.path, "part": number, "place": place}
-        row["file"] = packed(item.file)
-        if item.key in known:
+        row.update(file=packed(item.file), stamp=item.stamp)
+        if item.key in known and is_same(known[item.key], item.stamp):
             rows.append({**row, "done": True})
         else:
             opened = opener(item)
@@ -216,7 +216,7 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
 def _table(rows: list[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
-    fields = [(name, pa.string()) for name in ("key", "path", "error", "digest")]
+    fields = [(name, pa.string()) for name in ("key", "path", "stamp", "error", "digest")]
     fields += [(name, pa.int64()) for name in ("part", "place", "width", "height")]
     schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary()), ("file", pa.binary())])
     return pa.Table.from_pylist(rows, schema)
@@ -266,7 +266,13 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
     """Puts rows into the run's order -> the results that were not known."""
     results = {row["key"]: row["result"] for row in rows if row["result"] is not None}
     items = [
-        Item(row["key"], row["path"], file=unpacked(row["file"]), position=(row["part"], row["place"]))
+        Item(
+            row["key"],
+            row["path"],
+            file=unpacked(row["file"]),
+            stamp=row["stamp"],
+            position=(row["part"], row["place"]),
+        )
         for row in rows
     ]
     new = run.journal.list(items)

@@ -60,13 +60,15 @@ class RunOptions:
 class Summary:
     """How a run ended. Counts are of this run's sources, as far as they have a result.
 
-    rows: all of them; done: those of them that this run did, in `seconds`; failed, duplicates: of all rows.
+    rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
+    file was another; failed, duplicates: of all rows.
     stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
     pictures "nowhere" on this machine.
     """
 
     rows: int
     done: int
+    changed: int
     failed: int
     duplicates: int
     seconds: float
@@ -184,7 +186,8 @@ class Run:
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
-        return Summary(counts.rows, done, counts.failed, counts.duplicates, seconds, stopped, told)
+        changed = self.journal.changed
+        return Summary(counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told)
 
     def write(self, sidecars: SidecarWriter | None = None) -> None:
         """The outcome, from what is durable: also what a run that was broken off has done."""

@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from ..csv_files import delimiter
@@ -182,7 +182,7 @@ def row_item(path: str, number: int, row: Mapping[str, Any], column: str, name_c
     shown = row_name if name is None else showable(str(name))
     if isinstance(value, str) and value.strip():
         item = path_item(resolve(value.strip(), parent(path)))
-        return item if name is None else Item(item.key, shown, item.picture, file=item.file)
+        return item if name is None else replace(item, path=shown)
     if isinstance(value, (bytes, bytearray, memoryview)) and len(value):
         return Item(content_key(row_name, value), shown, NamedBytes(bytes(value), str(inner_name or shown)))
     return Item(row_name, shown, error=f"row {number} of {one_line(path)} has no picture in {column!r}")

@@ -277,6 +277,8 @@ def _tell(task: Run, summary: Summary) -> None:
         parts.append(
             f"{summary.done:,} now in {duration(summary.seconds)} ({rate(summary.done, summary.seconds)})"
         )
+    if summary.changed:
+        parts.append(f"{summary.changed:,} changed since they were done before")
     if summary.duplicates:
         parts.append(f"{summary.duplicates:,} the same as another")
     parts.append(f"{summary.failed:,} failed")
