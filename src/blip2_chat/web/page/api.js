@@ -17,13 +17,16 @@ export function onKeyWanted(ask) {
   askForKey = ask;
 }
 
+/** A path of the server's, from this page: a proxy may have put both under a prefix. */
+export const address = (path) => `.${path}`;
+
 async function send(path, options = {}) {
   for (;;) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...(options.headers || {}), ...(key ? { Authorization: `Bearer ${key}` } : {}) };
     let response;
     try {
-      response = await fetch(path, { ...options, headers });
+      response = await fetch(address(path), { ...options, headers });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServerError(0, { message: "The server does not answer. Is it still running?" });

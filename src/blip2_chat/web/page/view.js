@@ -1,5 +1,7 @@
 // The picture that is shown, its tabs, and its conversation, drawn from what `app.js` holds.
 
+import { address } from "./api.js";
+
 const $ = (id) => document.getElementById(id);
 
 function element(tag, className, text) {
@@ -163,7 +165,7 @@ export function drawSamples(samples, use) {
     ...samples.map(({ path, name }) => {
       const button = element("button");
       const image = element("img");
-      image.src = path;
+      image.src = address(path);
       image.alt = `Sample: ${name}`;
       button.type = "button";
       button.append(image);
