@@ -62,6 +62,17 @@ def alone(model: Model, number: int, one: Task) -> Answer:
     return writing.answer()
 
 
+def held_until(event: threading.Event, model: Model) -> None:
+    """No picture is encoded before the event: what is submitted until then is in line together."""
+    encode = model.engine.encode_image
+
+    def waiting(pixels: Any) -> Any:
+        assert event.wait(20)
+        return encode(pixels)
+
+    model.engine.encode_image = waiting  # type: ignore[method-assign]
+
+
 async def events_of(ticket: Ticket) -> list[Event]:
     return [event async for event in ticket]
 
@@ -228,10 +239,13 @@ def test_clients_take_turns(model: Model) -> None:
 
     pictures = [seen(model, i) for i in range(9)]
     one = task(model, "?", max_new_tokens=3)
+    all_here = threading.Event()
+    held_until(all_here, model)
 
     async def ask() -> list[str]:
         tickets = [scheduler.submit(picture, one, "greedy") for picture in pictures[:8]]
         modest = scheduler.submit(pictures[8], one, "modest")
+        all_here.set()
         await asyncio.gather(*[events_of(ticket) for ticket in [*tickets, modest]])
         started = sorted([*tickets, modest], key=lambda ticket: ticket.started or 0)
         return [ticket.client for ticket in started]
@@ -303,6 +317,40 @@ def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
     finally:
         model.engine.step = step  # type: ignore[method-assign]
         scheduler.close()
+
+
+@pytest.mark.parametrize("blamed", [None, 1])
+def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
+    model: Model, scheduler: Scheduler, blamed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many for the memory at once, or one that cannot be read at all."""
+    tasks = [task(model, f"what is {name}?") for name in ("this", "that", "here")]
+    expected = [alone(model, i, one) for i, one in enumerate(tasks)]
+    model.states.clear()
+    prefill, all_here, together = model.engine.prefill, threading.Event(), 0
+    held_until(all_here, model)
+    monkeypatch.setattr(scheduler_module, "_PATIENCE", 20.0)
+
+    def failing(vectors: Any, prompts: Any, state: Any = None) -> Any:
+        nonlocal together
+        together = max(together, len(prompts))
+        if len(prompts) > 1 or (blamed is not None and prompts[0] == tasks[blamed].prompt):
+            raise MemoryError("no room")
+        return prefill(vectors, prompts, state)
+
+    model.engine.prefill = failing  # type: ignore[method-assign]
+
+    async def ask() -> list[Any]:
+        tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(tasks)]
+        all_here.set()
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+
+    for place, events in enumerate(asyncio.run(ask())):
+        if place == blamed:
+            assert isinstance(events, MemoryError)
+        else:
+            assert_same(events, expected[place])
+    assert together == 3
 
 
 def test_rows_that_cannot_begin_spoil_no_others(

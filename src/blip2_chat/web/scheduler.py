@@ -222,7 +222,10 @@ class Scheduler:
                 self._state.append(state)
                 self._logits = np.concatenate([self._logits, logits])
         except Exception as error:
-            self._refuse(tickets, error)
+            if len(group) == 1:
+                self._refuse(tickets, error)
+            for one in group if len(group) > 1 else ():
+                self._join([one])  # one may be to blame, or all at once be too large for the memory
             return
         now = time.monotonic()
         for ticket, rows, width in zip(tickets, written, widths, strict=True):
