@@ -266,6 +266,18 @@ def test_weights_cut_off_after_they_were_inspected(source: Path, cache: Path) ->
     assert remains(cache / "converted") == []
 
 
+def test_a_file_that_was_given_its_size_and_not_all_of_its_content(source: Path, cache: Path) -> None:
+    weights = source / "model.safetensors"
+    size = weights.stat().st_size
+    os.truncate(weights, size // 2)
+    os.truncate(weights, size)  # zeros from the middle on, as of a download that reserved its place
+    with pytest.raises(
+        CheckpointError, match=r"safetensors was not written whole: .* nothing but zeros; fetch it"
+    ):
+        converted(inspect(source), "int8", name="model")
+    assert remains(cache / "converted") == []
+
+
 def test_weights_that_change_while_they_are_converted(source: Path, cache: Path) -> None:
     def meddle(what: str, done: int, total: int) -> None:
         if done > total / 2:

@@ -31,6 +31,11 @@ class Weights:
         values = _to_float32(raw, tensor.dtype).reshape(tensor.shape)
         if not np.isfinite(values).all():
             raise CheckpointError(f"{path}: {name} holds values that are not numbers")
+        # A file that was given its size before its content, and never all of that; biases may be zero.
+        if values.ndim in (2, 4) and not values.any():
+            raise CheckpointError(
+                f"{path} was not written whole: {name} is nothing but zeros; fetch it again"
+            )
         return values
 
 
