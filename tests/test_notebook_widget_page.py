@@ -44,7 +44,7 @@ def page(browser: Any) -> Iterator[Any]:
     made.add_script_tag(
         type="module", content=script.replace("export default { render }", "window.render = render")
     )
-    made.wait_for_function("window.render")  # a module runs when it likes
+    made.wait_for_function("Boolean(window.render)")  # a module runs when it likes
     made.evaluate(VIEWS)
     yield made
     made.close()
