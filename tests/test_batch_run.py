@@ -11,6 +11,8 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -312,7 +314,7 @@ class TestCaptionAll:
         results.close()  # type: ignore[attr-defined]
         for thread in set(threading.enumerate()) - others:
             if thread.name.startswith("blip2-chat"):
-                thread.join(10)  # it may be opening a picture
+                thread.join(60)  # it may be opening a picture
                 assert not thread.is_alive()
 
     def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
@@ -340,6 +342,22 @@ def test_a_batch_that_does_not_fit_is_halved(model: Model, tmp_path: Path) -> No
         go(model, options(tmp_path / "photos", tmp_path / "b.jsonl"))
     assert rows_of(tmp_path / "a.jsonl") == rows_of(tmp_path / "b.jsonl")
     assert sizes[0] == 4 and max(sizes[3:]) <= 2, "it learnt"
+
+
+def test_a_picture_may_be_there_a_moment_after_the_wait_for_it(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pictures(tmp_path / "photos", 3)
+    result = Future.result
+
+    def late(self: Future[Any], timeout: float | None = None) -> Any:
+        found = result(self)
+        if timeout is not None:
+            raise futures.TimeoutError  # the wait has ended, and whoever looks now finds the picture
+        return found
+
+    monkeypatch.setattr(Future, "result", late)
+    assert go(model, options(tmp_path / "photos", tmp_path / "c.jsonl"))[0].done == 3
 
 
 def test_batches_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,9 +146,10 @@ class Pipeline:
             try:
                 opened: Opened = future.result(_BEAT)
             except NotYet:
-                if future.done():
-                    raise  # the work itself timed out
-                continue
+                if not future.done():
+                    continue
+                # Done a moment after the wait, or it is the work itself that timed out: then that is raised.
+                opened = future.result()
             return opened
         return None
 
