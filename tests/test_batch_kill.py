@@ -28,10 +28,12 @@ from tests.batch_support import (
     blip2_chat,
     command,
     convert_tiny,
+    finished,
     fork_run,
     load_folder,
     make_pictures,
     rows_of,
+    wait_until,
     whole_run,
 )
 
@@ -66,24 +68,26 @@ def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> Non
         if draw.random() < 0.5:
             time.sleep(draw.uniform(0, 0.3))
         else:
-            deadline = time.monotonic() + 20
-            while told.read_text(encoding="utf-8").count("\n") == before and time.monotonic() < deadline:
-                time.sleep(0.001)
+            wait_until(
+                lambda before=before, process=process: (
+                    told.read_text(encoding="utf-8").count("\n") > before or not process.is_alive()
+                ),
+                "a run neither reports anything nor ends",
+            )
             time.sleep(draw.uniform(0, 0.05))
-        if not process.is_alive():  # a quick machine: there has to be something left to do
-            assert process.exitcode == 0
+        process.kill()
+        process.join()
+        assert process.exitcode <= 0, "it ended by itself, with an error"
+        if out.exists():  # it was quicker than the kill: there has to be something left to do
             make_pictures(photos, 200, first=count)
             count += 200
             out.unlink()
-        process.kill()
-        process.join()
         reported = told.read_text(encoding="utf-8").splitlines()
         middle += len(reported) > before
         with contextlib.closing(sqlite3.connect(f"{out}.progress")) as journal:
             kept = {row[0] for row in journal.execute("SELECT key FROM results")} if reported else set()
         assert set(reported) <= kept, "reported, and lost"
     assert middle >= kills // 4, "most kills came before anything was done"
-    assert not out.exists()
     whole_run(tiny, options, told)
     undisturbed = tmp_path / "undisturbed.jsonl"
     whole_run(tiny, RunOptions((photos,), TASKS, str(undisturbed), batch_size=3))
@@ -91,29 +95,43 @@ def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> Non
     assert max(Counter(told.read_text(encoding="utf-8").splitlines()).values()) == 1, "done twice"
 
 
-def started(photos: Path, out: Path, tiny: Path, *more: str) -> subprocess.Popen[str]:
-    """The command at work: some results are on the disk."""
-    arguments = ["--model", tiny, "--batch-size", "1", "--max-new-tokens", "6", "--threads", "1", *more]
-    process = command("run", photos, "--out", out, *arguments)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(sqlite3.Error):
-            uri = f"file:{out}.progress?mode=ro&immutable=1"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as journal:
-                if journal.execute("SELECT count(*) FROM results").fetchone()[0] >= 3:
-                    return process
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError(f"nothing happened: {process.communicate()}")
+# The third batch waits once it is on the disk: however quick the machine, the run is in the middle of its work.
+_HELD = """
+import pathlib, time
+from blip2_chat.batch.journal import Journal
+here, commit = pathlib.Path({here!r}), Journal.commit
+def held(self, results):
+    commit(self, results)
+    if len(self) == 3:
+        (here / "held").touch()
+        while not (here / "go on").exists():
+            time.sleep(0.01)
+Journal.commit = held
+"""
+
+
+@contextlib.contextmanager
+def held(photos: Path, out: Path, tiny: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], object]]]:
+    """The command at work, three results on the disk, and what lets it go on."""
+    here = out.parent
+    arguments = ["--model", tiny, "--batch-size", "1", "--max-new-tokens", "6", "--threads", "1"]
+    with command("run", photos, "--out", out, *arguments, before=_HELD.format(here=str(here))) as process:
+        try:
+            wait_until(lambda: (here / "held").exists() or process.poll() is not None, "nothing happens")
+            assert process.poll() is None, process.communicate()
+            yield process, (here / "go on").touch
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_stops_after_the_batch_and_the_same_command_goes_on(tiny: Path, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "captions.jsonl"
     make_pictures(photos, 300)
-    process = started(photos, out, tiny)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    with held(photos, out, tiny) as (process, go_on):
+        process.send_signal(signal.SIGINT)
+        go_on()
+        code, stdout, stderr = finished(process)
+    assert code == 130, stderr
     assert "Stopped: " in stderr and "goes on from here" in stderr and stdout.strip() == str(out)
     assert "Traceback" not in stderr
     some = rows_of(out)
@@ -135,10 +153,11 @@ def test_one_output_has_one_run_at_a_time(tmp_path: Path) -> None:
 def test_unplugged_source_ends_the_run_and_is_gone_on_with(tiny: Path, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "captions.jsonl"
     make_pictures(photos, 200)
-    process = started(photos, out, tiny)
-    photos.rename(tmp_path / "elsewhere")
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    with held(photos, out, tiny) as (process, go_on):
+        photos.rename(tmp_path / "elsewhere")
+        go_on()
+        code, _, stderr = finished(process)
+    assert code == 1
     errors = [line for line in stderr.splitlines() if line.startswith("Error")]
     assert len(errors) == 1 and "no longer there: was the disk unplugged?" in errors[0]
     (tmp_path / "elsewhere").rename(photos)
@@ -199,10 +218,11 @@ def test_unmounted_disk_is_noticed_though_its_mount_point_stays(
 ) -> None:
     photos, out = disk("10M"), tmp_path / "captions.jsonl"
     make_pictures(photos, 200)
-    process = started(photos, out, tiny)
-    subprocess.run(["umount", "-l", photos], check=True)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and "was the disk unplugged?" in stderr
+    with held(photos, out, tiny) as (process, go_on):
+        subprocess.run(["umount", "-l", photos], check=True)
+        go_on()
+        code, _, stderr = finished(process)
+    assert code == 1 and "was the disk unplugged?" in stderr
     assert not out.exists()
 
 
