@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -109,7 +110,7 @@ def test_ask_json_is_the_conversation_of_the_api(
         assert (entry["tokens"], entry["finish_reason"]) == (len(answer.tokens), answer.finish_reason)
         assert (entry["model"], entry["engine"], entry["precision"]) == (model.name, "torch", "fp32")
         assert entry["score"] == pytest.approx(answer.score, abs=1e-3)
-        assert 0 < entry["first_word_seconds"] <= entry["seconds"] < 60
+        assert 0 < entry["first_word_seconds"] <= entry["seconds"]
         assert entry["advice"] == []
 
 
@@ -401,11 +402,10 @@ def test_without_standard_streams(command: list[str], pictures: list[str]) -> No
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, "models", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # before the command starts: later, a quick one would have written everything
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "models", "--json"], stdout=write_end, stderr=subprocess.PIPE, timeout=120
     )
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    assert b"Traceback" not in process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    os.close(write_end)
+    assert b"Traceback" not in done.stderr and done.returncode == 1

@@ -25,6 +25,18 @@ from blip2_chat.cli import app
 from blip2_chat.cli.talk import Talk, _unquoted
 
 SETTINGS = {"max_new_tokens": 6}
+# An answer that is not over, however late ctrl-C is pressed: after a hundred tokens it waits for it.
+_ENDLESS = """
+import time
+from blip2_chat.engines.onnx import OnnxEngine
+step, steps = OnnxEngine.step, []
+def endless(*given):
+    steps.append(len(steps))
+    if len(steps) > 100:
+        time.sleep(1000)
+    return step(*given)
+OnnxEngine.step = endless
+"""
 # What moves the cursor or colours the text.
 _ESCAPE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
 
@@ -199,11 +211,11 @@ def test_paths_as_terminals_paste_them() -> None:
 class Terminal:
     """A command at a pseudo-terminal of 80 columns."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, before: str) -> None:
         import pty
 
         self._hand, end = pty.openpty()
-        code = "from blip2_chat.cli import main; main()"
+        code = f"{before}\nfrom blip2_chat.cli import main; main()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             stdin=end,
@@ -240,7 +252,8 @@ class Terminal:
     def _search(self, pattern: str, after: int, seconds: float) -> re.Match[str] | None:
         deadline = time.monotonic() + seconds
         while not (found := re.compile(pattern, re.MULTILINE).search(self.shown, after)):
-            if not select.select([self._hand], [], [], max(0, deadline - time.monotonic()))[0]:
+            left = deadline - time.monotonic()
+            if left < 0 or not select.select([self._hand], [], [], left)[0]:
                 return None
             try:
                 self.shown = _ESCAPE.sub("", self.shown + os.read(self._hand, 4096).decode(errors="replace"))
@@ -270,8 +283,9 @@ def _take_terminal() -> None:
 
 
 @contextlib.contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
-    opened = Terminal(*arguments)
+def terminal(*arguments: str, before: str = "") -> Iterator[Terminal]:
+    """The command; `before`: Python that is run first."""
+    opened = Terminal(*arguments, before=before)
     try:
         yield opened
     finally:
@@ -283,8 +297,9 @@ def test_at_a_terminal(
     folder: Path, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLIP2_CHAT_CACHE", str(tmp_path / "cache"))
-    endless = ("--max-new-tokens", "440", "--min-new-tokens", "440")
-    with terminal("chat", pictures[0], "-m", str(folder), "--engine", "onnx", *endless) as screen:
+    long = ("--max-new-tokens", "440", "--min-new-tokens", "440")
+    arguments = ("chat", pictures[0], "-m", str(folder), "--engine", "onnx", *long)
+    with terminal(*arguments, before=_ENDLESS) as screen:
         at = screen.wait_for("one.png, with ")
         at = screen.wait_for("^\r?> ", at)
 

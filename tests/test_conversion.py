@@ -402,18 +402,23 @@ def test_a_cache_that_can_only_be_read_is_enough(source: Path, cache: Path) -> N
 
 def test_two_threads_convert_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = count_conversions(monkeypatch)
-    has_begun, told, folders = threading.Event(), [], []
+    has_begun, was_seen, told, folders = threading.Event(), threading.Event(), [], []
 
     def first(what: str, done: int, total: int) -> None:
-        has_begun.set()
-        if len(told) < 2:  # does not go on before the other was seen to wait
-            threading.Event().wait(0.05)
+        if done > total / 2:  # in the middle of it, it does not go on before the other was seen to wait
+            has_begun.set()
+            was_seen.wait(60)
+
+    def second(*news: Any) -> None:
+        told.append(news)
+        if len(told) == 2:
+            was_seen.set()
 
     one = threading.Thread(target=lambda: folders.append(keep(source, on_progress=first)))
     one.start()
-    assert has_begun.wait(30)
-    folders.append(keep(source, on_progress=lambda *news: told.append(news)))
-    one.join()
+    assert has_begun.wait(60)
+    folders.append(keep(source, on_progress=second))
+    one.join(60)
     assert len(made) == 1 and folders[0] == folders[1]
     assert told and all(what.startswith("waiting for another process") for what, _, _ in told)
     assert all(0 < done <= total for _, done, total in told)

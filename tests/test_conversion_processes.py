@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(source: Path) -> Iterator[Starter]:
     starter = Starter(source)
     yield starter
-    for process in starter.processes:
+    for process, watchdog in zip(starter.processes, starter.watchdogs, strict=True):
+        watchdog.cancel()
         process.kill()
         process.communicate()
 
@@ -61,6 +63,7 @@ class Starter:
     def __init__(self, source: Path) -> None:
         self.source = source
         self.processes: list[subprocess.Popen[str]] = []
+        self.watchdogs: list[threading.Timer] = []
 
     def __call__(self, cache: Path, stop: float = 2.0) -> subprocess.Popen[str]:
         """A process that is about to convert into the cache, up to `stop` of the work."""
@@ -71,6 +74,10 @@ class Starter:
             text=True,
         )
         self.processes.append(process)
+        # So that nobody waits for the next word of one that hangs.
+        self.watchdogs.append(threading.Timer(120, process.kill))
+        self.watchdogs[-1].daemon = True
+        self.watchdogs[-1].start()
         assert read(process) == "ready"
         return process
 
