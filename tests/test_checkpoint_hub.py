@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def ask(served: FakeHub, tmp_path: Path) -> Ask:
             **(env or {}),
         }
         command = [sys.executable, "-c", _ASK, name, json.dumps(options)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **settings}, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **settings}, timeout=120)
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         assert "\n" not in answer.get("error", "")
@@ -110,16 +111,18 @@ def test_download_then_cache_then_offline(ask: Ask, served: FakeHub, sources: di
 
 def test_the_cache_serves_when_the_hub_is_gone_or_down(ask: Ask, served: FakeHub) -> None:
     folder = ask()["folder"]
-    assert ask(env={"HF_ENDPOINT": f"http://127.0.0.1:{closed_port()}"})["folder"] == folder
+    with closed_port() as gone:
+        assert ask(env={"HF_ENDPOINT": gone})["folder"] == folder
     served.failing = True
     assert ask()["folder"] == folder
 
 
-def closed_port() -> int:
-    """A port nobody listens on."""
+@contextmanager
+def closed_port() -> Iterator[str]:
+    """The address of a port that nobody listens on; taken, so that nobody else begins to."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        yield f"http://127.0.0.1:{one.getsockname()[1]}"
 
 
 def test_a_revision_by_keyword_in_the_name_and_by_commit(
@@ -177,8 +180,8 @@ def test_nothing_cached_and_no_hub(ask: Ask, served: FakeHub, tmp_path: Path) ->
     message = ask(env={"HF_HUB_OFFLINE": "1"})["error"]
     assert f"{NAME} is not in the cache ({tmp_path / 'home' / 'hub'}) and HF_HUB_OFFLINE is set" in message
     assert "name a local folder" in message
-    gone = f"http://127.0.0.1:{closed_port()}"
-    message = ask(env={"HF_ENDPOINT": gone})["error"]
+    with closed_port() as gone:
+        message = ask(env={"HF_ENDPOINT": gone})["error"]
     assert (
         f"not in the cache ({tmp_path / 'home' / 'hub'}) and {gone} cannot be reached (ConnectError"
         in message
