@@ -243,9 +243,15 @@ def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_this_machine() -> None:
     psutil = pytest.importorskip("psutil")
-    there = psutil.virtual_memory()
-    # Other processes come and go; a container may leave less than the machine has.
-    assert 50_000_000 < available_memory() <= min(there.total, there.available + 2 * GB)
+    # Other processes come and go, with gigabytes: compared is what was asked for while next to nothing changed.
+    for _ in range(1000):
+        before, mine, after = psutil.virtual_memory(), available_memory(), psutil.virtual_memory()
+        if abs(after.available - before.available) < 50_000_000:
+            break
+    else:
+        pytest.skip("this machine's memory is never the same twice")
+    # A container may leave less than the machine has.
+    assert 0 < mine <= min(before.total, before.available + 100_000_000)
 
 
 def system(root: Path, files: dict[str, str]) -> list[int]:
