@@ -143,7 +143,8 @@ def test_four_bits_work_at_widths_that_do_not_fill_the_packed_kernel(checkpoint:
     # 32 and 48 wide: bitsandbytes 0.50 fails on such layers on CPUs with AVX512-BF16.
     folder = checkpoint("opt", 5)
     exact, near = (run(TorchEngine.load(folder, precision, "cpu")) for precision in ("fp32", "int4"))
-    assert all(error(near[what], exact[what]) < 0.6 for what in exact)
+    # 0.53 where it was measured, and a CPU with other instructions rounds otherwise; wrong ones are off by 1.4.
+    assert all(error(near[what], exact[what]) < 1 for what in exact)
 
 
 def test_bitsandbytes_says_nothing_per_product(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
