@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
@@ -13,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from typer.testing import CliRunner
@@ -30,10 +28,15 @@ from tests.web_server import (
     asking,
     data_url,
     gated,
+    get,
     inside,
+    leaving,
     picture,
+    post,
     process,
+    request,
     running,
+    terminated,
     tokens_written,
     wait_until,
 )
@@ -93,19 +96,19 @@ def test_the_model_that_is_named_answers(
 
 
 def test_a_request_that_names_none_is_answered_by_the_first(several: Running) -> None:
-    answer = httpx.post(f"{several.url}/v1/chat/completions", json=body(None)).json()
+    answer = post(f"{several.url}/v1/chat/completions", json=body(None)).json()
     assert answer["model"] == "demo" and answer["choices"][0]["message"]["content"]
-    assert httpx.post(f"{several.url}/v1/caption", json={"pictures": [URL]}).json()["model"] == "demo"
+    assert post(f"{several.url}/v1/caption", json={"pictures": [URL]}).json()["model"] == "demo"
 
 
 def test_captions(several: Running, references: dict[str, Model]) -> None:
     for model in IDS:
         expected = references[model].chat(picture(2), max_new_tokens=8).caption().text
-        for request in (
+        for given in (
             {"json": {"pictures": [data_url(picture(2))], "model": model, "max_tokens": 8}},
             {"files": {"pictures": picture(2)}, "data": {"model": model, "max_tokens": "8"}},
         ):
-            told = httpx.post(f"{several.url}/v1/caption", **request).json()  # type: ignore[arg-type]
+            told = post(f"{several.url}/v1/caption", **given).json()  # type: ignore[arg-type]
             assert (told["model"], told["data"][0]["caption"]) == (model, expected)
 
 
@@ -118,7 +121,7 @@ def test_captions(several: Running, references: dict[str, Model]) -> None:
     ],
 )
 def test_a_model_that_is_not_here(several: Running, path: str, request_: Any) -> None:
-    response = httpx.request("POST" if request_ else "GET", f"{several.url}/v1/{path}", json=request_)
+    response = request("POST" if request_ else "GET", f"{several.url}/v1/{path}", json=request_)
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (404, "model_not_found")
     assert error["message"] == (
@@ -131,9 +134,7 @@ def test_side_by_side(several: Running) -> None:
     cases = [(model, question) for question in ("what is this?", "why?", "how many?") for model in IDS]
 
     def ask(model: str, question: str) -> str:
-        answer = httpx.post(
-            f"{several.url}/v1/chat/completions", json=body(model, question), timeout=60
-        ).json()
+        answer = post(f"{several.url}/v1/chat/completions", json=body(model, question)).json()
         return str(answer["choices"][0]["message"]["content"])
 
     alone = [ask(*case) for case in cases]
@@ -152,11 +153,11 @@ def test_side_by_side(several: Running) -> None:
 
 def test_metrics(several: Running) -> None:
     before = tokens_written(several)
-    answer = httpx.post(f"{several.url}/v1/chat/completions", json=body("demo:int8")).json()
+    answer = post(f"{several.url}/v1/chat/completions", json=body("demo:int8")).json()
     after = tokens_written(several)
     assert after["demo:int8"] - before.get("demo:int8", 0) == answer["usage"]["completion_tokens"]
     assert after.get("demo") == before.get("demo")
-    told = httpx.get(f"{several.url}/metrics").text
+    told = get(f"{several.url}/metrics").text
     for model in IDS:
         assert f'blip2_chat_rows{{model="{model}"}} 0.0' in told
 
@@ -170,62 +171,63 @@ def slow_t5(make_model: MakeModel) -> Any:
 def test_a_client_that_leaves_frees_the_slot_of_its_own_model(make_model: MakeModel, slow_t5: Any) -> None:
     with running(make_model(), also=[slow_t5], slots=1) as server:
         slow = server.service.models[1].scheduler
-        content = json.dumps(body("t5", max_tokens=200, min_tokens=200, stream=True)).encode()
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            head = (
-                f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content)}\r\n"
-            )
-            client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
+
+        def stays(_: socket.socket) -> None:
             assert wait_until(lambda: slow.busy_rows == 1)
             # The other model is not held up.
             assert server.scheduler.busy_rows == 0
-            answer = httpx.post(f"{server.url}/v1/chat/completions", json=body("opt"), timeout=30)
-            assert answer.status_code == 200
+            assert post(f"{server.url}/v1/chat/completions", json=body("opt")).status_code == 200
+
+        leaving(server, body("t5", max_tokens=200, min_tokens=200, stream=True), stays)
         slow_t5.gate.set()
-        assert wait_until(lambda: slow.busy_rows == 0, 10)
-        assert slow.steps < 190, "it was written to the end, for nobody"
+        assert wait_until(lambda: slow.busy_rows == 0)
+        assert slow_t5.gate.passed <= 1, "it was written on, for nobody"
 
 
 def test_places_are_the_whole_servers(make_model: MakeModel, slow_t5: Any) -> None:
     with running(make_model(), also=[slow_t5], slots=1, queue=0) as server:
         url = f"{server.url}/v1/chat/completions"
-        first = threading.Thread(target=httpx.post, args=(url,), kwargs={"json": body("t5"), "timeout": 60})
+        first = threading.Thread(target=post, args=(url,), kwargs={"json": body("t5")})
         first.start()
         assert wait_until(lambda: server.service.places.full)
-        assert httpx.post(url, json=body("opt")).status_code == 429
+        assert post(url, json=body("opt")).status_code == 429
         slow_t5.gate.set()
         first.join()
-        assert httpx.post(url, json=body("opt"), timeout=30).status_code == 200
+        assert post(url, json=body("opt")).status_code == 200
 
 
 def test_ready_is_a_matter_of_every_model(make_model: MakeModel) -> None:
     with running(make_model(), also=[make_model("t5")]) as server:
-        assert httpx.get(f"{server.url}/ready").status_code == 200
+        assert get(f"{server.url}/ready").status_code == 200
         server.service.models[1].scheduler.close()
-        assert httpx.get(f"{server.url}/ready").json() == {"status": "stopped"}
-        assert httpx.get(f"{server.url}/ready").status_code == 503
+        assert get(f"{server.url}/ready").json() == {"status": "stopped"}
+        assert get(f"{server.url}/ready").status_code == 503
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
-def test_sigterm_finishes_what_all_models_write() -> None:
-    with process("demo", "--also", "demo:int8", "--slots", "1", "--threads", "1") as (url, server):
+def test_sigterm_finishes_what_all_models_write(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    options = ("--also", "demo:int8", "--slots", "1", "--threads", "1")
+    with process("demo", *options, hold=hold) as (url, server):
         results: list[dict[str, Any]] = []
 
         def ask(number: int) -> None:
             request = body(IDS[number % 2], f"what is number {number}?", max_tokens=60, min_tokens=60)
-            results.append(httpx.post(f"{url}/v1/chat/completions", json=request, timeout=60).json())
+            results.append(post(f"{url}/v1/chat/completions", json=request).json())
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
-        assert wait_until(lambda: inside(url) + len(results) == 6)
-        assert len(results) < 6
-        server.send_signal(signal.SIGTERM)
+        assert wait_until(lambda: inside(url) == 6)
+        assert terminated(url, server)
+        assert not results
+        hold.unlink()
         for thread in threads:
-            thread.join(60)
+            thread.join()
         assert sorted(answer["model"] for answer in results) == ["demo"] * 3 + ["demo:int8"] * 3
         assert [answer["usage"]["completion_tokens"] for answer in results] == [60] * 6
-        assert server.wait(30) in (0, -signal.SIGTERM)
+        assert server.wait(60) in (0, -signal.SIGTERM)
 
 
 # The command line

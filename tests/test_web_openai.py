@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from blip2_chat.images import open_picture
 from blip2_chat.model import Model
-from tests.web_server import MakeModel, Running, asking, data_url, picture, running
+from tests.web_server import (
+    MakeModel,
+    Running,
+    asking,
+    data_url,
+    gated,
+    get,
+    picture,
+    post,
+    running,
+    wait_until,
+)
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -79,7 +89,7 @@ def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI, server: Running
 
 def test_the_bytes_of_a_stream(server: Running) -> None:
     body = {"model": server.model, "messages": asking("?", URL), "max_tokens": 3, "stream": True}
-    response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    response = post(f"{server.url}/v1/chat/completions", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     events = response.text.split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
@@ -316,7 +326,7 @@ def test_what_is_refused(
     server: Running, request_: dict[str, Any], status: int, param: str | None, code: str | None
 ) -> None:
     body = {"model": server.model, **request_}
-    response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    response = post(f"{server.url}/v1/chat/completions", json=body)
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -342,7 +352,7 @@ def test_what_is_refused(
 )
 def test_what_is_wrong_with_a_part_is_said_of_that_part(server: Running, content: Any, told: str) -> None:
     body = {"messages": [{"role": "user", "content": content}]}
-    response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    response = post(f"{server.url}/v1/chat/completions", json=body)
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["message"].startswith(told)
@@ -359,7 +369,7 @@ def test_what_is_wrong_with_a_part_is_said_of_that_part(server: Running, content
     ],
 )
 def test_errors_are_in_the_words_of_the_request(server: Running, changes: dict[str, Any], told: str) -> None:
-    response = httpx.post(f"{server.url}/v1/chat/completions", json=_with(**changes))
+    response = post(f"{server.url}/v1/chat/completions", json=_with(**changes))
     assert response.status_code == 400
     assert told in response.json()["error"]["message"]
 
@@ -393,7 +403,7 @@ def test_errors_reach_the_client_as_its_own(client: openai.OpenAI, server: Runni
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b'{"model": 1e999}'])
 def test_bodies_that_are_no_request(server: Running, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    response = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    response = post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
     assert "body" in response.json()["error"]["message"] or b"model" in body
@@ -403,17 +413,17 @@ def test_a_body_that_is_not_declared_to_be_json(server: Running) -> None:
     """As `curl -d` sends it."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     body = json.dumps(_with())
-    response = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    response = post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
     assert response.status_code == 415
     assert "Content-Type: application/json" in response.json()["error"]["message"]
 
 
 def test_unknown_places_and_methods(server: Running) -> None:
     for path in ("/v1/embeddings", "/v2", "/docs", "/redoc", "/app.js/", "/page/app.js"):
-        response = httpx.get(server.url + path)
+        response = get(server.url + path)
         assert response.status_code == 404
         assert response.json()["error"]["type"] == "not_found_error"
-    response = httpx.get(f"{server.url}/v1/chat/completions")
+    response = get(f"{server.url}/v1/chat/completions")
     assert response.status_code == 405 and response.json()["error"]["message"]
 
 
@@ -449,18 +459,34 @@ def test_an_engine_that_fails_in_the_middle(make_model: MakeModel) -> None:
 
 
 def test_time_limit(make_model: MakeModel) -> None:
-    model = make_model()
-    step = model.engine.step
+    model = gated(make_model())
+    with running(model, time_limit=1000.0) as server, connected(server) as client:
 
-    def slow(state: Any, tokens: Any) -> Any:
-        time.sleep(0.2)
-        return step(state, tokens)
+        def much_later() -> threading.Thread:
+            """The limit passes after three steps of an answer; its next one waits."""
+            three = model.gate.passed + 3
+            model.gate.let(3)
 
-    model.engine.step = slow  # type: ignore[method-assign]
-    with running(model, time_limit=3.0) as server, connected(server) as client:
+            def leap() -> None:
+                assert wait_until(lambda: model.gate.passed == three)
+                server.let_pass(1001)
+
+            thread = threading.Thread(target=leap)
+            thread.start()
+            return thread
+
+        later = much_later()
         with pytest.raises(openai.InternalServerError) as told:
             ask(client, server, max_tokens=100)
         assert told.value.status_code == 504 and told.value.code == "timeout"
+        later.join()
+        # Nobody waits for it any more: beyond the token that was under way it is not written on.
+        model.gate.let(1)
+        assert wait_until(lambda: server.scheduler.busy_rows == 0)
+        later = much_later()
+        stream = ask(client, server, max_tokens=100, stream=True)
         with pytest.raises(openai.APIError, match="longer than"):
-            list(ask(client, server, max_tokens=100, stream=True))
+            list(stream)
+        later.join()
+        model.gate.set()
         assert ask(client, server, max_tokens=2).choices[0].message.content

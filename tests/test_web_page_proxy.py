@@ -37,7 +37,7 @@ def proxy(target: str, prefix: str) -> Iterator[str]:
 
     app = Starlette(routes=[Route(f"{prefix}/{{path:path}}", forward, methods=["GET", "POST"])])
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -54,8 +54,9 @@ def test_a_sample_picture_and_a_question_under_a_prefix(browser: Browser) -> Non
         page = visit.page
         sample = page.get_by_alt_text("Sample: dog-and-apple.png")
         expect(sample).to_be_visible()
-        assert sample.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert wait_until(lambda: sample.evaluate("image => image.complete && image.naturalWidth > 0"))
         sample.click()
+        expect(answers(page)).to_have_count(1)  # the sample is fetched first
         idle(page)
         ask(page, "what is on the left?")
         expect(answers(page)).to_have_count(2)
@@ -65,6 +66,6 @@ def test_a_sample_picture_and_a_question_under_a_prefix(browser: Browser) -> Non
             "fetch(document.querySelector('[rel=manifest]').href).then(one => one.json())"
         )
         assert manifest["start_url"] == "."
-        assert page.locator("h1 img").evaluate("image => image.naturalWidth > 0")
+        assert wait_until(lambda: page.locator("h1 img").evaluate("image => image.naturalWidth > 0"))
         assert not visit.problems
         visit.context.close()

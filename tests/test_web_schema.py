@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from tests.web_server import Running, asking, data_url, picture
+from tests.web_server import Running, asking, data_url, get, picture
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -59,7 +58,7 @@ def test_whatever_is_sent(api: Any, path: str, mode: GenerationMode) -> None:
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         is_form = case.media_type == "multipart/form-data"
-        case.call_and_validate(excluded_checks=EXCLUDED_OF_FORMS if is_form else EXCLUDED, timeout=30)
+        case.call_and_validate(excluded_checks=EXCLUDED_OF_FORMS if is_form else EXCLUDED, timeout=60)
 
     check()
 
@@ -76,7 +75,7 @@ def test_settings_of_every_kind_with_a_picture(api: Any, server: Running) -> Non
         case.body["messages"] = asking("what is this?", data_url(picture(1)))
         case.body["max_tokens"] = 3
         case.body.pop("max_completion_tokens", None)
-        response = case.call_and_validate(excluded_checks=EXCLUDED, timeout=30)
+        response = case.call_and_validate(excluded_checks=EXCLUDED, timeout=60)
         answered += response.status_code == 200
 
     check()
@@ -84,7 +83,7 @@ def test_settings_of_every_kind_with_a_picture(api: Any, server: Running) -> Non
 
 
 def test_the_document(server: Running) -> None:
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    document = get(f"{server.url}/openapi.json").json()
     assert set(document["paths"]) == set(PATHS)
     assert "422" not in str(document)
     caption = document["paths"]["/v1/caption"]["post"]["requestBody"]["content"]

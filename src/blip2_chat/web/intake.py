@@ -61,7 +61,7 @@ class Intake:
                 with anyio.fail_after(self._settings.time_limit / 2):
                     body = await self._read(receive, held)
             except ApiError as error:
-                await _refuse(error, scope, receive, send)
+                await _refuse(error, scope, receive, send, held.more)
                 return
             except TimeoutError:
                 late = ApiError(408, "the request did not arrive in time", code="timeout")
@@ -81,13 +81,14 @@ class Intake:
             if message["type"] == "http.disconnect":
                 return None
             chunk = message.get("body", b"")
+            held.more = message.get("more_body", False)
             if held.count + len(chunk) > self._settings.max_body_bytes:
                 raise self._too_large()
             if self._places.held_bytes + len(chunk) > self._settings.max_held_bytes:
                 raise self._busy()
             held.add(len(chunk))
             chunks.append(chunk)
-            if not message.get("more_body", False):
+            if not held.more:
                 return b"".join(chunks)
 
     def _too_large(self) -> ApiError:
@@ -105,11 +106,12 @@ class Intake:
 
 
 class _Held:
-    """The bytes of one request, counted among all."""
+    """The bytes of one request, counted among all, and whether more of them come."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self.count = 0
+        self.more = True
 
     def add(self, count: int) -> None:
         self.count += count
@@ -130,10 +132,10 @@ class _Replay:
         return await self._receive()
 
 
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
+    """`more`: of its body is to come."""
     count = 0
     with anyio.move_on_after(_READ_OFF_SECONDS):
-        more = True
         while more and count < _READ_OFF:
             message = await receive()
             count += len(message.get("body", b""))

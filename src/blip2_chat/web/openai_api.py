@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -253,12 +254,20 @@ class _EventStream(StreamingResponse):
         self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            # A client that does not read keeps `send` waiting. One that reads is told before that it is late.
-            with anyio.CancelScope(deadline=self._deadline + 1):
+        # A client that does not read keeps `send` waiting. One that reads is told before that it is late: it has a
+        # second for that from when this loop, which may be late itself, comes to it.
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as reading:
+
+            def late() -> None:
+                reading.deadline = loop.time() + 1
+
+            clock = loop.call_at(self._deadline, late)
+            try:
                 await super().__call__(scope, receive, send)
-        finally:
-            self._served.scheduler.cancel(self._ticket)
+            finally:
+                clock.cancel()
+                self._served.scheduler.cancel(self._ticket)
 
 
 def _check(body: schemas.ChatRequest) -> None:
