@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from blip2_chat.model import Model
-from tests.web_browser import Visit, answers, ask, idle, said
-from tests.web_server import MakeModel, Running, picture, running
+from tests.web_browser import Visit, answers, ask, idle, kept, said
+from tests.web_server import MakeModel, Running, gated, picture, running, wait_until
 
 pytest_plugins = ["tests.web_fixtures"]
 
@@ -69,6 +68,7 @@ def test_a_conversation(visit: Visit, reference: Model) -> None:
     idle(page)
     assert said(page, 1) != first
 
+    kept(page)
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     expect(answers(page)).to_have_count(2)
@@ -159,7 +159,7 @@ def test_the_camera(visit: Visit) -> None:
     page.get_by_role("button", name="Take a photo").click()
     dialog = page.get_by_role("dialog", name="Take a photo")
     expect(dialog).to_be_visible()
-    page.wait_for_timeout(500)
+    assert wait_until(lambda: page.locator("#video").evaluate("video => video.videoWidth > 0"))
     page.get_by_role("button", name="Use this").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#picture-name")).to_have_text("photo.png")
@@ -167,27 +167,22 @@ def test_the_camera(visit: Visit) -> None:
 
 
 def test_stop_leaves_what_is_written(browser: Browser, make_model: MakeModel) -> None:
-    model = make_model()
-    step = model.engine.step
-
-    def slow(state: Any, tokens: Any) -> Any:
-        time.sleep(0.1)
-        return step(state, tokens)
-
+    model = gated(make_model())
     with running(model) as server:
         visit = Visit(browser, server.url)
         page = visit.page
+        model.gate.set()
         add(page, 1)
         expect(answers(page)).to_have_count(1)
         idle(page)
-        model.engine.step = slow  # type: ignore[method-assign]
+        model.gate.let(5)
         ask(page, "what is this, in many words?")
         expect(answers(page).nth(1)).not_to_have_text("Answer: ")
         page.keyboard.press("Escape")
         expect(page.get_by_text("Stopped.", exact=True)).to_be_visible()
         idle(page)
         assert said(page, 1)
-        model.engine.step = step  # type: ignore[method-assign]
+        model.gate.set()
         ask(page, "and now?")
         expect(answers(page)).to_have_count(3)
         idle(page)
@@ -241,7 +236,8 @@ def test_a_picture_that_comes_before_the_server_has_answered(browser: Browser, s
     # The scripts have run once the settings show their values.
     expect(page.locator('output[for="longest"]')).to_have_text("50")
     add(page, 1)
-    page.wait_for_timeout(200)
+    # Playwright hears of the request only while it waits for something.
+    assert wait_until(lambda: page.wait_for_timeout(10) or held)
     held[0].continue_()
     expect(answers(page)).to_have_count(1)
     idle(page)
@@ -277,6 +273,7 @@ def test_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
     ask(page, "what is this?")
     expect(answers(page)).to_have_count(2)
     idle(page)
+    assert wait_until(lambda: page.locator("#picture").evaluate("picture => picture.naturalWidth > 0"))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for name in ("#question", "#send", "#picture", "#undo", "#settings-open"):
         box = page.locator(name).bounding_box()
@@ -318,7 +315,6 @@ def test_a_server_with_a_key(browser: Browser, make_model: MakeModel) -> None:
             expect(refused).to_be_visible(visible=key != "wrong")
             page.get_by_role("textbox", name="API key").fill(key)
             page.keyboard.press("Enter")
-            page.wait_for_timeout(200)
         expect(page.locator("body[data-ready]")).to_be_attached()
         add(page, 1)
         idle(page)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.web_browser import Visit, answers, ask, idle, said
+from tests.web_browser import Visit, answers, ask, idle, kept, said
 from tests.web_server import Running, tokens_written
 
 pytest_plugins = ["tests.web_fixtures"]
@@ -39,6 +39,11 @@ def open_settings(page: Page) -> Locator:
     dialog = page.get_by_role("dialog", name="Settings")
     expect(dialog).to_be_visible()
     return dialog
+
+
+def close_settings(page: Page) -> None:
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Settings")).to_be_hidden()
 
 
 def radio(inside: Page | Locator, name: str) -> Locator:
@@ -73,7 +78,7 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
     expect(radio(dialog, "fp32")).to_be_checked()
     expect(dialog.get_by_text("start it with more")).to_be_hidden()
     radio(dialog, "int8 A quarter of the memory").check()
-    page.keyboard.press("Escape")
+    close_settings(page)
     expect(chip).to_have_text("demo · int8")
 
     before = tokens_written(several)
@@ -90,6 +95,7 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
     assert after["demo:int8"] > before.get("demo:int8", 0) and after["demo"] == before["demo"]
     expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
 
+    kept(page)
     # A reload forgets neither the choice nor who wrote what.
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
@@ -108,7 +114,7 @@ def test_another_model(visit: Visit) -> None:
     assert choices(dialog, "Precision") == ["fp32"]
     expect(radio(dialog, "fp32")).to_be_checked()
     expect(dialog.get_by_text("The server has this model at no other.")).to_be_visible()
-    page.keyboard.press("Escape")
+    close_settings(page)
     expect(page.locator("#model")).to_have_text("t5 · fp32")
     # What is said of the embedded model, and its pictures, are not this one's.
     expect(page.locator("#hint")).to_be_hidden()
@@ -129,7 +135,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("ArrowDown")
     expect(radio(page, "t5")).to_be_focused()
-    page.keyboard.press("Escape")
+    close_settings(page)
     expect(page.locator("#model")).to_have_text("t5 · fp32")
 
 
@@ -142,7 +148,7 @@ def test_another_answer_from_another_model_is_its_likeliest(visit: Visit) -> Non
         page.get_by_role("button", name="Regenerate").click()
     idle(page)
     radio(open_settings(page), "int8").check()
-    page.keyboard.press("Escape")
+    close_settings(page)
     with page.expect_request("**/v1/chat/completions"):
         page.get_by_role("button", name="Regenerate").click()
     idle(page)

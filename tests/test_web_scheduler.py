@@ -67,7 +67,7 @@ def held_until(event: threading.Event, model: Model) -> None:
     encode = model.engine.encode_image
 
     def waiting(pixels: Any) -> Any:
-        assert event.wait(20)
+        assert event.wait(60)
         return encode(pixels)
 
     model.engine.encode_image = waiting  # type: ignore[method-assign]
@@ -146,11 +146,14 @@ def test_rows_are_batched(model: Model, scheduler: Scheduler) -> None:
 
     model.engine.step = counted  # type: ignore[method-assign]
 
+    all_here = threading.Event()
+    held_until(all_here, model)
+
     async def together() -> None:
         long = [task(model, f"{i}?", min_new_tokens=30, max_new_tokens=30) for i in range(4)]
-        await asyncio.gather(
-            *[events_of(scheduler.submit(seen(model, i), one)) for i, one in enumerate(long)]
-        )
+        tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(long)]
+        all_here.set()
+        await asyncio.gather(*[events_of(ticket) for ticket in tickets])
 
     asyncio.run(together())
     assert max(sizes) == 4
@@ -222,10 +225,14 @@ def test_an_abandoned_answer_frees_its_slot_at_the_next_token(model: Model) -> N
 
 
 def test_who_waits_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
+    gone = threading.Event()
+    held_until(gone, model)
+
     async def leave() -> None:
         long = [scheduler.submit(seen(model, i), task(model, "?", max_new_tokens=40)) for i in range(4)]
         waiting = scheduler.submit(seen(model, 9), task(model, "?"))
         scheduler.cancel(waiting)
+        gone.set()
         await asyncio.gather(*[events_of(ticket) for ticket in long])
         assert waiting.started is None
         assert scheduler.waiting == 0
@@ -261,11 +268,14 @@ def test_a_wide_request_has_its_turn(model: Model, scheduler: Scheduler) -> None
 
     pictures = [seen(model, i) for i in range(17)]
     narrow = [task(model, "?", min_new_tokens=3 + i % 4, max_new_tokens=3 + i % 4) for i in range(17)]
+    all_here = threading.Event()
+    held_until(all_here, model)
 
     async def ask() -> int:
         tickets = [scheduler.submit(pictures[i], narrow[i]) for i in range(4)]
         wide = scheduler.submit(pictures[4], task(model, "?", num_beams=4))
         tickets += [scheduler.submit(pictures[i], narrow[i]) for i in range(5, 17)]
+        all_here.set()
         await asyncio.gather(*[events_of(ticket) for ticket in [*tickets, wide]])
         return sum((ticket.started or 0) < (wide.started or 0) for ticket in tickets)
 
@@ -295,7 +305,7 @@ def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
     step, all_here = model.engine.step, threading.Event()
 
     def overflowing(state: Any, tokens: Any) -> Any:
-        all_here.wait(20)
+        all_here.wait(60)
         logits = step(state, tokens).copy()
         if len(tokens) == 3:
             logits[place] = np.nan
@@ -315,6 +325,7 @@ def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
         assert wait_until(lambda: not scheduler.busy_rows)
         assert model.states.take(seen(model, place).digest, []) is None
     finally:
+        all_here.set()
         model.engine.step = step  # type: ignore[method-assign]
         scheduler.close()
 
@@ -329,7 +340,7 @@ def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
     model.states.clear()
     prefill, all_here, together = model.engine.prefill, threading.Event(), 0
     held_until(all_here, model)
-    monkeypatch.setattr(scheduler_module, "_PATIENCE", 20.0)
+    monkeypatch.setattr(scheduler_module, "_PATIENCE", float("inf"))
 
     def failing(vectors: Any, prompts: Any, state: Any = None) -> Any:
         nonlocal together
@@ -369,7 +380,7 @@ def test_rows_that_cannot_begin_spoil_no_others(
         tickets = [scheduler.submit(seen(model, 1), task(model, "?", min_new_tokens=40, max_new_tokens=40))]
         await anext(aiter(tickets[0]))
         tickets.append(scheduler.submit(seen(model, 2), task(model, "?", max_new_tokens=7)))
-        answers = [asyncio.wait_for(events_of(ticket), 20) for ticket in tickets]
+        answers = [asyncio.wait_for(events_of(ticket), 60) for ticket in tickets]
         return await asyncio.gather(*answers, return_exceptions=True)
 
     written, failed = asyncio.run(ask())

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 import blip2_chat
-from tests.web_browser import Visit, answers, ask, idle, said
+from tests.web_browser import Visit, answers, ask, idle, kept, said
 from tests.web_server import Running, running
 
 pytest_plugins = ["tests.web_fixtures"]
@@ -81,6 +81,7 @@ def test_the_browser(browser: Browser, embedded: Running) -> None:
         "#file", [{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a picture"}]
     )
     expect(page.get_by_role("alert")).to_contain_text("notes.txt cannot be opened")
+    kept(page)
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     expect(answers(page)).to_have_count(3)

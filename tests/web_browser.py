@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, expect
 
+from tests.web_server import wait_until
+
 # A busy machine's browser takes its time.
 expect.set_options(timeout=30_000)
 
@@ -55,6 +57,33 @@ def idle(page: Page) -> None:
     """Nothing is being written."""
     expect(page.locator("#stop")).to_be_hidden()
     expect(page.locator(".busy, .waiting")).to_have_count(0)
+
+
+# The session's pictures, each with its turns' texts, as the browser's store has them.
+_STORED = """() => new Promise((resolve) => {
+  const database = indexedDB.open("blip2-chat", 1);
+  database.onsuccess = () => {
+    const sessions = database.result.transaction("sessions").objectStore("sessions");
+    const found = sessions.get(sessionStorage.getItem("blip2-chat session"));
+    found.onsuccess = () => {
+      database.result.close();
+      resolve(found.result?.content.pictures.map(({ turns }) => turns.map(({ text }) => text)) ?? []);
+    };
+  };
+})"""
+
+
+def stored(page: Page) -> list[list[str]]:
+    """The text of each turn of each picture that a reload would find now."""
+    found: list[list[str]] = page.evaluate(_STORED)
+    return found
+
+
+def kept(page: Page) -> None:
+    """What stands there of the picture that is shown would be there after a reload: it is stored a moment later."""
+    shown = [said(page, place) for place in range(answers(page).count())]
+    tabs = page.locator("#tabs button").count()
+    assert wait_until(lambda: len(stored(page)) == tabs and shown in stored(page))
 
 
 def said(page: Page, place: int) -> str:
