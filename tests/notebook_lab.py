@@ -26,13 +26,10 @@ def jupyter(
 ) -> Iterator[str]:
     """`app` ("jupyterlab" or "notebook") over `folder`; its address. Settings, kernels' histories and news stay
     out of the user's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     own = folder / ".jupyter-test"
     own.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", app, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-m", app, "--no-browser", "--allow-root", "--ip=127.0.0.1",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
         "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
@@ -40,22 +37,42 @@ def jupyter(
     places = (*places, "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     where = {place: str(own / place.lower()) for place in places}
     _settings(own / "jupyterlab_settings_dir", theme)
-    log = (own / "log.txt").open("w")
-    server = subprocess.Popen(
-        command, env={**os.environ, **where, **(environment or {})}, stdout=log, stderr=subprocess.STDOUT
-    )
-    address = f"http://127.0.0.1:{port}"
+    server, address = _started(command, {**os.environ, **where, **(environment or {})}, own / "log.txt")
     try:
-        _wait(address, server, own / "log.txt")
         yield address
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
+        _end(server)
+
+
+def _started(
+    command: list[str], environment: dict[str, str], log: Path, tries: int = 3
+) -> tuple[subprocess.Popen[Any], str]:
+    """The server and its address. It needs to be told a free port, which somebody else may take before it does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [*command, f"--port={port}"], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, server, log)
+    except BaseException:
+        _end(server)
+        if tries > 1 and re.search(r"port \d+ is (already in use|not available)", log.read_text()):
+            return _started(command, environment, log, tries - 1)
+        raise
+    return server, address
+
+
+def _end(server: subprocess.Popen[Any]) -> None:
+    server.terminate()
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _settings(folder: Path, theme: str) -> None:
@@ -112,7 +129,7 @@ def run_all(page: Any) -> None:
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         with suppress(NotYet):  # what is run before the page knows its kernel is never run
-            under_way.first.wait_for(timeout=5_000)
+            under_way.first.wait_for(timeout=20_000)
             return
     raise AssertionError("no cell runs")
 

@@ -29,15 +29,22 @@ import blip2_chat
 from blip2_chat.notebook import ChatWidget
 
 model = blip2_chat.load()
-ChatWidget(model)
+widget = ChatWidget(model)
+widget
 """
-# With a file of this name beside the notebook, each word takes a second.
+# While there is a file of this name beside the notebook, an answer stays at its first word until it is stopped.
 SLOW = """\
 import time
 from pathlib import Path
 
 step = model.engine.inner.step
-model.engine.inner.step = lambda *given: (time.sleep(Path("slow").exists()), step(*given))[1]
+
+def held(*given):
+    while Path("slow").exists() and not widget._stop.is_set():
+        time.sleep(0.01)
+    return step(*given)
+
+model.engine.inner.step = held
 """
 
 
@@ -141,6 +148,7 @@ def test_by_keyboard_alone(lab: Lab) -> None:
     page.get_by_role("button", name="Undo").focus()
     page.keyboard.press("Enter")  # and not JupyterLab's "Enter", which would go into the cell
     page.locator(".b2c-turn").nth(2).wait_for(state="detached")
+    lab.idle()  # or the next question would not be taken
     assert page.evaluate("document.activeElement.closest('.b2c') !== null")
     # Letters are JupyterLab's commands elsewhere ("d d" deletes a cell).
     question = page.get_by_label("Question", exact=True)

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import blip2_chat
+from blip2_chat import loading
 from blip2_chat.errors import GenerationError
 from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
@@ -150,7 +152,8 @@ def test_what_cannot_be_done_is_said(widget: ChatWidget) -> None:
         ChatWidget(widget.model, tokens=3)  # type: ignore[arg-type]
 
 
-def test_stop_keeps_what_was_written(model: Model) -> None:
+def test_stop_keeps_what_was_written(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2_chat.notebook.widget._BETWEEN", -1.0)  # each word is shown, however fast
     widget = ChatWidget(model, max_new_tokens=400)
     widget.look_at(png(1))
     widget.stop()  # nothing to stop yet; must not stop what comes
@@ -168,6 +171,16 @@ def test_stop_keeps_what_was_written(model: Model) -> None:
     assert 20 < len(turn["answer"]) < len(whole)
     assert whole.startswith(turn["answer"])
     widget.close()
+
+
+def test_a_stop_counts_from_when_it_is_offered(widget: ChatWidget) -> None:
+    """The page offers it as soon as it knows that there is something to stop."""
+    widget.look_at(png(1))
+    assert widget.wait(SOON)
+    widget.observe(lambda change: change["new"] == "answering" and widget.stop(), "busy")
+    widget.ask("what is this?")
+    assert widget.wait(SOON)
+    assert [turn["note"] for turn in widget.turns] == ["stopped"]
 
 
 def test_the_kernel_is_free_while_an_answer_is_written(
@@ -223,10 +236,15 @@ def test_two_threads_never_are_in_one_engine(model: Model) -> None:
     assert inner.most == 1
 
 
-def test_a_name_is_loaded_in_the_background_with_progress(checkpoint: Callable[..., Path]) -> None:
+def test_a_name_is_loaded_in_the_background_with_progress(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, float]] = []
+    load, watched = loading.load, threading.Event()
+    monkeypatch.setattr(loading, "load", lambda *given, **more: watched.wait(SOON) and load(*given, **more))
     widget = ChatWidget(checkpoint("opt", 4), png(), max_new_tokens=4)
     widget.observe(lambda change: seen.append((change["new"], widget.amount)), "busy")
+    watched.set()
     assert widget.wait(SOON)
     assert widget.picture["caption"] and widget.error == ""
     assert any(" of " in what for what, _ in seen), seen
@@ -256,7 +274,9 @@ def test_a_long_load_shows_how_far_it_is_and_then_nothing(monkeypatch: pytest.Mo
         def update(self, bundle: dict[str, str], raw: bool) -> None:
             shown.append(bundle)
 
-    monkeypatch.setattr("blip2_chat.notebook.progress.time.monotonic", lambda: now[0])
+    # In that module alone: servers of other tests have clocks, too.
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("blip2_chat.notebook.progress.time", clock)
     monkeypatch.setattr(
         "blip2_chat.notebook.progress.display", lambda bundle, **how: (shown.append(bundle), Handle())[1]
     )
@@ -277,7 +297,10 @@ def test_a_long_load_shows_how_far_it_is_and_then_nothing(monkeypatch: pytest.Mo
     assert "<model>" not in shown[0]["text/html"] and shown[-1]["text/html"] == ""
 
 
-def test_a_loading_bar_is_quiet_about_short_loads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loading_bar_is_quiet_about_short_loads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2_chat.notebook.progress.time", SimpleNamespace(monotonic=lambda: 100.0))
     bar = LoadingBar()
     for done in range(5):
         bar("loading", done, 4)

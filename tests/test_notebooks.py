@@ -315,16 +315,22 @@ def test_interrupting_a_cell_leaves_the_live_chat_alone(
         "widget = ChatWidget(model, Image.new('RGB', (80, 80)), max_new_tokens=300)\n"
         "widget.wait()\n"
         "step = model.engine.inner.step\n"
-        "model.engine.inner.step = lambda *given: (time.sleep(0.01), step(*given))[1]\n",
+        "begun, sleeping, over = threading.Event(), threading.Event(), threading.Event()\n"
+        "model.engine.inner.step = lambda *given: (begun.set(), over.wait(), step(*given))[2]\n",
         "widget._handle_custom_msg({'kind': 'ask', 'question': 'what is this?'}, [])\n"
-        # What "Interrupt Kernel" sends.
-        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "begun.wait(60)\n"
+        "def interrupt():\n"
+        "    sleeping.wait()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"  # what "Interrupt Kernel" sends
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
         "try:\n"
+        "    sleeping.set()\n"
         "    time.sleep(60)\n"
         "    said = 'slept'\n"
         "except KeyboardInterrupt:\n"
         "    said = 'interrupted'\n"
         "busy = widget.busy\n"
+        "over.set()\n"
         "widget.wait()\n"
         "print(json.dumps([said, busy, widget.turns, widget.error]))\n",
     )

@@ -152,6 +152,7 @@ class ChatWidget(anywidget.AnyWidget):
             shown = picture_url(chat.picture, _SHOWN)
             self.picture = {"name": chat.picture.name, "src": shown, "caption": ""}
             self.advice = [one.message for one in chat.advice]
+            self._stop.clear()  # before it shows that there is something to stop
             self.busy = "looking at the picture"
             self._write(chat.stream_caption())
             self._show(chat)
@@ -161,6 +162,7 @@ class ChatWidget(anywidget.AnyWidget):
         if chat is None:
             self.error = "there is no picture to ask about: choose one first"
             return
+        self._stop.clear()
         with self._doing("answering"):
             self.asking = question
             try:
@@ -192,7 +194,6 @@ class ChatWidget(anywidget.AnyWidget):
             self.send({"kind": "saved", "name": name, "text": text})
 
     def _write(self, pieces: Iterator[str]) -> None:
-        self._stop.clear()
         text, drawn = "", 0.0
         with contextlib.closing(cast("Generator[str]", pieces)):
             for piece in pieces:
