@@ -131,15 +131,22 @@ def alone(tiny: Path, options: RunOptions) -> Summary:
 
 
 def actors() -> list[int]:
-    """The process ids of the models at work."""
+    """The process ids of the models at work: of this test's own cluster, whatever else runs on this machine."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"_Actor" in (process / "cmdline").read_bytes()[:200]:
+            if b"_Actor" in (process / "cmdline").read_bytes()[:200] and is_descendant(int(process.name)):
                 found.append(int(process.name))
         except OSError:
             continue
     return found
+
+
+def is_descendant(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        # After the name, which may hold anything: the state, and the parent.
+        process = int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    return process == os.getpid()
 
 
 @pytest.mark.slow
