@@ -39,20 +39,25 @@ export function start(add) {
   });
 }
 
+let asking = false; // for the camera
+
 async function photograph(add) {
+  const dialog = $("camera");
+  if (asking || dialog.open) return;
   // Only pages of this machine, or over https, may see a camera; elsewhere a phone still offers its camera app.
   if (!navigator.mediaDevices?.getUserMedia) return $("file-camera").click();
   let stream;
+  asking = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
     return $("file-camera").click();
+  } finally {
+    asking = false;
   }
-  const dialog = $("camera");
   const stop = () => {
     for (const track of stream.getTracks()) track.stop();
   };
-  if (dialog.open) return stop(); // asked for twice
   const video = $("video");
   video.srcObject = stream;
   dialog.showModal();
