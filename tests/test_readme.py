@@ -24,6 +24,9 @@ from benchmarks import full_size, run_throughput, serve_load
 from benchmarks.documents import markdown, read
 from tests.fake_hub import FakeHub, fake_hub
 
+# The first one waits for a package registry.
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
