@@ -222,10 +222,11 @@ class Scheduler:
                 self._state.append(state)
                 self._logits = np.concatenate([self._logits, logits])
         except Exception as error:
-            if len(group) == 1:
+            if len(group) > 1:
+                for one in group:  # one may be to blame, or all at once be too large for the memory
+                    self._join([one])
+            else:
                 self._refuse(tickets, error)
-            for one in group if len(group) > 1 else ():
-                self._join([one])  # one may be to blame, or all at once be too large for the memory
             return
         now = time.monotonic()
         for ticket, rows, width in zip(tickets, written, widths, strict=True):
