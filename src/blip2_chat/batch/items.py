@@ -25,7 +25,7 @@ class Item:
     key: what a resumed run knows it by; unique, except that a path listed twice has the same key twice.
     path: what the result shows. picture: what `open_picture` takes, or None, and then `error` says why.
     file: its path on this machine, if it is a file of its own there: where a sidecar goes.
-    stamp: tells that file's present content from an earlier one; None where nothing does, or it is not there.
+    stamp: once `stamped`, tells that file's present content from an earlier one.
     """
 
     key: str
@@ -87,13 +87,15 @@ def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
     return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
 
 
-def file_stamp(file: str) -> str | None:
-    """When the file was last written and its size; None when it is not there."""
+def stamped(item: Item) -> Item:
+    """With when its file was last written and the size; without a stamp when there is no file."""
+    if item.file is None:
+        return item
     try:
-        found = os.stat(file)
+        found = os.stat(item.file)
     except (OSError, ValueError):
-        return None
-    return f"{found.st_mtime_ns:x} {found.st_size:x}"
+        return item
+    return replace(item, stamp=f"{found.st_mtime_ns:x} {found.st_size:x}")
 
 
 def is_same(kept: str | None, stamp: str | None) -> bool:

@@ -15,8 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,14 +142,9 @@ class Pipeline:
         """A future's value; None when it is no longer wanted."""
         assert isinstance(future, Future)
         while not self._closing.is_set():
-            try:
-                opened: Opened = future.result(_BEAT)
-            except NotYet:
-                if not future.done():
-                    continue
-                # Done a moment after the wait, or it is the work itself that timed out: then that is raised.
-                opened = future.result()
-            return opened
+            if wait([future], _BEAT).done:
+                opened: Opened = future.result()
+                return opened
         return None
 
     def _put(self, out: queue.Queue[object], thing: object) -> None:

@@ -26,7 +26,7 @@ from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
 from .captioner import Captioner, Tasks, Written
 from .errors import RunError
-from .items import Head, Item, Part, is_same, packed, unpacked
+from .items import Head, Item, Part, is_same, packed, stamped, unpacked
 from .pictures import Opener
 from .result import Result
 from .run import Run, RunOptions, parts
@@ -188,7 +188,7 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
     opener = Opener(preprocess, PictureLimits())
     number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
     rows = []
-    for place, item in enumerate(part.items()):
+    for place, item in enumerate(map(stamped, part.items())):
         row = {"key": item.key, "path": item.path, "part": number, "place": place}
         row.update(file=packed(item.file), stamp=item.stamp)
         if item.key in known and is_same(known[item.key], item.stamp):

@@ -18,7 +18,7 @@ from ..images.naming import one_line
 from ..model import Model
 from .captioner import Captioner, Tasks
 from .errors import RunError
-from .items import Item, Part, count, positioned
+from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
 from .pipeline import Pipeline
 from .result import Result
@@ -211,7 +211,7 @@ class Run:
         """The pictures without a result; all of them are put into this run's order."""
         items = positioned(parts(self.options), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
-            yield from self.journal.list(block)
+            yield from self.journal.list(map(stamped, block))
 
 
 def parts(options: RunOptions, chunk: int = 256) -> Iterator[Part]:

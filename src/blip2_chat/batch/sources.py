@@ -16,7 +16,7 @@ from typing import TypeAlias
 from ..images import PictureSource
 from ..images.naming import one_line
 from .errors import RunError
-from .items import PICTURE_SUFFIXES, Item, Part, file_stamp, showable
+from .items import PICTURE_SUFFIXES, Item, Part, showable
 from .shards import SHARD_SUFFIXES, Shard
 from .sidecar import ENDINGS as SIDECAR_ENDINGS
 from .storage import file_system, is_remote, is_web, join, parent, reading, reason, scheme, translated
@@ -78,9 +78,7 @@ def path_item(path: str) -> Item:
         shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
         return Item(shown, shown, path)
     shown = showable(path)
-    if scheme(path):
-        return Item(shown, shown, path)
-    return Item(shown, shown, path, file=path, stamp=file_stamp(path))
+    return Item(shown, shown, path, file=None if scheme(path) else path)
 
 
 Source: TypeAlias = "str | os.PathLike[str] | Part"
