@@ -12,18 +12,14 @@ import os
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from blip2_chat.batch.captioner import Tasks
 from blip2_chat.batch.run import Run, RunOptions
-from blip2_chat.checkpoint import inspect
-from blip2_chat.conversion import convert
 from blip2_chat.engines.onnx.session import load_onnx_engine
 from blip2_chat.images import Preprocess
 from blip2_chat.model import Model
@@ -31,17 +27,6 @@ from blip2_chat.tokens import Tokenizer
 
 SETTINGS = {"max_new_tokens": 6}
 TASKS = Tasks(captions=1, questions=("how many?",), settings=SETTINGS)
-
-
-_made: dict[Path, Path] = {}
-
-
-def convert_tiny(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random checkpoint, converted once per test run."""
-    if official not in _made:
-        out = tmp_path_factory.mktemp("tiny") / "model"
-        _made[official] = convert(inspect(official), out, "fp32", name="tiny")
-    return _made[official]
 
 
 def make_pictures(folder: Path, count: int, seed: int = 0, first: int = 0) -> list[Path]:
@@ -83,14 +68,6 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         if row["score"] is not None:
             row["score"] = Score(row["score"])
     return rows
-
-
-def wait_until(happened: Callable[[], bool], what: str) -> None:
-    """A busy machine takes its time: only what never happens fails."""
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
 
 
 def whole_run(folder: Path, options: RunOptions, told: Path | None = None) -> None:

@@ -6,42 +6,14 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from blip2_chat.batch.captioner import Captioner
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.model import Model
-from tests.batch_support import TASKS, blip2_chat, convert_tiny, load_folder, make_pictures, rows_of
+from tests.batch_support import TASKS, blip2_chat, make_pictures, rows_of
 
-
-@pytest.fixture(scope="module")
-def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Path) -> Iterator[Model]:
-    running = load_folder(tiny)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The digests of the pixels that the model wrote about."""
-    digests: list[str] = []
-    write = Captioner.write
-
-    def told(self: Captioner, vectors: object, of: list[str]) -> object:
-        digests.extend(of)
-        return write(self, vectors, of)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Captioner, "write", told)
-    return digests
+pytest_plugins = ["tests.batch_fixtures"]
 
 
 def go(model: Model, source: Path, out: Path, sidecar: Sidecar | None = None) -> Summary:

@@ -27,25 +27,21 @@ from tests.batch_support import (
     TASKS,
     blip2_chat,
     command,
-    convert_tiny,
     finished,
     fork_run,
     load_folder,
     make_pictures,
     rows_of,
-    wait_until,
     whole_run,
 )
+from tests.waiting import wait_until
+
+pytest_plugins = ["tests.batch_fixtures"]
 
 LINUX_ROOT = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"),
     reason="mounts a small disk: needs root on Linux",
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
 
 
 def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> None:
@@ -68,12 +64,12 @@ def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> Non
         if draw.random() < 0.5:
             time.sleep(draw.uniform(0, 0.3))
         else:
-            wait_until(
+            assert wait_until(
                 lambda before=before, process=process: (
                     told.read_text(encoding="utf-8").count("\n") > before or not process.is_alive()
                 ),
-                "a run neither reports anything nor ends",
-            )
+                120,
+            ), "a run neither reports anything nor ends"
             time.sleep(draw.uniform(0, 0.05))
         process.kill()
         process.join()
@@ -117,7 +113,9 @@ def held(photos: Path, out: Path, tiny: Path) -> Iterator[tuple[subprocess.Popen
     arguments = ["--model", tiny, "--batch-size", "1", "--max-new-tokens", "6", "--threads", "1"]
     with command("run", photos, "--out", out, *arguments, before=_HELD.format(here=str(here))) as process:
         try:
-            wait_until(lambda: (here / "held").exists() or process.poll() is not None, "nothing happens")
+            assert wait_until(lambda: (here / "held").exists() or process.poll() is not None, 120), (
+                "nothing happens"
+            )
             assert process.poll() is None, process.communicate()
             yield process, (here / "go on").touch
         finally:

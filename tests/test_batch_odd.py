@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from blip2_chat import caption_all
-from blip2_chat.batch.captioner import Captioner
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.ray_run import _start
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.model import Model
-from tests.batch_support import TASKS, convert_tiny, load_folder, make_pictures, rows_of
+from tests.batch_support import TASKS, make_pictures, rows_of
 
-
-@pytest.fixture(scope="module")
-def model(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    running = load_folder(convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory))
-    yield running
-    running.close()
+pytest_plugins = ["tests.batch_fixtures"]
 
 
 def go(running: Model, source: Path | str, out: Path, sidecar: Sidecar | None = None) -> Summary:
@@ -53,7 +46,9 @@ def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p0000.png", "t.csv"]
 
 
-def test_a_table_written_anew_with_other_pictures_in_its_rows(model: Model, tmp_path: Path) -> None:
+def test_a_table_written_anew_with_other_pictures_in_its_rows(
+    model: Model, tmp_path: Path, written: list[str]
+) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     first, second, third = (path.read_bytes() for path in make_pictures(tmp_path / "photos", 3))
     table, out = tmp_path / "t.parquet", tmp_path / "c.jsonl"
@@ -61,14 +56,11 @@ def test_a_table_written_anew_with_other_pictures_in_its_rows(model: Model, tmp_
     go(model, table, out)
     before = [row["digest"] for row in rows_of(out)]
     parquet.write_table(pa.table({"image": [second, third]}), table)
-    generated: list[str] = []
-    write = Captioner.write
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Captioner, "write", lambda self, v, d: generated.extend(d) or write(self, v, d))
-        summary = go(model, table, out)
+    written.clear()
+    summary = go(model, table, out)
     rows = rows_of(out)
     assert [row["path"] for row in rows] == [f"{table}#0", f"{table}#1"] and summary.rows == 2
-    assert rows[0]["digest"] == before[1] and generated == [rows[1]["digest"]]
+    assert rows[0]["digest"] == before[1] and written == [rows[1]["digest"]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

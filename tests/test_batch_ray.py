@@ -18,17 +18,14 @@ from blip2_chat.batch import writers
 from blip2_chat.batch.captioner import Tasks
 from blip2_chat.batch.result import Result
 from blip2_chat.batch.run import Run, RunOptions, Summary
-from tests.batch_support import convert_tiny, load_folder, make_pictures, rows_of
+from tests.batch_support import load_folder, make_pictures, rows_of
+
+pytest_plugins = ["tests.batch_fixtures"]
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 
 TASKS = Tasks(1, ("how many?",), {"max_new_tokens": 6})
-
-
-@pytest.fixture(scope="module")
-def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

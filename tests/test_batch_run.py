@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
@@ -31,20 +31,10 @@ from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
 from blip2_chat.model import Model
-from tests.batch_support import TASKS, convert_tiny, load_folder, make_pictures, rows_of
+from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
 
-
-@pytest.fixture(scope="module")
-def tiny(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_tiny(checkpoint("opt", std=0.3), tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Path) -> Iterator[Model]:
-    running = load_folder(tiny)
-    yield running
-    running.close()
+pytest_plugins = ["tests.batch_fixtures"]
 
 
 def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:

@@ -25,6 +25,7 @@ from blip2_chat.cli import app as cli
 from blip2_chat.web.app import make_app
 from blip2_chat.web.metrics import Metrics
 from blip2_chat.web.record import Record
+from tests.waiting import wait_until
 from tests.web_server import (
     MakeModel,
     Running,
@@ -39,7 +40,6 @@ from tests.web_server import (
     process,
     running,
     terminated,
-    wait_until,
 )
 
 pytest_plugins = ["tests.web_fixtures"]

@@ -22,6 +22,7 @@ from blip2_chat.cli import app as cli
 from blip2_chat.cli.also import AlsoError, read
 from blip2_chat.model import Model
 from blip2_chat.web.names import SameNameError, ids_of
+from tests.waiting import wait_until
 from tests.web_server import (
     MakeModel,
     Running,
@@ -38,7 +39,6 @@ from tests.web_server import (
     running,
     terminated,
     tokens_written,
-    wait_until,
 )
 
 pytest_plugins = ["tests.web_fixtures"]

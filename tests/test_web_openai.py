@@ -14,6 +14,7 @@ import pytest
 
 from blip2_chat.images import open_picture
 from blip2_chat.model import Model
+from tests.waiting import wait_until
 from tests.web_server import (
     MakeModel,
     Running,
@@ -24,7 +25,6 @@ from tests.web_server import (
     picture,
     post,
     running,
-    wait_until,
 )
 
 pytest_plugins = ["tests.web_fixtures"]

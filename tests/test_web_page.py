@@ -15,8 +15,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from blip2_chat.model import Model
+from tests.waiting import wait_until
 from tests.web_browser import Visit, answers, ask, idle, kept, said
-from tests.web_server import MakeModel, Running, gated, picture, running, wait_until
+from tests.web_server import MakeModel, Running, gated, picture, running
 
 pytest_plugins = ["tests.web_fixtures"]
 

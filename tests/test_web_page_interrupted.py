@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.waiting import wait_until
 from tests.web_browser import Visit, answers, ask, idle, kept, said, stored
-from tests.web_server import MakeModel, Running, gated, picture, running, wait_until
+from tests.web_server import MakeModel, Running, gated, picture, running
 
 pytest_plugins = ["tests.web_fixtures"]
 

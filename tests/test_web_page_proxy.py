@@ -16,8 +16,9 @@ from starlette.routing import Route
 
 import blip2_chat
 from blip2_chat.web.server import bind
+from tests.waiting import wait_until
 from tests.web_browser import Visit, answers, ask, idle
-from tests.web_server import running, wait_until
+from tests.web_server import running
 
 pytest_plugins = ["tests.web_fixtures"]
 

@@ -20,7 +20,8 @@ from blip2_chat.web import scheduler as scheduler_module
 from blip2_chat.web.pictures import Seen
 from blip2_chat.web.rows import End, Event, Piece, Task
 from blip2_chat.web.scheduler import Scheduler, Stopped, Ticket
-from tests.web_server import MakeModel, picture, wait_until
+from tests.waiting import wait_until
+from tests.web_server import MakeModel, picture
 
 pytest_plugins = ["tests.web_fixtures"]
 

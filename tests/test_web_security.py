@@ -28,6 +28,7 @@ from blip2_chat.web import intake
 from blip2_chat.web.server import BindError, bind, is_loopback, require_safe
 from blip2_chat.web.settings import MIB, Settings
 from blip2_chat.web.urls import is_public, picture_limits
+from tests.waiting import wait_until
 from tests.web_server import (
     MakeModel,
     Running,
@@ -39,7 +40,6 @@ from tests.web_server import (
     post,
     request,
     running,
-    wait_until,
 )
 
 pytest_plugins = ["tests.web_fixtures"]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.web_server import wait_until
+from tests.waiting import wait_until
 
 # A busy machine's browser takes its time.
 expect.set_options(timeout=30_000)

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from blip2_chat.web.scheduler import Scheduler
 from blip2_chat.web.server import LOCAL_NAMES, bind, make_server
 from blip2_chat.web.service import Service
 from blip2_chat.web.settings import Settings
+from tests.waiting import wait_until
 
 MakeModel = Callable[..., Model]
 
@@ -242,13 +242,3 @@ def inside(url: str) -> int:
     """Answers that are waited for or written."""
     counts = re.findall(r"blip2_chat_(?:rows|waiting)\{[^}]*\} (\d+)", get(f"{url}/metrics").text)
     return sum(map(int, counts))
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> bool:
-    """Whether the condition came true: at once on a quiet machine, within a minute on any."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return bool(condition())
