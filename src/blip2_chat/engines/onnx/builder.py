@@ -153,6 +153,30 @@ class Scheme:
 
 
 FLOAT32 = Scheme()
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer or RMS norm in a graph: its output, and where in `Graph.recipes` its gain and bias are."""
+
+    output: Value
+    gain: int
+    bias: int | None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer in a graph: input [..., K], output [..., N], where in `Graph.recipes` its weight [N, K] and
+    bias [N] are, and which of the graph's nodes compute it."""
+
+    input: Value
+    output: Value
+    weight: int
+    bias: int | None
+    scheme: Scheme
+    nodes: range
+
+
 # Most weights of one operator in `Graph.head`: those of the largest layers of blip2-opt-2.7b and more.
 _PIECE = 2**25
 
@@ -163,9 +187,11 @@ class Graph:
     def __init__(self, name: str) -> None:
         self.name = name
         self.recipes: list[Recipe] = []
+        self.norms: list[Norm] = []
+        self.linears: list[Linear] = []
+        self.nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._nodes: list[onnx.NodeProto] = []
         self._constants: list[TensorProto] = []
 
     # Values
@@ -176,9 +202,19 @@ class Graph:
 
     def output(self, value: Value, name: str, dtype: int, *shape: int | str) -> None:
         """Gives `value` out of the graph as `name`."""
-        producer = next(node for node in reversed(self._nodes) if value in node.output)
+        producer = next(node for node in reversed(self.nodes) if value in node.output)
         producer.output[list(producer.output).index(value)] = name
         self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    @property
+    def outputs(self) -> set[Value]:
+        """The names of the values that leave the graph."""
+        return {output.name for output in self._outputs}
+
+    @property
+    def constants(self) -> dict[Value, TensorProto]:
+        """The small constants kept inside the graph's file."""
+        return {constant.name: constant for constant in self._constants}
 
     def const(self, array: Sequence[int] | float, dtype: type[np.generic] = np.int64) -> Value:
         """A small constant, kept inside the graph's file."""
@@ -203,10 +239,10 @@ class Graph:
         self, op_type: str, *inputs: Value | None, outputs: int, domain: str = "", **attributes: Any
     ) -> Sequence[Value]:
         """One node with several outputs."""
-        name = f"{op_type}.{len(self._nodes)}"
+        name = f"{op_type}.{len(self.nodes)}"
         results = [name if outputs == 1 else f"{name}.{number}" for number in range(outputs)]
         names = [value or "" for value in inputs]
-        self._nodes.append(helper.make_node(op_type, names, results, name=name, domain=domain, **attributes))
+        self.nodes.append(helper.make_node(op_type, names, results, name=name, domain=domain, **attributes))
         return results
 
     def fused(self, op_type: str, *inputs: Value | None, **attributes: Any) -> Value:
@@ -217,16 +253,33 @@ class Graph:
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, scheme: Scheme = FLOAT32) -> Value:
         """x [..., K] times `weight` [N, K] transposed, plus `bias` [N] -> [..., N]."""
-        n, k = weight.shape
-        added = self.weight(bias) if bias is not None else None
-        name = self._name(weight)
+        if bias is None and scheme.kind != "float" and any(norm.output == x and norm.bias for norm in self.norms):
+            # Somewhere for the norm's bias to go (`equalise`).
+            bias = constant(np.zeros(weight.shape[0], np.float32))
+        first_node, added, bias_at = len(self.nodes), None, None
+        if bias is not None:
+            bias_at, added = len(self.recipes), self.weight(bias)
+        weight_at = len(self.recipes)
         if scheme.kind == "float":
-            turned = Stored(name, FLOAT, (k, n))
-            matrix = self._recipe(weight, [turned], lambda w: [np.ascontiguousarray(w.T)])[0]
-            y = self.op("MatMul", x, matrix)
-            return y if added is None else self.op("Add", y, added)
-        if scheme.kind == "columns":
-            return self._linear_columns(x, weight, name, added)
+            y = self._linear_float(x, weight, added)
+        elif scheme.kind == "columns":
+            y = self._linear_columns(x, weight, added)
+        else:
+            y = self._linear_blocks(x, weight, added, scheme)
+        nodes = range(first_node, len(self.nodes))
+        self.linears.append(Linear(x, y, weight_at, bias_at, scheme, nodes))
+        return y
+
+    def _linear_float(self, x: Value, weight: Tensor, bias: Value | None) -> Value:
+        n, k = weight.shape
+        turned = Stored(self._name(weight), FLOAT, (k, n))
+        matrix = self._recipe(weight, [turned], lambda w: [np.ascontiguousarray(w.T)])[0]
+        y = self.op("MatMul", x, matrix)
+        return y if bias is None else self.op("Add", y, bias)
+
+    def _linear_blocks(self, x: Value, weight: Tensor, bias: Value | None, scheme: Scheme) -> Value:
+        n, k = weight.shape
+        name = self._name(weight)
         blocks = -(-k // scheme.block_size)
         packed, scales = self._recipe(
             weight,
@@ -239,7 +292,7 @@ class Graph:
         )
         return self.fused(
             "MatMulNBits",
-            *(x, packed, scales, None, None, added),
+            *(x, packed, scales, None, None, bias),
             **{"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size, "accuracy_level": 4},
         )
 
@@ -253,8 +306,9 @@ class Graph:
             return self.linear(x, weight, None, scheme)
         return self.op("Concat", *(self.linear(x, piece, None, scheme) for piece in pieces), axis=-1)
 
-    def _linear_columns(self, x: Value, weight: Tensor, name: str, bias: Value | None) -> Value:
+    def _linear_columns(self, x: Value, weight: Tensor, bias: Value | None) -> Value:
         n, k = weight.shape
+        name = self._name(weight)
         matrix, scale = self._recipe(
             weight,
             [Stored(name, INT8, (k, n)), Stored(f"{name}.scale", FLOAT, (n,))],
@@ -272,37 +326,51 @@ class Graph:
 
     def layer_norm(self, x: Value, weight: Tensor, bias: Tensor, epsilon: float) -> Value:
         """Layer normalisation over the last axis (Ba et al. 2016)."""
-        return self.op(
-            "LayerNormalization", x, self.weight(weight), self.weight(bias), epsilon=epsilon, axis=-1
-        )
+        at, parameters = self._norm_parameters(weight, bias)
+        y = self.op("LayerNormalization", x, *parameters, epsilon=epsilon, axis=-1)
+        return self._norm(y, *at)
 
     def add_layer_norm(
         self, x: Value, update: Value, weight: Tensor, bias: Tensor, epsilon: float
     ) -> tuple[Value, Value]:
         """(x + update, its layer normalisation)."""
+        at, parameters = self._norm_parameters(weight, bias)
         normed, _, _, total = self.ops(
             "SkipLayerNormalization",
-            *(x, update, self.weight(weight), self.weight(bias)),
+            *(x, update, *parameters),
             outputs=4,
             domain="com.microsoft",
             epsilon=epsilon,
         )
-        return total, normed
+        return total, self._norm(normed, *at)
 
     def rms_norm(self, x: Value, weight: Tensor, epsilon: float) -> Value:
         """Root mean square normalisation (Zhang & Sennrich 2019), T5's layer norm."""
-        return self.op("SimplifiedLayerNormalization", x, self.weight(weight), epsilon=epsilon, axis=-1)
+        at, parameters = self._norm_parameters(weight)
+        y = self.op("SimplifiedLayerNormalization", x, *parameters, epsilon=epsilon, axis=-1)
+        return self._norm(y, *at)
 
     def add_rms_norm(self, x: Value, update: Value, weight: Tensor, epsilon: float) -> tuple[Value, Value]:
         """(x + update, its root mean square normalisation)."""
+        at, parameters = self._norm_parameters(weight)
         normed, _, _, total = self.ops(
             "SkipSimplifiedLayerNormalization",
-            *(x, update, self.weight(weight)),
+            *(x, update, *parameters),
             outputs=4,
             domain="com.microsoft",
             epsilon=epsilon,
         )
-        return total, normed
+        return total, self._norm(normed, *at)
+
+    def _norm_parameters(self, gain: Tensor, bias: Tensor | None = None) -> tuple[list[int], list[Value]]:
+        """(Where in `recipes` they are, their values)."""
+        first = len(self.recipes)
+        values = [self.weight(tensor) for tensor in (gain, bias) if tensor is not None]
+        return list(range(first, len(self.recipes))), values
+
+    def _norm(self, output: Value, gain: int, bias: int | None = None) -> Value:
+        self.norms.append(Norm(output, gain, bias))
+        return output
 
     def activation(self, name: str, x: Value) -> Value:
         """The activation that transformers calls `name`."""
@@ -364,7 +432,7 @@ class Graph:
     def model(self, weights: Sequence[TensorProto]) -> onnx.ModelProto:
         """The finished graph, with the references to its stored `weights`."""
         graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, [*self._constants, *weights]
+            self.nodes, self.name, self._inputs, self._outputs, [*self._constants, *weights]
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
         return helper.make_model(

@@ -24,6 +24,7 @@ from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
 from . import opt, qformer, t5, vision
 from .builder import FLOAT, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
+from .equalise import equalise
 from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
 from .weights import Weights
 
@@ -215,9 +216,10 @@ def _write_graph(
     data = folder / f"{graph.name}.onnx.data"
     protos = []
     mapped = []
+    rewrites = equalise(graph, lambda tensor: _make(tensor, weights))
     with data.open("wb") as file:
-        for recipe in graph.recipes:
-            arrays = recipe.make(_make(recipe.tensor, weights))
+        for at, recipe in enumerate(graph.recipes):
+            arrays = recipe.make(rewrites.apply(at, _make(recipe.tensor, weights)))
             for stored, array in zip(recipe.outputs, arrays, strict=True):
                 offset = _append(file, array, stored)
                 protos.append(stored.external(data.name, offset))
