@@ -64,9 +64,7 @@ def norms_of(checkpoint: Checkpoint) -> Iterator[Reader]:
     for stack, layers in (("encoder", text.num_layers), ("decoder", text.num_decoder_layers)):
         for i in range(layers):
             name = f"language_model.{stack}.block.{i}.layer"
-            yield Reader(
-                f"{name}.0.layer_norm", tuple(f"{name}.0.SelfAttention.{part}" for part in "qkv")
-            )
+            yield Reader(f"{name}.0.layer_norm", tuple(f"{name}.0.SelfAttention.{part}" for part in "qkv"))
             last = 1
             if stack == "decoder":
                 yield Reader(f"{name}.1.layer_norm", (f"{name}.1.EncDecAttention.q",))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import __version__
+from .calibration import Calibration
 from .checkpoint import EMBEDDED, Checkpoint
 from .conversion_cache import (
     WAY_OUT,
@@ -62,6 +63,7 @@ def converted(
     *,
     name: str,
     block_size: int | None = None,
+    calibration: Calibration = Calibration(),
     on_progress: Progress | None = None,
 ) -> Path:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
@@ -70,7 +72,7 @@ def converted(
     small model is converted into a temporary folder, and a warning says so, when the cache cannot be written to.
     Raises `CheckpointError`.
     """
-    job = _Job.of(checkpoint, precision, name, block_size)
+    job = _Job.of(checkpoint, precision, name, block_size, calibration)
     target = conversions_folder() / job.key
     if is_whole(target):
         return target
@@ -105,6 +107,7 @@ def convert(
     name: str,
     block_size: int | None = None,
     force: bool = False,
+    calibration: Calibration = Calibration(),
     on_progress: Progress | None = None,
 ) -> Path:
     """Converts into the new or empty folder `out`, and returns its absolute path.
@@ -113,7 +116,7 @@ def convert(
     `CheckpointError`.
     """
     out = Path(os.path.realpath(Path(out).expanduser()))
-    job = _Job.of(checkpoint, precision, name, block_size)
+    job = _Job.of(checkpoint, precision, name, block_size, calibration)
     job.size()
     _require_replaceable(out, force)
     with sole_writer(out, locks=_locks_anywhere()):
@@ -134,9 +137,17 @@ class _Job:
     block_size: int
     name: str  # as the user says it
     fingerprint: str
+    calibration: Calibration
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, precision: str, name: str, block_size: int | None) -> _Job:
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        precision: str,
+        name: str,
+        block_size: int | None,
+        calibration: Calibration,
+    ) -> _Job:
         if checkpoint.kind == "converted":
             raise CheckpointError(
                 f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
@@ -145,13 +156,15 @@ class _Job:
         # `size` checks the word, with the engine's own list of them.
         kind = cast(engine.Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
-        return cls(checkpoint, kind, block_size, name, identity)
+        return cls(checkpoint, kind, block_size, name, identity, calibration)
 
     @property
     def key(self) -> str:
         """The name of the folder in the cache."""
         # Of a newer format another: the package that reads it converts again, and the older one goes on.
-        digest = hashlib.sha256(f"{self.fingerprint} {FORMAT} {self.block_size}".encode()).hexdigest()[:12]
+        how = "" if self.precision == "fp32" else self.calibration.identity
+        made_of = f"{self.fingerprint} {FORMAT} {self.block_size} {how}"
+        digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
         # Short: Windows allows paths of 260 characters.
@@ -182,7 +195,8 @@ class _Job:
         folder = self.checkpoint.folder.resolve()
         is_path = commit is None and self.name != EMBEDDED
         own_name = (str(folder) if is_private else folder.name) if is_path else self.name
-        return {"name": own_name, "revision": commit, "blip2_chat": __version__}
+        calibrated = {} if self.precision == "fp32" else {"calibration": self.calibration.identity}
+        return {"name": own_name, "revision": commit, "blip2_chat": __version__, **calibrated}
 
     def weight_paths(self) -> list[Path]:
         return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
@@ -199,6 +213,7 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
     except OSError as error:
         raise unwritable(target.parent, error, way_out) from None
     made = partial / "model"
+    samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
     try:
         with Hashing(job.weight_paths()) as hashing:
             engine.convert(
@@ -207,7 +222,10 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 job.precision,
                 block_size=job.block_size,
                 provenance=source,
-                progress=lambda what, done, total: tell(job.title, done, total),
+                progress=lambda what, done, total: tell(
+                    f"calibrating {job.name}" if what == "calibrating" else job.title, done, total
+                ),
+                samples=samples,
             )
             while not hashing.wait(0.2):
                 tell(f"hashing {job.name}", hashing.done, hashing.total)

@@ -125,11 +125,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Initializers made together: `make` receives the tensor's array and returns one array per output."""
+    """Initializers made together: `make` receives the tensor's array (and, for a quantised matrix, the mean squares
+    of its inputs, if they are known) and returns one array per output."""
 
     tensor: Tensor
     outputs: tuple[Stored, ...]
-    make: Callable[[Floats], Sequence[Array]]
+    make: Callable[..., Sequence[Array]]
 
     @property
     def nbytes(self) -> int:
@@ -253,31 +254,32 @@ class Graph:
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, scheme: Scheme = FLOAT32) -> Value:
         """x [..., K] times `weight` [N, K] transposed, plus `bias` [N] -> [..., N]."""
-        if bias is None and scheme.kind != "float" and any(norm.output == x and norm.bias for norm in self.norms):
+        if (
+            bias is None
+            and scheme.kind != "float"
+            and any(norm.output == x and norm.bias for norm in self.norms)
+        ):
             # Somewhere for the norm's bias to go (`equalise`).
             bias = constant(np.zeros(weight.shape[0], np.float32))
-        first_node, added, bias_at = len(self.nodes), None, None
-        if bias is not None:
-            bias_at, added = len(self.recipes), self.weight(bias)
-        weight_at = len(self.recipes)
+        first_node, weight_at = len(self.nodes), len(self.recipes)
         if scheme.kind == "float":
-            y = self._linear_float(x, weight, added)
+            y = self._linear_float(x, weight, bias)
         elif scheme.kind == "columns":
-            y = self._linear_columns(x, weight, added)
+            y = self._linear_columns(x, weight, bias)
         else:
-            y = self._linear_blocks(x, weight, added, scheme)
+            y = self._linear_blocks(x, weight, bias, scheme)
         nodes = range(first_node, len(self.nodes))
+        bias_at = None if bias is None else weight_at + 1
         self.linears.append(Linear(x, y, weight_at, bias_at, scheme, nodes))
         return y
 
-    def _linear_float(self, x: Value, weight: Tensor, bias: Value | None) -> Value:
+    def _linear_float(self, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
         n, k = weight.shape
         turned = Stored(self._name(weight), FLOAT, (k, n))
         matrix = self._recipe(weight, [turned], lambda w: [np.ascontiguousarray(w.T)])[0]
-        y = self.op("MatMul", x, matrix)
-        return y if bias is None else self.op("Add", y, bias)
+        return self._plus(self.op("MatMul", x, matrix), bias)
 
-    def _linear_blocks(self, x: Value, weight: Tensor, bias: Value | None, scheme: Scheme) -> Value:
+    def _linear_blocks(self, x: Value, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> Value:
         n, k = weight.shape
         name = self._name(weight)
         blocks = -(-k // scheme.block_size)
@@ -288,13 +290,16 @@ class Graph:
                 # Loading copies them into the packed weights, after which no run reads them.
                 Stored(f"{name}.scale", FLOAT, (n, blocks), mapped=True),
             ],
-            lambda w: quantise.blocks(w, scheme.bits, scheme.block_size),
+            lambda w, importance=None: quantise.blocks(w, scheme.bits, scheme.block_size, importance),
         )
         return self.fused(
             "MatMulNBits",
-            *(x, packed, scales, None, None, bias),
+            *(x, packed, scales, None, None, None if bias is None else self.weight(bias)),
             **{"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size, "accuracy_level": 4},
         )
+
+    def _plus(self, y: Value, bias: Tensor | None) -> Value:
+        return y if bias is None else self.op("Add", y, self.weight(bias))
 
     def head(self, x: Value, weight: Tensor, scheme: Scheme) -> Value:
         """`linear`, in pieces where it is large: while the graph is loaded, ONNX Runtime holds the weights of one
@@ -306,13 +311,13 @@ class Graph:
             return self.linear(x, weight, None, scheme)
         return self.op("Concat", *(self.linear(x, piece, None, scheme) for piece in pieces), axis=-1)
 
-    def _linear_columns(self, x: Value, weight: Tensor, bias: Value | None) -> Value:
+    def _linear_columns(self, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
         n, k = weight.shape
         name = self._name(weight)
         matrix, scale = self._recipe(
             weight,
             [Stored(name, INT8, (k, n)), Stored(f"{name}.scale", FLOAT, (n,))],
-            quantise.columns,
+            lambda w, importance=None: quantise.columns(w),
         )
         # The operator has one scale for all of x. Rows are brought to the same size before and back after,
         # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
@@ -321,8 +326,7 @@ class Graph:
         # The constant is for rows of zeros.
         size = self.op("Max", largest, self.op("Neg", smallest), self.const(1e-30, np.float32))
         y = self.fused("DynamicQuantizeMatMul", self.op("Div", x, size), matrix, scale)
-        y = self.op("Mul", y, size)
-        return y if bias is None else self.op("Add", y, bias)
+        return self._plus(self.op("Mul", y, size), bias)
 
     def layer_norm(self, x: Value, weight: Tensor, bias: Tensor, epsilon: float) -> Value:
         """Layer normalisation over the last axis (Ba et al. 2016)."""
@@ -447,7 +451,7 @@ class Graph:
         self,
         tensor: Tensor,
         outputs: Sequence[Stored],
-        make: Callable[[Floats], Sequence[Array]],
+        make: Callable[..., Sequence[Array]],
     ) -> tuple[Value, ...]:
         self.recipes.append(Recipe(tensor, tuple(outputs), make))
         return tuple(output.name for output in outputs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,10 +22,12 @@ import onnx
 from ...checkpoint import Checkpoint
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
-from . import opt, qformer, t5, vision
-from .builder import FLOAT, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
-from .equalise import equalise
+from ..engine import Floats
+from . import opt, qformer, quantise, t5, vision
+from .builder import FLOAT, Array, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
+from .equalise import Rewrites, equalise
 from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
+from .reference import Moments, Sample, moments_of
 from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]
@@ -142,13 +144,15 @@ def convert(
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     how: Schemes | None = None,
+    samples: Sequence[Sample] = (),
 ) -> None:
     """Converts an official checkpoint into the new folder `target`.
 
     `block_size` (a power of two from 16; None: `BLOCK_SIZES`) is the weights per scale: smaller blocks are more
     exact, and cost memory and time. `provenance` (name, revision, hashes of the source) is recorded as it is;
     `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when a weight cannot be
-    read or is no number, and leaves nothing behind. `how`: see `plan`.
+    read or is no number, and leaves nothing behind. `how`: see `plan`. `samples` are run through the float32 model,
+    layer by layer, to calibrate the integers (for fp32 they are not used).
     """
     target = Path(target)
     if target.exists():
@@ -160,7 +164,7 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(planned, checkpoint, partial, precision, block_size, provenance, progress or _silent)
+        _write(planned, checkpoint, partial, precision, block_size, provenance, progress or _silent, samples)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -179,6 +183,7 @@ def _write(
     block_size: int,
     provenance: Mapping[str, Any] | None,
     progress: Progress,
+    samples: Sequence[Sample],
 ) -> None:
     done, total = 0, planned.nbytes
 
@@ -191,7 +196,10 @@ def _write(
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)
     weights = Weights(checkpoint)
-    graphs = {graph.name: _write_graph(graph, weights, folder, report) for graph in planned.graphs}
+    moments = None
+    if samples and precision != "fp32":
+        moments = _calibrated(checkpoint, weights, samples, progress)
+    graphs = {graph.name: _write_graph(graph, weights, folder, report, moments) for graph in planned.graphs}
     table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
     table.tofile(folder / EMBEDDINGS_FILE)
     report(EMBEDDINGS_FILE, table.nbytes)
@@ -209,17 +217,43 @@ def _write(
     (folder / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
+def _calibrated(
+    checkpoint: Checkpoint, weights: Weights, samples: Sequence[Sample], progress: Progress
+) -> dict[str, Moments]:
+    exact = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
+    done, total = 0, exact.nbytes
+
+    def report(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress("calibrating", min(done, total), total)
+
+    progress("calibrating", 0, total)
+    return moments_of(
+        exact.graphs,
+        exact.embeddings,
+        checkpoint.config,
+        lambda tensor: _make(tensor, weights),
+        samples,
+        report,
+    )
+
+
 def _write_graph(
-    graph: Graph, weights: Weights, folder: Path, report: Callable[[str, int], None]
+    graph: Graph,
+    weights: Weights,
+    folder: Path,
+    report: Callable[[str, int], None],
+    moments: Mapping[str, Moments] | None = None,
 ) -> tuple[MappedTensor, ...]:
     """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers; returns those to be mapped."""
     data = folder / f"{graph.name}.onnx.data"
     protos = []
     mapped = []
-    rewrites = equalise(graph, lambda tensor: _make(tensor, weights))
+    rewrites = equalise(graph, lambda tensor: _make(tensor, weights), moments)
     with data.open("wb") as file:
         for at, recipe in enumerate(graph.recipes):
-            arrays = recipe.make(rewrites.apply(at, _make(recipe.tensor, weights)))
+            arrays = _quantised(graph, at, rewrites, _make(recipe.tensor, weights))
             for stored, array in zip(recipe.outputs, arrays, strict=True):
                 offset = _append(file, array, stored)
                 protos.append(stored.external(data.name, offset))
@@ -228,6 +262,30 @@ def _write_graph(
             report(recipe.outputs[0].name, recipe.nbytes)
     onnx.save(graph.model(protos), folder / f"{graph.name}.onnx")
     return tuple(mapped)
+
+
+def _quantised(graph: Graph, at: int, rewrites: Rewrites, array: Floats) -> Sequence[Array]:
+    """The arrays of a recipe, rewritten and quantised. What quantising a matrix shifts its layer's outputs by on
+    average is taken back in the layer's bias (Nagel et al. 2019, section 4.2)."""
+    recipe, inputs = graph.recipes[at], rewrites.inputs.get(at)
+    matrix = rewrites.apply(at, array)
+    if inputs is None or len(recipe.outputs) == 1:
+        return recipe.make(matrix)
+    # The square root, for the reason that `equalise` trusts samples by half.
+    arrays = recipe.make(matrix, np.sqrt(inputs.mean_square))
+    linear = next(one for one in graph.linears if one.weight == at)
+    if linear.bias is not None:
+        error = matrix - restored(linear.scheme, arrays, matrix.shape[1])
+        rewrites[linear.bias].correction = (error @ inputs.mean).astype(np.float32)
+    return arrays
+
+
+def restored(scheme: Scheme, arrays: Sequence[Array], k: int) -> Floats:
+    """The float32 matrix [N, K] that quantised arrays stand for."""
+    integers, scales = arrays
+    if scheme.kind == "columns":
+        return quantise.restored_columns(integers, scales)
+    return quantise.restored_blocks(integers, scales, scheme.bits, k)
 
 
 def _append(file: BinaryIO, array: np.ndarray[Any, Any], planned: Stored) -> int:

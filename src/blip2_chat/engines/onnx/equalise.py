@@ -13,18 +13,23 @@ cost nothing:
 The scales `s = sqrt(a / w)` make a channel's activations (of size `a`) and the weights that read it (of size `w`)
 equally large. Both sizes are measured such that the result depends on the function alone: a checkpoint in which
 somebody scaled gains up and columns down becomes the same integers as the one without.
+
+`a` is estimated from the weights before a layer. Where samples were run (`reference.py`), it is the geometric mean
+of that estimate and of what they showed: a few samples alone say too much about themselves (on the embedded model
+12 short sequences made int4 worse than no samples), and the weights alone know nothing of massive activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import NodeProto
 
 from ..engine import Floats
-from .builder import Graph, Linear, Norm, Recipe, Tensor, Value
+from .builder import Graph, Linear, Norm, Tensor, Value
+from .reference import Moments
 
 Read = Callable[[Tensor], Floats]
 # Channels that nothing reads, or that are always zero, keep their size; others are kept from extremes of float32.
@@ -34,11 +39,13 @@ _LARGEST_SCALE = 1e6
 
 @dataclass
 class Rewrite:
-    """What becomes of one recipe's array: (array + `added`) * `rows`, columns times `columns`."""
+    """What becomes of one recipe's array: (array + `added`) * `rows` + `correction`, columns times
+    `columns`."""
 
     rows: Floats | None = None
     columns: Floats | None = None
     added: Floats | None = None
+    correction: Floats | None = None
     is_zero: bool = False
 
     def __call__(self, array: Floats) -> Floats:
@@ -50,14 +57,24 @@ class Rewrite:
             array = array * self.columns
         if self.rows is not None:
             array = array * self.rows.reshape(-1, *[1] * (array.ndim - 1))
-        return array
+        return array if self.correction is None else array + self.correction
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the inputs [..., K] of a rewritten linear layer are like: means and mean squares per channel."""
+
+    mean: Floats
+    mean_square: Floats
 
 
 @dataclass
 class Rewrites:
-    """The rewrites of a graph's recipes, by their place in `Graph.recipes`."""
+    """The rewrites of a graph's recipes, by their place in `Graph.recipes`; what is known of the inputs of the
+    linear layers after them, by the place of their weights."""
 
     of: dict[int, Rewrite] = field(default_factory=dict)
+    inputs: dict[int, Inputs] = field(default_factory=dict)
 
     def __getitem__(self, recipe: int) -> Rewrite:
         return self.of.setdefault(recipe, Rewrite())
@@ -67,18 +84,20 @@ class Rewrites:
         return self.of[recipe](array) if recipe in self.of else array
 
 
-def equalise(graph: Graph, read: Read) -> Rewrites:
+def equalise(graph: Graph, read: Read, moments: Mapping[str, Moments] | None = None) -> Rewrites:
     """The rewrites that even out the channels between a graph's quantised layers.
 
-    `read` makes a tensor from the checkpoint; the matrices are read one at a time.
+    `read` makes a tensor from the checkpoint; the matrices are read one at a time. `moments` of the layers' inputs,
+    by the names of their weights, tell how large activations are; without them the weights before tell.
     """
-    return _Equaliser(graph, read).run()
+    return _Equaliser(graph, read, moments or {}).run()
 
 
 class _Equaliser:
-    def __init__(self, graph: Graph, read: Read) -> None:
+    def __init__(self, graph: Graph, read: Read, moments: Mapping[str, Moments]) -> None:
         self._graph = graph
         self._read = read
+        self._moments = moments
         self._rewrites = Rewrites()
         self._flow = _Flow(graph)
         # What is known of the size of a linear layer's inputs, by its place: from the norm before it.
@@ -95,7 +114,21 @@ class _Equaliser:
             for start, stop, readers in self._flow.readers(linear.output, 0, rows):
                 if any(reader.scheme.kind != "float" for reader in readers):
                     self._balance_rows(linear, start, stop, readers)
+        for linear in self._graph.linears:
+            moments = self._of(linear)
+            if moments is not None and linear.weight not in self._rewrites.inputs:
+                self._know(linear, moments.mean, moments.mean_square, None)
         return self._rewrites
+
+    def _of(self, linear: Linear) -> Moments | None:
+        """The moments of a layer's inputs in the model as it was."""
+        return self._moments.get(self._graph.recipes[linear.weight].outputs[0].name)
+
+    def _know(self, linear: Linear, mean: np.ndarray, square: np.ndarray, scale: Floats | None) -> None:
+        scale = np.ones(1, np.float32) if scale is None else scale
+        self._rewrites.inputs[linear.weight] = Inputs(
+            (mean / scale).astype(np.float32), (square / scale**2).astype(np.float32)
+        )
 
     def _tensor(self, recipe: int) -> Tensor:
         return self._graph.recipes[recipe].tensor
@@ -110,6 +143,13 @@ class _Equaliser:
             bias = self._read(self._tensor(norm.bias))
             if any(reader.bias is None for reader in readers):
                 size, bias = np.maximum(size, np.abs(bias)), None
+        moments = self._of(readers[0])
+        mean = square = None
+        if moments is not None:
+            moved = 0.0 if bias is None else bias.astype(np.float64)
+            mean = moments.mean - moved
+            square = np.maximum(moments.mean_square - 2 * moved * moments.mean + moved**2, 0)
+            size = np.sqrt(size * np.sqrt(square)).astype(np.float32)
         columns = np.zeros(len(size))
         for reader in readers:
             weight = self._read(self._tensor(reader.weight))
@@ -118,22 +158,20 @@ class _Equaliser:
             if bias is not None and reader.bias is not None:
                 self._rewrites[reader.bias].added = (weight @ bias.astype(np.float64)).astype(np.float32)
         scale = _scale(size, np.sqrt(columns))
-        self._rewrites[norm.gain].rows = 1 / scale
+        self._rewrites[norm.gain].rows = np.reciprocal(scale)
         if norm.bias is not None:
-            self._rewrites[norm.bias].rows = 1 / scale
+            self._rewrites[norm.bias].rows = np.reciprocal(scale)
             self._rewrites[norm.bias].is_zero = bias is not None
         for reader in readers:
             self._rewrites[reader.weight].columns = scale
+            if mean is not None and square is not None:
+                self._know(reader, mean, square, scale)
 
     def _balance_rows(self, linear: Linear, start: int, stop: int, readers: list[Linear]) -> None:
-        weight = self._read(self._tensor(linear.weight))[start:stop]
-        sizes = self._input_sizes.get(linear.weight, np.ones(weight.shape[1], np.float32))
-        size = np.sqrt(np.square(weight * sizes).sum(axis=1, dtype=np.float64))
-        if linear.bias is not None:
-            bias = self._read(self._tensor(linear.bias))
-            added = self._rewrites[linear.bias].added
-            bias = (bias if added is None else bias + added)[start:stop]
-            size = np.sqrt(size**2 + np.square(bias.astype(np.float64)))
+        moments = self._of(readers[0])
+        size = self._row_sizes(linear, start, stop)
+        if moments is not None:
+            size = np.sqrt(size * np.sqrt(moments.mean_square))
         columns = np.zeros(stop - start)
         for reader in readers:
             matrix = self._read(self._tensor(reader.weight))
@@ -149,6 +187,20 @@ class _Equaliser:
                 self._rewrites[recipe].rows = rows
         for reader in readers:
             self._rewrites[reader.weight].columns = scale
+            if moments is not None:
+                self._know(reader, moments.mean, moments.mean_square, scale)
+
+    def _row_sizes(self, linear: Linear, start: int, stop: int) -> np.ndarray:
+        """How large a layer's outputs are, for inputs of the sizes that are known."""
+        weight = self._read(self._tensor(linear.weight))[start:stop]
+        sizes = self._input_sizes.get(linear.weight, np.ones(weight.shape[1], np.float32))
+        size = np.sqrt(np.square(weight * sizes).sum(axis=1, dtype=np.float64))
+        if linear.bias is not None:
+            bias = self._read(self._tensor(linear.bias))
+            added = self._rewrites[linear.bias].added
+            bias = (bias if added is None else bias + added)[start:stop]
+            size = np.sqrt(size**2 + np.square(bias.astype(np.float64)))
+        return np.asarray(size)
 
 
 def _column_energy(weight: Floats, size: Floats) -> np.ndarray:

@@ -11,7 +11,7 @@ from ...errors import CheckpointError
 
 MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

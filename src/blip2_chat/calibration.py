@@ -1,0 +1,90 @@
+"""What a conversion is calibrated by: a few pictures, and prompts with answers about each.
+
+The float32 model reads them once, layer by layer, to see how large its activations are. They need not be true:
+what matters is that words of the usual kinds pass through every layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from .checkpoint import Checkpoint
+from .engines.onnx.reference import Sample
+from .errors import CheckpointError, PictureError
+from .images import Preprocess, open_picture, to_pixels
+from .prompts import TEMPLATES, Exchange
+from .tokens import Tokenizer
+
+# Pictures of a folder that are used, in the order of their names.
+MOST_PICTURES = 16
+_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_CAPTION = "a dog and an apple on a blue background"
+_TURNS: tuple[tuple[Exchange, ...], ...] = (
+    (Exchange("what is on the left?", "a dog"), Exchange("and what is right of it?", "an apple")),
+    (Exchange("how many people are there?", "two"), Exchange("is there a cat?", "no")),
+    (Exchange("what do you see?", "a street with cars and a house"),),
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the integers of a conversion are calibrated.
+
+    pictures: a folder of the user's own; None: the samples of the package.
+    enabled: False converts from the weights alone.
+    """
+
+    pictures: Path | None = None
+    enabled: bool = True
+
+    @property
+    def identity(self) -> str:
+        """The same for the same pictures."""
+        if not self.enabled:
+            return "none"
+        if self.pictures is None:
+            return "samples"
+        digest = hashlib.sha256()
+        for path in self._paths():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return f"pictures {digest.hexdigest()[:12]}"
+
+    def samples(self, checkpoint: Checkpoint) -> list[Sample]:
+        """The samples for one checkpoint; `CheckpointError` when a folder has no picture that can be read."""
+        if not self.enabled:
+            return []
+        tokenizer = Tokenizer.from_folder(checkpoint.folder, checkpoint.config.text)
+        preprocess = Preprocess.from_folder(checkpoint.folder)
+        template = TEMPLATES[checkpoint.config.family]
+        talks = [("", _CAPTION)]
+        for turns in _TURNS:
+            talks.append((template.render(turns[:-1], turns[-1].question), turns[-1].answer))
+        texts = []
+        for prompt, answer in talks:
+            # What is said after a prompt goes on behind it in a decoder-only model: without control tokens.
+            said = tokenizer.encode(f" {answer}" if prompt else answer)
+            said = said[1:] if checkpoint.config.family == "opt" else said[:-1]
+            texts.append((tokenizer.encode(prompt), said))
+        samples = []
+        for path in self._paths():
+            try:
+                pixels = to_pixels(open_picture(path), preprocess)
+            except PictureError as error:
+                raise CheckpointError(f"the picture to calibrate with cannot be read: {error}") from None
+            samples += [Sample(pixels, prompt, said) for prompt, said in texts]
+        return samples
+
+    def _paths(self) -> list[Path]:
+        if self.pictures is None:
+            with as_file(files(__package__).joinpath("demo", "samples")) as folder:
+                return sorted(folder.glob("*.png"))
+        try:
+            found = sorted(path for path in self.pictures.iterdir() if path.suffix.lower() in _ENDINGS)
+        except OSError as error:
+            raise CheckpointError(f"{self.pictures} cannot be read: {error.strerror}") from None
+        if not found:
+            raise CheckpointError(f"{self.pictures} has no pictures to calibrate with")
+        return found[:MOST_PICTURES]

@@ -1,0 +1,191 @@
+"""A checkpoint's own float32 run, layer by layer: what quantised models are calibrated by and compared with.
+
+The graphs are the ones that `convert` writes for fp32, run piece by piece (`streamed.py`), so the memory is that of a
+few layers, whatever the checkpoint's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...config import ModelConfig, OptConfig, T5Config
+from ..engine import Floats
+from .builder import Array, Graph, Tensor, Value
+from .cache import head_size
+from .streamed import run_streamed
+
+Read = Callable[[Tensor], Floats]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, float32 pixels [1, 3, H, W]; a prompt's token ids, and those of an answer to it (may be empty)."""
+
+    pixels: Floats
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass
+class Moments:
+    """What is known of the inputs [..., K] of a linear layer: their sum and the sum of their squares per channel."""
+
+    total: np.ndarray
+    squares: np.ndarray
+    count: int = 0
+
+    def add(self, inputs: Floats) -> None:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        self.total += rows.sum(axis=0, dtype=np.float64)
+        self.squares += np.einsum("nk,nk->k", rows, rows, dtype=np.float64)
+        self.count += len(rows)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / max(self.count, 1)
+
+    @property
+    def mean_square(self) -> np.ndarray:
+        return self.squares / max(self.count, 1)
+
+
+def moments_of(
+    graphs: Sequence[Graph], embeddings: Tensor, config: ModelConfig, read: Read, samples: Sequence[Sample],
+    progress: Progress = lambda nbytes: None,
+) -> dict[str, Moments]:  # fmt: skip
+    """The moments of every linear layer's inputs over the samples, by the names of the weights, from the float32
+    `graphs` of a plan."""
+    watches = [Watch(graph) for graph in graphs]
+    answer(graphs, embeddings, config, read, samples, watches, progress)
+    return {name: moments for watch in watches for name, moments in watch.moments.items()}
+
+
+def answer(
+    graphs: Sequence[Graph], embeddings: Tensor, config: ModelConfig, read: Read, samples: Sequence[Sample],
+    watches: Sequence[Watch] | None = None, progress: Progress = lambda nbytes: None,
+) -> tuple[list[Floats], list[Floats]]:  # fmt: skip
+    """(Query vectors [1, Q, D] per sample, logits [1 + answer, V] after the prompt and after each answer token)."""
+    picture, *language = graphs
+    text = config.text
+    vectors = _encode(picture, read, samples, watches[0] if watches else None, progress)
+    table = read(embeddings)
+    if isinstance(text, OptConfig):
+        watch = watches[1] if watches else None
+        return vectors, _speak_opt(language[0], text, read, table, vectors, samples, watch, progress)
+    pair = (watches[1], watches[2]) if watches else None
+    return vectors, _speak_t5(language[0], language[1], text, read, table, vectors, samples, pair, progress)
+
+
+class Watch:
+    """Collects the moments of the inputs of a graph's linear layers, by the name of their weights."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._names: dict[Value, list[str]] = {}
+        self.moments: dict[str, Moments] = {}
+        for linear in graph.linears:
+            name = graph.recipes[linear.weight].outputs[0].name
+            self._names.setdefault(linear.input, []).append(name)
+
+    @property
+    def taps(self) -> set[Value]:
+        return set(self._names)
+
+    def __call__(self, sample: int, value: Value, array: Array) -> None:
+        names = self._names[value]
+        moments = self.moments.get(names[0])
+        if moments is None:
+            zeros = np.zeros((2, array.shape[-1]))
+            moments = Moments(*zeros)
+            self.moments |= dict.fromkeys(names, moments)
+        moments.add(array)
+
+
+def _encode(
+    graph: Graph, read: Read, samples: Sequence[Sample], watch: Watch | None, progress: Progress
+) -> list[Floats]:
+    """The picture graph -> query vectors [1, Q, D] per sample; a picture of several samples is read once."""
+    places: dict[int, int] = {}
+    feeds: list[dict[Value, Array]] = []
+    for sample in samples:
+        if id(sample.pixels) not in places:
+            places[id(sample.pixels)] = len(feeds)
+            feeds.append({"pixels": sample.pixels})
+    taps = watch.taps if watch else ()
+    vectors = run_streamed(graph, read, feeds, taps, watch, progress=progress)
+    return [vectors[places[id(sample.pixels)]]["query_vectors"] for sample in samples]
+
+
+def _speak_opt(
+    graph: Graph, text: OptConfig, read: Read, table: Array, vectors: Sequence[Floats],
+    samples: Sequence[Sample], watch: Watch | None, progress: Progress,
+) -> list[Floats]:  # fmt: skip
+    """The decoder-only graph -> per sample the logits [1 + answer, V] after the prompt and each answer token."""
+    heads, size = text.num_attention_heads, head_size(text.head_dim)
+    empty = np.zeros((1, heads, 0, size), np.float32)
+    past = {f"past_{kind}_{i}": empty for i in range(text.num_hidden_layers) for kind in ("key", "value")}
+    feeds = []
+    for sample, picture in zip(samples, vectors, strict=True):
+        words = table[[*sample.prompt, *sample.answer]].astype(np.float32)
+        x = np.concatenate([picture, words[None]], axis=1)
+        length = x.shape[1]
+        feeds.append(
+            {
+                "embeddings": x,
+                "positions": np.arange(length)[None],
+                "lengths": np.array([length - 1], np.int32),
+                "total": np.array(length, np.int32),
+                "rows": np.arange(length),
+                **past,
+            }
+        )
+    taps = watch.taps if watch else ()
+    results = run_streamed(graph, read, feeds, taps, watch, carried=_presents(past), progress=progress)
+    return [
+        result["logits"][len(result["logits"]) - len(sample.answer) - 1 :]
+        for result, sample in zip(results, samples, strict=True)
+    ]
+
+
+def _speak_t5(
+    encoder: Graph, decoder: Graph, text: T5Config, read: Read, table: Array, vectors: Sequence[Floats],
+    samples: Sequence[Sample], watches: tuple[Watch, Watch] | None, progress: Progress,
+) -> list[Floats]:  # fmt: skip
+    """Encoder and decoder graphs -> per sample the logits [1 + answer, V] after the start and each answer token."""
+    feeds = []
+    for sample, picture in zip(samples, vectors, strict=True):
+        x = np.concatenate([picture, table[sample.prompt].astype(np.float32)[None]], axis=1)
+        feeds.append({"embeddings": x, "lengths": np.array([x.shape[1]])})
+    watch = watches[0] if watches else None
+    crosses = run_streamed(encoder, read, feeds, watch.taps if watch else (), watch, progress=progress)
+    empty = np.zeros((1, text.num_heads, 0, head_size(text.d_kv)), np.float32)
+    past = {f"past_{kind}_{i}": empty for i in range(text.num_decoder_layers) for kind in ("key", "value")}
+    steps: list[dict[Value, Array]] = []
+    follows = []
+    for sample, cross, feed in zip(samples, crosses, feeds, strict=True):
+        for at, token in enumerate([text.decoder_start_token_id, *sample.answer]):
+            steps.append(
+                {
+                    "embeddings": table[[token]].astype(np.float32)[None],
+                    "lengths": np.array([at], np.int32),
+                    "total": np.array(at + 1, np.int32),
+                    "prompt_lengths": feed["lengths"],
+                    **cross,
+                    **past,
+                }
+            )
+            follows.append(at > 0)
+    watch = watches[1] if watches else None
+    taps = watch.taps if watch else ()
+    results = run_streamed(
+        decoder, read, steps, taps, watch, carried=_presents(past), follows=follows, progress=progress
+    )
+    logits = iter(result["logits"] for result in results)
+    return [np.concatenate([next(logits) for _ in range(1 + len(sample.answer))]) for sample in samples]
+
+
+def _presents(past: dict[Value, Array]) -> dict[Value, Value]:
+    return {name.replace("past_", "present_"): name for name in past}

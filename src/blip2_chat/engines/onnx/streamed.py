@@ -1,0 +1,127 @@
+"""Runs a planned graph piece by piece: exact float32 on a machine that could never hold the model.
+
+A graph is cut into pieces of a few layers. Each piece's weights are read from the checkpoint, all samples go through
+it, and the weights are forgotten; what later pieces need is kept. So the memory is that of one piece and of the
+samples' activations, and the whole costs one reading of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnxruntime as ort
+from onnx import helper
+
+from .builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
+
+Read = Callable[[Tensor], Array]
+Tap = Callable[[int, Value, Array], None]
+# Weights of one piece, in bytes; one layer that is larger is a piece of its own.
+PIECE = 256_000_000
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some of a graph's nodes, the places of the recipes that they use, and the values they give."""
+
+    nodes: range
+    recipes: tuple[int, ...]
+
+
+def run_streamed(
+    graph: Graph,
+    read: Read,
+    samples: Sequence[dict[Value, Array]],
+    taps: Iterable[Value] = (),
+    tap: Tap | None = None,
+    carried: Mapping[Value, Value] | None = None,
+    follows: Sequence[bool] | None = None,
+    piece: int = PIECE,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> list[dict[Value, Array]]:
+    """The outputs of `graph`, planned in float32, for each of the samples (its inputs by name).
+
+    `tap(sample, value, array)` is given each value of `taps` as it is computed. A sample that `follows` takes the
+    outputs of the one before it as its inputs (`carried`: output -> input): the next step of a sequence.
+    `progress` is told of the bytes of weights that were used.
+    """
+    carried = carried or {}
+    taps, outputs = set(taps), graph.outputs - set(carried)
+    live: list[dict[Value, Array]] = [dict(sample) for sample in samples]
+    last_use = {value: at for at, node in enumerate(graph.nodes) for value in node.input if value}
+    for part in _pieces(graph, piece):
+        weights: dict[Value, Array] = {}
+        for place in part.recipes:
+            recipe = graph.recipes[place]
+            arrays = recipe.make(read(recipe.tensor))
+            weights |= {stored.name: array for stored, array in zip(recipe.outputs, arrays, strict=True)}
+        made = {value for at in part.nodes for value in graph.nodes[at].output if value}
+        wanted = sorted(
+            value
+            for value in made
+            if value in outputs
+            or value in taps
+            or value in carried
+            or last_use.get(value, -1) >= part.nodes.stop
+        )
+        session = _session(graph, part, weights, live[0], wanted)
+        needed = [one.name for one in session.get_inputs()]
+        handed: dict[Value, Array] = {}
+        for number, values in enumerate(live):
+            if follows and follows[number]:
+                values |= handed
+            feeds = {name: weights[name] if name in weights else values[name] for name in needed}
+            for name, array in zip(wanted, session.run(wanted, feeds), strict=True):
+                values[name] = array
+                if tap and name in taps:
+                    tap(number, name, array)
+            handed = {to: values.pop(name) for name, to in carried.items() if name in made}
+            for name in [
+                name for name in values if last_use.get(name, -1) < part.nodes.stop and name not in outputs
+            ]:
+                del values[name]
+        progress(sum(array.nbytes for array in weights.values()))
+    return [{name: values[name] for name in outputs if name in values} for values in live]
+
+
+def _pieces(graph: Graph, limit: int) -> list[_Piece]:
+    home = {stored.name: at for at, recipe in enumerate(graph.recipes) for stored in recipe.outputs}
+    pieces, first, recipes, size = [], 0, dict[int, None](), 0
+    for at, node in enumerate(graph.nodes):
+        new = {home[value]: None for value in node.input if value in home and home[value] not in recipes}
+        added = sum(graph.recipes[place].nbytes for place in new)
+        if recipes and added and size + added > limit:
+            pieces.append(_Piece(range(first, at), tuple(recipes)))
+            new = {home[value]: None for value in node.input if value in home}
+            first, recipes, size = at, {}, 0
+            added = sum(graph.recipes[place].nbytes for place in new)
+        recipes |= new
+        size += added
+    return [*pieces, _Piece(range(first, len(graph.nodes)), tuple(recipes))]
+
+
+def _session(
+    graph: Graph, part: _Piece, weights: dict[Value, Array], known: dict[Value, Array], wanted: list[Value]
+) -> ort.InferenceSession:
+    nodes = [graph.nodes[at] for at in part.nodes]
+    used = {value for node in nodes for value in node.input if value}
+    made = {value for node in nodes for value in node.output}
+    constants = [constant for name, constant in graph.constants.items() if name in used]
+    inputs = []
+    for name in sorted(used - made - set(graph.constants)):
+        array = weights[name] if name in weights else known[name]
+        shape = array.shape if name in weights else [f"{name}.{axis}" for axis in range(array.ndim)]
+        inputs.append(
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
+        )
+    # Of what a piece gives, the types are left to the runtime.
+    outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+    proto = helper.make_graph(nodes, graph.name, inputs, outputs, constants)
+    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False
+    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
