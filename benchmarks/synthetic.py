@@ -44,7 +44,7 @@ _SHAPE = {
     "opt": ("vocab_size", "hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads"),
     "t5": (
         *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
-        *("feed_forward_proj", "decoder_start_token_id"),
+        *("feed_forward_proj", "dense_act_fn", "decoder_start_token_id"),
     ),
 }
 

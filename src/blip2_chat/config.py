@@ -119,6 +119,10 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
+    # The official configurations say "gated-gelu" and, beside it, "gelu": a key that is there overrides what
+    # `feed_forward_proj` means, as in transformers.
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
     # T5 1.0 scales the decoder's output by d_model**-0.5 before the head; 1.1 and Flan do not, and their
     # configurations tell it by `tie_word_embeddings: false`. Whether the head is tied, the weights tell.
     scale_decoder_outputs: bool = True
@@ -141,11 +145,15 @@ class T5Config:
 
     @property
     def is_gated(self) -> bool:
-        return self.feed_forward_proj.startswith("gated-")
+        by_name = self.feed_forward_proj.startswith("gated-")
+        return by_name if self.is_gated_act is None else self.is_gated_act
 
     @property
     def activation(self) -> str:
-        """`gelu_new` for `gated-gelu`, as transformers reads it; else the name after `gated-`."""
+        """`dense_act_fn`. Where a configuration has none, what transformers reads from `feed_forward_proj`:
+        `gelu_new` for `gated-gelu`, else the name after `gated-`."""
+        if self.dense_act_fn is not None:
+            return self.dense_act_fn
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.split("-")[-1]
 
 
@@ -226,7 +234,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int | None": (int,),
     "float": (int, float),
     "str": (str,),
+    "str | None": (str,),
     "bool": (bool,),
+    "bool | None": (bool,),
 }
 
 
@@ -243,6 +253,13 @@ def _of_type(name: str, annotation: str, value: Any) -> Any:
 def _require_whole_heads(part: str, config: VisionConfig | QFormerConfig | OptConfig) -> None:
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(f"{part} hidden_size {config.hidden_size} is not a multiple of its heads")
+
+
+def _require_feed_forward(name: str) -> None:
+    """Transformers' own rule: an activation's name, or "gated-" and one."""
+    parts = name.split("-")
+    if len(parts) > 2 or (len(parts) == 2 and parts[0] != "gated"):
+        raise ValueError(f"feed_forward_proj is {name!r}, and not an activation or gated-ACTIVATION")
 
 
 def _square(value: int | list[int], name: str) -> int:
@@ -287,6 +304,7 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
         _require_whole_heads("text", opt)
         return opt
     if kind == "t5":
+        _require_feed_forward(str(raw.get("feed_forward_proj", T5Config.feed_forward_proj)))
         layers = int(raw.get("num_layers", T5Config.num_layers))
         t5: T5Config = _pick(
             T5Config,

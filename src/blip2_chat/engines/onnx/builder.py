@@ -304,20 +304,6 @@ class Graph:
         )
         return total, normed
 
-    def activation(self, name: str, x: Value) -> Value:
-        """The activation that transformers calls `name`."""
-        if name == "relu":
-            return self.op("Relu", x)
-        if name == "gelu":
-            return self.fused("Gelu", x)
-        if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
-            return self.fused("FastGelu", x)
-        if name == "quick_gelu":
-            return self.fused("QuickGelu", x, alpha=1.702)
-        if name in ("silu", "swish"):
-            return self.fused("QuickGelu", x, alpha=1.0)
-        raise UnknownActivation(name)
-
     def attention(
         self,
         query: Value,
@@ -393,8 +379,3 @@ class CacheInputs:
     lengths: Value
     total: Value
     bias: Value | None = None
-
-
-class UnknownActivation(ValueError):
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the onnx engine does not know the activation {name!r}: use engine='torch'")

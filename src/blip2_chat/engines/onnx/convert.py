@@ -23,7 +23,8 @@ from ...checkpoint import Checkpoint
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
 from . import opt, qformer, t5, vision
-from .builder import FLOAT, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
+from .activations import UnknownActivation
+from .builder import FLOAT, Graph, Scheme, Stored, Tensor, stored
 from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
 from .weights import Weights
 

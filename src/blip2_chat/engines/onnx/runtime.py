@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 # A program that imported ONNX Runtime before this package has its telemetry running already (see the package's
 # `__init__`): what this package does is kept out of it at least.
-if os.environ.get("ORT_DISABLE_TELEMETRY") != "0":
+if os.environ.get("ORT_DISABLE_TELEMETRY") in ("1", "true"):
     ort.disable_telemetry_events()
 
 
