@@ -16,7 +16,9 @@ from .errors import CheckpointError
 from .hub import Progress, download, is_hub_name
 from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
 from .layout import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
-from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_json, read_tensors
+from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_tensors
+from .shell import python_command
+from .small_files import plain, read_json, shown
 
 __all__ = [
     "CONVERTED",
@@ -131,7 +133,7 @@ def _check_converted(folder: Path) -> None:
     for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
-                f"{folder / CONVERTED} names {name!r}, which is no file of this folder: refused"
+                f"{folder / CONVERTED} names {shown(name)}, which is no file of this folder: refused"
             )
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -139,7 +141,7 @@ def _check_converted(folder: Path) -> None:
             )
         if (folder / name).stat().st_size != size:
             raise CheckpointError(
-                f"{folder / name} is not {size} bytes long: it is damaged; convert the checkpoint again"
+                f"{folder / name} is not {shown(size)} bytes long: it is damaged; convert the checkpoint again"
             )
 
 
@@ -147,11 +149,13 @@ def _check_companions(folder: Path) -> None:
     """The tokenizer and the picture's settings."""
     if not (folder / "tokenizer.json").is_file():
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
-            path = folder.as_posix()
+            code = (
+                "import sys; from transformers import AutoTokenizer as T; "
+                "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])"
+            )
             raise CheckpointError(
                 f"{folder} has no tokenizer.json, only an older tokenizer's files; make it with transformers "
-                f'installed: python -c "from transformers import AutoTokenizer as T; '
-                f"T.from_pretrained('{path}').save_pretrained('{path}')\""
+                f"installed: {python_command(code, folder.as_posix())}"
             )
         raise CheckpointError(f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from")
     if not _has_picture_settings(folder):
@@ -165,7 +169,7 @@ def _has_picture_settings(folder: Path) -> bool:
         return True
     # Transformers 5 writes them into processor_config.json instead.
     merged = folder / "processor_config.json"
-    settings: Any = read_json(merged) if merged.is_file() else None
+    settings: Any = read_json(merged) if merged.exists() else None
     return isinstance(settings, dict) and isinstance(settings.get("image_processor"), dict)
 
 
@@ -190,7 +194,7 @@ def _check_tensors(
         # Before the shape, which packing changes: this is the error that says why.
         if info.dtype not in FLOATS:
             raise CheckpointError(
-                f"{folder}: {name} is stored as {info.dtype}, already quantised; use the original checkpoint "
+                f"{folder}: {name} is stored as {plain(str(info.dtype))}, already quantised; use the original checkpoint "
                 "(precision= quantises it here)"
             )
         if info.shape != shape:
@@ -202,6 +206,6 @@ def _check_tensors(
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(
-            f"{folder / tensors[foreign[0]].file} holds {foreign[0]}{more}, which no BLIP-2 chat model has: "
+            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 chat model has: "
             "the files are those of another model"
         )

@@ -6,12 +6,12 @@ transformers gives it (`Blip2VisionConfig`, `Blip2QFormerConfig`, `OPTConfig`, `
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import CheckpointError
+from .small_files import MissingFileError, read_json, short, shown
 
 Family = Literal["opt", "t5"]
 
@@ -184,11 +184,9 @@ class ModelConfig:
         """Reads `folder/config.json`; `CheckpointError` when it is absent, not JSON, or not BLIP-2."""
         path = Path(folder) / "config.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            raw = read_json(path)
+        except MissingFileError:
             raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint folder") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
         return cls.from_dict(raw, where=str(path))
 
     @classmethod
@@ -197,7 +195,7 @@ class ModelConfig:
         kind = raw.get("model_type") if isinstance(raw, dict) else None
         if kind != "blip-2":
             raise CheckpointError(
-                f"{where}: model_type is {kind!r}, not 'blip-2'; name a BLIP-2 checkpoint, "
+                f"{where}: model_type is {shown(kind)}, not 'blip-2'; name a BLIP-2 checkpoint, "
                 "such as Salesforce/blip2-opt-2.7b"
             )
         if "ForImageTextRetrieval" in str(raw.get("architectures")):
@@ -214,8 +212,8 @@ class ModelConfig:
                 num_query_tokens=int(raw.get("num_query_tokens", 32)),
                 image_token_id=raw.get("image_token_index", raw.get("image_token_id")),
             )
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{where}: {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{where}: {short(str(error), 200)}") from None
 
 
 def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
@@ -246,7 +244,7 @@ def _of_type(name: str, annotation: str, value: Any) -> Any:
     least = 0 if name.endswith("layers") else 1
     is_size = types == (int,) and not name.endswith("token_id")
     if (types and type(value) not in types) or (is_size and value < least):
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {shown(value)}")
     return value
 
 
@@ -259,7 +257,7 @@ def _require_feed_forward(name: str) -> None:
     """Transformers' own rule: an activation's name, or "gated-" and one."""
     parts = name.split("-")
     if len(parts) > 2 or (len(parts) == 2 and parts[0] != "gated"):
-        raise ValueError(f"feed_forward_proj is {name!r}, and not an activation or gated-ACTIVATION")
+        raise ValueError(f"feed_forward_proj is {shown(name)}, and not an activation or gated-ACTIVATION")
 
 
 def _square(value: int | list[int], name: str) -> int:
@@ -267,7 +265,7 @@ def _square(value: int | list[int], name: str) -> int:
         return value
     sides = [int(side) for side in value]
     if len(set(sides)) != 1:
-        raise ValueError(f"{name} {value} is not square")
+        raise ValueError(f"{name} {shown(value)} is not square")
     return sides[0]
 
 
@@ -316,4 +314,4 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             eos_token_ids=_ids(raw.get("eos_token_id"), 1),
         )
         return t5
-    raise CheckpointError(f"{where}: the language model is {kind!r}; this package knows 'opt' and 't5'")
+    raise CheckpointError(f"{where}: the language model is {shown(kind)}; this package knows 'opt' and 't5'")

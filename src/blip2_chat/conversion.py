@@ -42,7 +42,7 @@ from .engines.onnx.manifest import FORMAT, MANIFEST, Manifest
 from .errors import CheckpointError
 from .memory import gigabytes
 from .provenance import Hashing, fingerprint, hub_commit
-from .safetensors_files import read_json
+from .small_files import read_json
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and bytes done and in all."""

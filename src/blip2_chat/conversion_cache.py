@@ -22,9 +22,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .engines.onnx.manifest import MANIFEST, Manifest
+from .engines.onnx.manifest import MANIFEST
 from .errors import CheckpointError
-from .safetensors_files import read_json
+from .small_files import read_json
 
 ENVIRONMENT = "BLIP2_CHAT_CACHE"
 WAY_OUT = f"set {ENVIRONMENT} to a cache folder elsewhere"
@@ -78,9 +78,11 @@ def partial_of(target: Path) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `folder` is a finished conversion with all its files."""
+    """Whether `folder` is a finished conversion with all its files, as this version would make it."""
+    from .engines.onnx.verify import verify  # brings the onnx package
+
     try:
-        Manifest.from_folder(folder)
+        verify(folder)
     except CheckpointError:
         return False
     return True

@@ -10,12 +10,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .errors import CheckpointError
+from .shell import python_command
+from .small_files import plain, read_json, shown
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# The format's own limit on a header (safetensors: "header too large").
-_MOST_HEADER_BYTES = 100_000_000
+# The format allows 100 MB, whose parsing takes gigabytes; the largest official header has 200 kB.
+_MOST_HEADER_BYTES = 16_000_000
 _DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -50,14 +52,6 @@ def is_safe_name(name: object) -> bool:
     )
 
 
-def read_json(path: Path) -> Any:
-    """The parsed file; `CheckpointError` naming it when it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
-
-
 def read_tensors(folder: Path) -> dict[str, TensorInfo]:
     """Every tensor of a checkpoint folder by name, from the headers of its files. `CheckpointError`, in one line
     with the way out, when a file is absent, damaged or only a pickle."""
@@ -72,13 +66,15 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
     for file in files:
         for name, info in read_header(folder / file).items():
             if name in tensors:
-                raise CheckpointError(f"{folder}: {name} is both in {tensors[name].file} and in {file}")
+                raise CheckpointError(
+                    f"{folder}: {plain(name)} is both in {tensors[name].file} and in {file}"
+                )
             tensors[name] = info
     if files != [SINGLE]:
         for name, file in indexed_tensors(folder).items():
             if name not in tensors:
                 raise CheckpointError(
-                    f"{folder / file} lacks {name}, which the index says is in it; fetch it again"
+                    f"{folder / file} lacks {plain(name)}, which the index says is in it; fetch it again"
                 )
     return tensors
 
@@ -105,7 +101,7 @@ def indexed_tensors(folder: Path) -> dict[str, str]:
     for file in files.values():
         if not is_safe_name(file) or not file.endswith(".safetensors"):
             raise CheckpointError(
-                f"{path} names {file!r}, which is no safetensors file of this folder: refused"
+                f"{path} names {shown(file)}, which is no safetensors file of this folder: refused"
             )
     return files
 
@@ -150,7 +146,9 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
             raise ValueError(name)
         width = _DTYPE_BYTES.get(entry["dtype"])
         if width is not None and end - begin != prod(shape) * width:
-            raise CheckpointError(f"{path}: the size of {name} is not that of its shape: the file is damaged")
+            raise CheckpointError(
+                f"{path}: the size of {plain(name)} is not that of its shape: the file is damaged"
+            )
         tensors[name] = TensorInfo(path.name, entry["dtype"], shape, start + begin, end - begin)
         spans.append((begin, end))
     reached = 0
@@ -172,13 +170,13 @@ def _no_weights(folder: Path) -> CheckpointError:
     safe = [name for name in names if name.endswith(".safetensors")]
     if safe:
         return CheckpointError(
-            f"{folder} has {safe[0]} but neither {SINGLE} nor {INDEX}; fetch the index too"
+            f"{folder} has {plain(safe[0])} but neither {SINGLE} nor {INDEX}; fetch the index too"
         )
     pickles = [name for name in names if is_pickle(name)]
     if not pickles:
         return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}")
     return CheckpointError(
-        f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when loaded; take the "
+        f"{folder} has its weights only as pickles ({plain(pickles[0])}), which can run code when loaded; take the "
         f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}"
     )
 
@@ -189,13 +187,15 @@ def conversion_command(folder: Path, pickles: list[str]) -> str:
     It reads tensors only (`weights_only`) and copies each, since safetensors refuses shared memory. It does
     not go through transformers, whose version 5 rewrites config.json on saving.
     """
-    path = folder.as_posix()
     is_official = any(name.startswith("pytorch_model") for name in pickles)
-    source = f"{path}/{'pytorch_model*.bin' if is_official else pickles[0]}"
     code = (
-        "import glob, torch; from safetensors.torch import save_file; w = {}; "
-        f"[w.update(torch.load(f, 'cpu', weights_only=True)) for f in glob.glob('{source}')]; "
+        "import glob, os, sys, torch; from safetensors.torch import save_file; os.chdir(sys.argv[1]); w = {}; "
+        f"[w.update(torch.load(f, 'cpu', weights_only=True)) for f in {_files(is_official)}]; "
         "w = {k: t.contiguous().clone() for k, t in w.items()}; "
-        f"save_file(w, '{path}/{SINGLE}', {{'format': 'pt'}})"
+        f"save_file(w, '{SINGLE}', {{'format': 'pt'}})"
     )
-    return f'python -c "{code}"'
+    return python_command(code, folder.as_posix(), *([] if is_official else pickles[:1]))
+
+
+def _files(is_official: bool) -> str:
+    return "glob.glob('pytorch_model*.bin')" if is_official else "sys.argv[2:]"

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -24,30 +24,15 @@ from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
 from . import opt, qformer, t5, vision
 from .activations import UnknownActivation
-from .builder import FLOAT, Graph, Scheme, Stored, Tensor, stored
-from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
+from .builder import FLOAT, Graph, Scheme, Tensor, stored
+from .manifest import COMPANIONS, EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
 from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]
 Progress = Callable[[str, int, int], None]
 
-EMBEDDINGS_FILE = "embeddings.bin"
 # Where a memory page starts, so that each tensor can be mapped by itself.
 _ALIGNMENT = 4096
-# Whatever tokenizer and preprocessor need, under the names the hub uses.
-_COPIED = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +145,7 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(planned, checkpoint, partial, precision, block_size, provenance, progress or _silent)
+        _write(planned, checkpoint, partial, precision, block_size, how, provenance, progress or _silent)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -177,6 +162,7 @@ def _write(
     folder: Path,
     precision: Precision,
     block_size: int,
+    how: Schemes | None,
     provenance: Mapping[str, Any] | None,
     progress: Progress,
 ) -> None:
@@ -187,7 +173,7 @@ def _write(
         done += nbytes
         progress(what, done, total)
 
-    for name in _COPIED:
+    for name in COMPANIONS:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)
     weights = Weights(checkpoint)
@@ -205,6 +191,7 @@ def _write(
         graphs=graphs,
         embeddings_dtype=planned.embeddings_dtype.name,
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        schemes=None if how is None else asdict(how),
     )
     (folder / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
@@ -213,30 +200,43 @@ def _write_graph(
     graph: Graph, weights: Weights, folder: Path, report: Callable[[str, int], None]
 ) -> tuple[MappedTensor, ...]:
     """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers; returns those to be mapped."""
-    data = folder / f"{graph.name}.onnx.data"
-    protos = []
-    mapped = []
-    with data.open("wb") as file:
+    planned = layout(graph)
+    offsets = iter(planned.offsets)
+    with (folder / f"{graph.name}.onnx.data").open("wb") as file:
         for recipe in graph.recipes:
             arrays = recipe.make(_make(recipe.tensor, weights))
             for stored, array in zip(recipe.outputs, arrays, strict=True):
-                offset = _append(file, array, stored)
-                protos.append(stored.external(data.name, offset))
-                if stored.mapped:
-                    mapped.append(MappedTensor(stored.name, stored.numpy_dtype.name, stored.shape, offset))
+                if array.shape != stored.shape or array.dtype != stored.numpy_dtype:
+                    raise AssertionError(f"{stored} was planned, {array.dtype} {array.shape} was made")
+                file.seek(next(offsets))
+                file.write(np.ascontiguousarray(array).data)
             report(recipe.outputs[0].name, recipe.nbytes)
-    onnx.save(graph.model(protos), folder / f"{graph.name}.onnx")
-    return tuple(mapped)
+    onnx.save(planned.model, folder / f"{graph.name}.onnx")
+    return planned.mapped
 
 
-def _append(file: BinaryIO, array: np.ndarray[Any, Any], planned: Stored) -> int:
-    """Writes the array where the next page starts and returns the offset."""
-    if array.shape != planned.shape or array.dtype != planned.numpy_dtype:
-        raise AssertionError(f"{planned} was planned, {array.dtype} {array.shape} was made")
-    offset = file.tell() + -file.tell() % _ALIGNMENT
-    file.seek(offset)
-    file.write(np.ascontiguousarray(array).data)
-    return offset
+@dataclass(frozen=True)
+class Layout:
+    """A graph's two files, before any weight is read: what is in NAME.onnx, and where in NAME.onnx.data."""
+
+    model: onnx.ModelProto
+    offsets: tuple[int, ...]  # of the stored arrays, in the order of the recipes
+    data_size: int  # of NAME.onnx.data, in bytes
+    mapped: tuple[MappedTensor, ...]
+
+
+def layout(graph: Graph) -> Layout:
+    """Each array starts where a memory page does."""
+    protos, offsets, mapped = [], [], []
+    end = 0
+    for array in (output for recipe in graph.recipes for output in recipe.outputs):
+        offset = end + -end % _ALIGNMENT
+        end = offset + array.nbytes
+        offsets.append(offset)
+        protos.append(array.external(f"{graph.name}.onnx.data", offset))
+        if array.mapped:
+            mapped.append(MappedTensor(array.name, array.numpy_dtype.name, array.shape, offset))
+    return Layout(graph.model(protos), tuple(offsets), end, tuple(mapped))
 
 
 def _make(tensor: Tensor, weights: Weights) -> np.ndarray[Any, np.dtype[np.float32]]:
