@@ -18,7 +18,7 @@ from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
 from .layout import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_tensors
 from .shell import python_command
-from .small_files import plain, read_json, shown
+from .small_files import COMPANIONS, MOST_TOKENIZER_BYTES, plain, read_json, shown
 
 __all__ = [
     "CONVERTED",
@@ -112,7 +112,7 @@ def inspect(folder: str | Path) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
     config = ModelConfig.from_folder(folder)
-    if (folder / CONVERTED).is_file():
+    if (folder / CONVERTED).exists():
         _check_converted(folder)
         return Checkpoint(folder, config, "converted", count_parameters(config))
     _check_companions(folder)
@@ -146,7 +146,12 @@ def _check_converted(folder: Path) -> None:
 
 
 def _check_companions(folder: Path) -> None:
-    """The tokenizer and the picture's settings."""
+    """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
+    for path in (folder / name for name in COMPANIONS):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is not a regular file; put the checkpoint's own in its place")
+        if path.exists() and path.stat().st_size > MOST_TOKENIZER_BYTES:
+            raise CheckpointError(f"{path} is larger than any such file of a checkpoint; fetch it again")
     if not (folder / "tokenizer.json").is_file():
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
             code = (
@@ -194,8 +199,8 @@ def _check_tensors(
         # Before the shape, which packing changes: this is the error that says why.
         if info.dtype not in FLOATS:
             raise CheckpointError(
-                f"{folder}: {name} is stored as {plain(str(info.dtype))}, already quantised; use the original checkpoint "
-                "(precision= quantises it here)"
+                f"{folder}: {name} is stored as {plain(str(info.dtype))}, already quantised; use the original "
+                "checkpoint (precision= quantises it here)"
             )
         if info.shape != shape:
             raise CheckpointError(

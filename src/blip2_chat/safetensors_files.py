@@ -43,10 +43,12 @@ def is_pickle(name: str) -> bool:
 
 
 def is_safe_name(name: object) -> bool:
-    """A plain file name on every system: no folder, no drive, no way up."""
+    """A plain file name on every system: no folder, no drive, no way up, and no longer than they take."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
+        and name.isprintable()
+        and len(name.encode()) <= 255
         and PurePosixPath(name).name == name
         and PureWindowsPath(name).name == name
     )

@@ -15,6 +15,21 @@ MOST_JSON_BYTES = 16_000_000
 # The official tokenizers take 2.4 and 3.6 MB.
 MOST_TOKENIZER_BYTES = 64_000_000
 
+# Whatever tokenizer and preprocessor need, under the names the hub uses.
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
+
 
 class MissingFileError(CheckpointError):
     """There is no such file."""

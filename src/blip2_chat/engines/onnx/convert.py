@@ -22,10 +22,11 @@ import onnx
 from ...checkpoint import Checkpoint
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
+from ...small_files import COMPANIONS
 from . import opt, qformer, t5, vision
 from .activations import UnknownActivation
 from .builder import FLOAT, Graph, Scheme, Tensor, stored
-from .manifest import COMPANIONS, EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
+from .manifest import EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
 from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]

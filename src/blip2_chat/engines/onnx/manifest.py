@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import CheckpointError
 from ...safetensors_files import is_safe_name
-from ...small_files import MissingFileError, read_json, shown
+from ...small_files import COMPANIONS, MissingFileError, read_json, shown
 
 MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
@@ -20,20 +20,6 @@ MANIFEST = "blip2-chat.json"
 FORMAT = 2
 
 EMBEDDINGS_FILE = "embeddings.bin"
-# Whatever tokenizer and preprocessor need, under the names the hub uses.
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
 PRECISIONS = ("fp32", "int8", "int4")
 _GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.

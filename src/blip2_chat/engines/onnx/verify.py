@@ -50,7 +50,7 @@ def verify(folder: Path) -> tuple[Manifest, ModelConfig]:
 
 
 def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool) -> Plan:
-    if manifest.block_size > _LARGEST_BLOCK:
+    if not 16 <= manifest.block_size <= _LARGEST_BLOCK:
         raise _unlike(folder, "the manifest", "one with a block size that a conversion may have")
     try:
         how = None if manifest.schemes is None else _schemes(manifest.schemes)
