@@ -103,7 +103,7 @@ def test_a_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "blip2-opt-2.7b",
             "is neither a folder nor a hub name (org/name); did you mean Salesforce/blip2-opt",
         ),
-        ("a/b/c", "'a/b/c' is neither a folder nor a hub name"),
+        ("a/b/../c", "'a/b/../c' is neither a folder nor a hub name"),
         ("https://example.org/model", "neither a folder nor a hub name"),
         ("", "neither a folder nor a hub name"),
         ("./absent", "there is no folder absent"),

@@ -7,16 +7,18 @@ anything heavy happens.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .adapters import alone, has_adapter, not_applied
 from .config import ModelConfig, T5Config
 from .errors import CheckpointError
 from .hub import Progress, download, is_hub_name
 from .known import EMBEDDED, KNOWN, KnownCheckpoint, suggest
 from .layout import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
-from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_tensors
+from .safetensors_files import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .shell import python_command
 from .small_files import COMPANIONS, MOST_TOKENIZER_BYTES, plain, read_json, shown
 
@@ -47,6 +49,14 @@ class Checkpoint:
     parameters: dict[Part, int]
     # By name, those we do not use included; empty for a converted folder, whose weights are in its graphs.
     tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
+    # Where tokenizer and picture settings are, when another checkpoint's were asked for.
+    processor: Path | None = None
+
+    def companion(self, name: str) -> Path:
+        """Where the small file of that name is, if it is anywhere."""
+        if self.processor is None or name in ("config.json", "generation_config.json"):
+            return self.folder / name
+        return self.processor / name
 
     @property
     def tied_head(self) -> bool:
@@ -76,12 +86,14 @@ def find(
     revision: str | None = None,
     token: str | None = None,
     on_progress: Progress | None = None,
+    weights: bool = True,
 ) -> Path:
     """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.
 
-    A hub name may carry its revision (`org/name@refs/pr/3`, a branch, tag or commit). The hub's cache, tokens
-    (`token`, HF_TOKEN, `hf auth login`) and HF_HUB_OFFLINE work as everywhere; without a network the cached
-    copy is used. A directory goes before a hub name; `./demo` is the directory of that name.
+    A hub name may lead to a folder of its repository (`org/name/folder`), and carry its revision
+    (`org/name@refs/pr/3`, a branch, tag or commit). Without `weights`, only the small files are fetched. The hub's
+    cache, tokens (`token`, HF_TOKEN, `hf auth login`) and HF_HUB_OFFLINE work as everywhere; without a network the
+    cached copy is used. A directory goes before a hub name; `./demo` is the directory of that name.
     `on_progress(bytes so far, bytes in all)` is called during a download, from its threads.
 
     The folder is not looked into (`inspect` does), except that the hub's small files are checked before its
@@ -97,30 +109,48 @@ def find(
         raise CheckpointError(f"{path} is a file; name the folder that holds it")
     hub_name, _, at = name.partition("@")
     if isinstance(name_or_path, str) and is_hub_name(hub_name):
-        return download(hub_name, revision or at or None, token, on_progress)
+        try:
+            return download(hub_name, revision or at or None, token, on_progress, weights=weights)
+        except CheckpointError as error:
+            if hub_name.count("/") == 1:
+                raise
+            # As likely a path with a typing error.
+            raise CheckpointError(f"there is no folder {hub_name} here, and on the hub: {error}") from error
     if path.is_absolute() or name.startswith((".", "~")) or isinstance(name_or_path, Path):
         raise CheckpointError(f"there is no folder {path}")
     raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
 
 
-def inspect(folder: str | Path) -> Checkpoint:
+def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoint:
     """Looks a folder over; `CheckpointError`, in one line with the way out, when it is not complete and safe.
 
+    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack.
     Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
+    is_adapted = has_adapter(folder)
+    if is_adapted and not ((folder / "config.json").exists() and weight_files(folder)):
+        raise alone(folder, str(folder))
     config = ModelConfig.from_folder(folder)
     if (folder / CONVERTED).exists():
         _check_converted(folder)
+        if processor is not None:
+            raise CheckpointError(
+                f"{folder} is converted, with the processor it was converted with; leave processor out, or give it "
+                "with the original checkpoint"
+            )
         return Checkpoint(folder, config, "converted", count_parameters(config))
-    _check_companions(folder)
+    processor = None if processor is None else Path(processor)
+    _check_companions(folder, processor)
     tensors = read_tensors(folder)
+    if is_adapted:
+        warnings.warn(not_applied(folder), stacklevel=2)
     # Whether a T5 model's head is its embeddings, only the weights tell.
     tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
     _check_tensors(folder, config, tied_head, tensors)
-    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors)
+    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors, processor)
 
 
 def _check_converted(folder: Path) -> None:
@@ -145,13 +175,16 @@ def _check_converted(folder: Path) -> None:
             )
 
 
-def _check_companions(folder: Path) -> None:
+def _check_companions(folder: Path, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
-    for path in (folder / name for name in COMPANIONS):
+    for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path} is not a regular file; put the checkpoint's own in its place")
         if path.exists() and path.stat().st_size > MOST_TOKENIZER_BYTES:
             raise CheckpointError(f"{path} is larger than any such file of a checkpoint; fetch it again")
+    elsewhere = " (or name a checkpoint that has it as the processor: --processor Salesforce/blip2-opt-2.7b)"
+    if processor is not None:
+        folder, elsewhere = processor, ""
     if not (folder / "tokenizer.json").is_file():
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
             code = (
@@ -162,10 +195,12 @@ def _check_companions(folder: Path) -> None:
                 f"{folder} has no tokenizer.json, only an older tokenizer's files; make it with transformers "
                 f"installed: {python_command(code, folder.as_posix())}"
             )
-        raise CheckpointError(f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from")
+        raise CheckpointError(
+            f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from{elsewhere}"
+        )
     if not _has_picture_settings(folder):
         raise CheckpointError(
-            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from"
+            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from{elsewhere}"
         )
 
 

@@ -141,7 +141,7 @@ class _Job:
             raise CheckpointError(
                 f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
             )
-        identity = fingerprint(checkpoint.folder, checkpoint.weight_files)
+        identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
         kind = cast(engine.Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
@@ -212,7 +212,8 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
             while not hashing.wait(0.2):
                 tell(f"hashing {job.name}", hashing.done, hashing.total)
             hashes = hashing.result()
-        if fingerprint(job.checkpoint.folder, job.checkpoint.weight_files) != job.fingerprint:
+        checkpoint = job.checkpoint
+        if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
             raise CheckpointError(f"{job.checkpoint.folder} changed while it was being converted; try again")
         manifest = Manifest.from_folder(made)
         manifest = dataclasses.replace(manifest, source={**source, "sha256": hashes})

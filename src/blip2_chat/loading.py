@@ -47,6 +47,7 @@ def load(
     engine: str = "auto",
     device: str = "auto",
     revision: str | None = None,
+    processor: str | Path | None = None,
     token: str | None = None,
     template: PromptTemplate | None = None,
     limits: PictureLimits | None = None,
@@ -59,15 +60,17 @@ def load(
     `precision` is "fp32", "int8" or "int4" (the torch engine has "fp16" and "bf16" too); `engine` "onnx"
     (any CPU, no torch) or "torch" (GPUs, and the reference); "auto" picks what fits this machine. The onnx
     engine converts a checkpoint once, and keeps the result in the user's cache. `threads` are those of the
-    onnx engine (by default all cores). `force` loads what this machine's memory should not hold.
+    onnx engine (by default all cores). `processor` names the checkpoint whose tokenizer and picture settings are
+    used, for one that has none of its own. `force` loads what this machine's memory should not hold.
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """
     download = None if on_progress is None else _downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
-    checkpoint = inspect(folder)
+    small = None if processor is None else find(processor, token=token, weights=False)
+    checkpoint = inspect(folder, small)
     # Small, so before what is slow: a fault in them is not worth a conversion.
-    tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
+    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
     preprocess = _preprocess(checkpoint)
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
@@ -115,12 +118,13 @@ def choose(
 
 def _preprocess(checkpoint: Checkpoint) -> Preprocess:
     """The checkpoint's picture settings; `CheckpointError` when they are those of another model."""
-    preprocess = Preprocess.from_folder(checkpoint.folder)
+    folder = checkpoint.processor or checkpoint.folder
+    preprocess = Preprocess.from_folder(folder)
     size = checkpoint.config.vision.image_size
     if preprocess.do_resize and preprocess.size != (size, size):
         height, width = preprocess.size
         raise CheckpointError(
-            f"{checkpoint.folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
+            f"{folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
             f"{size}: take config.json and preprocessor_config.json from the same checkpoint"
         )
     return preprocess
@@ -193,8 +197,10 @@ def _start(
     if plan.engine == "torch":
         _require_torch()
         from .engines.torch_engine import TorchEngine
+        from .engines.torch_folder import standard_folder
 
-        return TorchEngine.load(checkpoint.folder, plan.precision, plan.device, on_progress)
+        with standard_folder(checkpoint) as folder:
+            return TorchEngine.load(folder, plan.precision, plan.device, on_progress)
     from .conversion import converted
     from .engines.onnx.session import load_onnx_engine
 

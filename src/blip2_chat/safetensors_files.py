@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,6 +26,7 @@ _DTYPE_BYTES = {
 }  # fmt: skip
 # What weights may be stored in; others occur in tensors that are not used.
 FLOATS = ("F32", "F16", "BF16")
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -84,28 +87,67 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
 def weight_files(folder: Path) -> list[str]:
     """The names of the safetensors files that make up the checkpoint; none when it has no safetensors.
 
-    One `model.safetensors` goes before an index, as in transformers. The files of an index need not exist.
+    One `model.safetensors` goes before an index, as in transformers. The files of an index need not exist. Without
+    either, see `unindexed`.
     """
     if (folder / SINGLE).is_file():
         return [SINGLE]
-    return sorted(set(indexed_tensors(folder).values()))
+    indexed = sorted(set(indexed_tensors(folder).values()))
+    return indexed or unindexed([path.name for path in folder.iterdir() if path.is_file()])
+
+
+def unindexed(names: Iterable[str]) -> list[str]:
+    """Of a folder's file names those that are its weights, where neither `model.safetensors` nor an index says so:
+    a whole numbered set (`pytorch_model-00001-of-00002.safetensors`, …), or the only file; none where it is open."""
+    safe = sorted(name for name in names if name.endswith(".safetensors") and not is_adapter(name))
+    sets: dict[tuple[str, int], list[int]] = {}
+    for name in safe:
+        if found := _NUMBERED.fullmatch(name):
+            sets.setdefault((found[1], int(found[3])), []).append(int(found[2]))
+    whole = [key for key, numbers in sets.items() if sorted(numbers) == list(range(1, key[1] + 1))]
+    if len(whole) == 1:
+        stem, count = whole[0]
+        return [
+            name for name in safe if (m := _NUMBERED.fullmatch(name)) and (m[1], int(m[3])) == (stem, count)
+        ]
+    return safe if len(safe) == 1 and not sets else []
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a file belongs to an adapter (LoRA), as PEFT names them."""
+    return name.startswith("adapter_") or name == "adapter.safetensors"
 
 
 def indexed_tensors(folder: Path) -> dict[str, str]:
     """The index's map of tensor to file; empty when there is no index. Refuses names outside the folder."""
     path = folder / INDEX
-    if not path.is_file():
-        return {}
+    if not path.exists():
+        return _other_index(folder)
     raw = read_json(path)
     files = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{path} has no weight_map: the index is damaged, fetch it again")
     for file in files.values():
-        if not is_safe_name(file) or not file.endswith(".safetensors"):
+        if not _is_weight_file(file):
             raise CheckpointError(
                 f"{path} names {shown(file)}, which is no safetensors file of this folder: refused"
             )
     return files
+
+
+def _other_index(folder: Path) -> dict[str, str]:
+    """The only other index whose files are safetensors, such as `pytorch_model.safetensors.index.json`."""
+    found = []
+    for path in sorted(folder.glob("*.index.json")):
+        raw = read_json(path)
+        files = raw.get("weight_map") if isinstance(raw, dict) else None
+        if isinstance(files, dict) and files and all(map(_is_weight_file, files.values())):
+            found.append(files)
+    return found[0] if len(found) == 1 else {}
+
+
+def _is_weight_file(name: object) -> bool:
+    return isinstance(name, str) and is_safe_name(name) and name.endswith(".safetensors")
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -169,7 +211,7 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
 
 def _no_weights(folder: Path) -> CheckpointError:
     names = sorted(path.name for path in folder.iterdir())
-    safe = [name for name in names if name.endswith(".safetensors")]
+    safe = [name for name in names if name.endswith(".safetensors") and not is_adapter(name)]
     if safe:
         return CheckpointError(
             f"{folder} has {plain(safe[0])} but neither {SINGLE} nor {INDEX}; fetch the index too"

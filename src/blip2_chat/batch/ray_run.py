@@ -177,6 +177,8 @@ def _preprocess(plan: RayPlan) -> Preprocess:
     """How pictures are read, from the checkpoint's small files; the weights are the actors' business."""
     from ..checkpoint import find
 
+    if plan.loading.get("processor"):
+        return Preprocess.from_folder(find(plan.loading["processor"], weights=False))
     return Preprocess.from_folder(find(plan.loading["name_or_path"], revision=plan.loading.get("revision")))
 
 

@@ -33,6 +33,10 @@ def convert(
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
+    processor: Annotated[
+        str | None,
+        typer.Option(help="Take tokenizer and picture settings from this model or folder instead."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
 ) -> None:
     """Convert a checkpoint into a folder of your own.
@@ -51,7 +55,7 @@ def convert(
             source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
         )
         made = convert_into(
-            inspect(folder),
+            inspect(folder, None if processor is None else find(processor, weights=False)),
             out,
             precision,
             name=source if revision is None else f"{source}@{revision}",

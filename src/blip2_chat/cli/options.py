@@ -43,6 +43,12 @@ class ModelOptions:
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub name.")
     ] = None
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Take tokenizer and picture settings from this model or folder instead."
+        ),
+    ] = None
     force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
@@ -63,6 +69,7 @@ class ModelOptions:
                 engine=self.engine,
                 device=self.device,
                 revision=self.revision,
+                processor=self.processor,
                 threads=self.threads,
                 force=self.force,
                 on_progress=progress,

@@ -222,6 +222,8 @@ def _asked(model: ModelOptions) -> dict[str, Any]:
         "revision": model.revision,
         "asked engine": model.engine,
         "asked precision": model.precision,
+        # Only where it is given: runs that began before there was this option go on.
+        **({"processor": model.processor} if model.processor else {}),
     }
 
 
@@ -233,6 +235,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
         "engine": model.engine,
         "device": model.device,
         "revision": model.revision,
+        "processor": model.processor,
         "threads": model.threads,
         "force": model.force,
     }

@@ -175,8 +175,8 @@ def _write(
         progress(what, done, total)
 
     for name in COMPANIONS:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+        if checkpoint.companion(name).is_file():
+            shutil.copyfile(checkpoint.companion(name), folder / name)
     weights = Weights(checkpoint)
     graphs = {graph.name: _write_graph(graph, weights, folder, report) for graph in planned.graphs}
     table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
