@@ -161,9 +161,8 @@ def test_conversions_with_other_processors_are_told_apart(
 
 
 def test_the_processor_of_another_family_is_refused(checkpoint: Make, bare: Path) -> None:
-    with pytest.raises(CheckpointError, match="lacks tokenizer.json"):
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
         blip2_chat.load(bare, processor=bare)
-    change_json(bare / "config.json", lambda raw: {**raw, "vision_config": {**raw["vision_config"]}})
     with pytest.raises(CheckpointError):
         blip2_chat.load(bare, processor=blip2_chat.checkpoint.find("demo"))
 
