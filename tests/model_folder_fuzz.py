@@ -25,7 +25,27 @@ import blip2_chat
 from blip2_chat import Blip2ChatError
 
 NASTY: list[Any] = [
-    *(None, True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**63, 2**64, 10**30, -(2**63), 0.0, 0.5, -1.5, 1e300, 1e-300),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        3,
+        7,
+        2**31,
+        2**63,
+        2**64,
+        10**30,
+        -(2**63),
+        0.0,
+        0.5,
+        -1.5,
+        1e300,
+        1e-300,
+    ),
     *("", "0", "gelu", "../x", "/etc/passwd", "\x1b[2J\n", "\ud800", "x" * 100_000, "O", "float64", "\u202e"),
     *([], {}, [[]], [0], [-1], ["a"], {"a": 1}, [1] * 1000, list(range(10)), [None], {"": None}),
     *(float("nan"), float("inf")),
@@ -44,12 +64,10 @@ def mutate_json(raw: Any, draw: random.Random) -> Any:
     """Some values replaced, removed, renamed or doubled; the higher ones as often as the many below them."""
     for _ in range(draw.choice([1, 1, 1, 2, 4])):
         found = places(raw)
-        depth = draw.randint(0, max(map(len, found)))
-        path = draw.choice([one for one in found if len(one) <= depth])
-        if not path:
-            if draw.random() < 0.1:
-                return draw.choice(NASTY)
-            continue
+        if len(found) == 1 or draw.random() < 0.02:
+            return draw.choice(NASTY)
+        depth = draw.randint(1, max(map(len, found)))
+        path = draw.choice([one for one in found if 0 < len(one) <= depth])
         parent = raw
         for key in path[:-1]:
             parent = parent[key]
@@ -90,7 +108,10 @@ def mutate_header(content: bytes, draw: random.Random) -> bytes:
 
 def damage(folder: Path, draw: random.Random) -> str:
     """Changes one file; of a converted folder, its manifest is made to agree most of the time."""
-    path = draw.choice(sorted(path for path in folder.iterdir() if path.is_file()))
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    # Of these nothing is read.
+    idle = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "added_tokens.json")
+    path = draw.choices(files, [0.1 if path.name in idle else 1 for path in files])[0]
     content = path.read_bytes()
     if path.suffix == ".json" and draw.random() < 0.8:
         changed = json.dumps(mutate_json(json.loads(content), draw)).encode("utf-8", "surrogatepass")
@@ -118,7 +139,7 @@ def attempt(folder: Path) -> str:
     except Blip2ChatError as error:
         message = str(error)
         if not message.isprintable() or len(message) > 500 + 2 * len(str(folder)):
-            return f"message of {len(message)} characters: {ascii(message[:1000])}"
+            return f"message of {len(message)} characters: {message[:1000]!a}"
         return "refused"
     except Exception:
         return traceback.format_exc()

@@ -210,7 +210,7 @@ class ModelConfig:
                 qformer=_qformer(dict(raw.get("qformer_config") or {})),
                 text=_text(text, where),
                 num_query_tokens=int(raw.get("num_query_tokens", 32)),
-                image_token_id=raw.get("image_token_index", raw.get("image_token_id")),
+                image_token_id=_image_token(raw.get("image_token_index", raw.get("image_token_id"))),
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{where}: {short(str(error), 200)}") from None
@@ -225,6 +225,10 @@ def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
     }
     return kind(**{**known, **override})
 
+
+# Far above any real size; tables of relative positions are as long as a size says, without a file that proves it.
+_LARGEST_SIZE = 1 << 24
+_FARTHEST = 1 << 16
 
 # What JSON holds for a field that is annotated so; of others (lists of stop tokens) there is no wrong type here.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -243,7 +247,7 @@ def _of_type(name: str, annotation: str, value: Any) -> Any:
     types = _TYPES.get(annotation)
     least = 0 if name.endswith("layers") else 1
     is_size = types == (int,) and not name.endswith("token_id")
-    if (types and type(value) not in types) or (is_size and value < least):
+    if (types and type(value) not in types) or (is_size and not least <= value <= _LARGEST_SIZE):
         raise ValueError(f"{name} is {shown(value)}")
     return value
 
@@ -275,6 +279,8 @@ def _vision(raw: dict[str, Any]) -> VisionConfig:
     }
     config: VisionConfig = _pick(VisionConfig, {**raw, **sides})
     _require_whole_heads("vision", config)
+    if config.patch_size > config.image_size:
+        raise ValueError(f"patch_size {config.patch_size} is larger than image_size {config.image_size}")
     return config
 
 
@@ -284,10 +290,33 @@ def _qformer(raw: dict[str, Any]) -> QFormerConfig:
     return config
 
 
-def _ids(value: int | list[int] | None, default: int) -> tuple[int, ...]:
-    if value is None:
-        return (default,)
-    return tuple(value) if isinstance(value, list) else (int(value),)
+def _image_token(value: object) -> int | None:
+    if value is not None and type(value) is not int:
+        raise ValueError(f"image_token_index is {shown(value)}")
+    return value
+
+
+def _ids(value: object, default: int) -> tuple[int, ...]:
+    """`eos_token_id`: one token, or several that end an answer."""
+    found = value if isinstance(value, list) else [default if value is None else value]
+    if not found or not all(type(token) is int for token in found):
+        raise ValueError(f"eos_token_id is {shown(value)}")
+    return tuple(found)
+
+
+def _require_tokens(text: TextConfig) -> None:
+    """The tokens that the package itself puts into prompts and looks for in answers are in the vocabulary."""
+    named = {"bos_token_id": text.bos_token_id, "decoder_start_token_id": text.decoder_start_token_id}
+    for name, token in [*named.items(), *(("eos_token_id", token) for token in text.eos_token_ids)]:
+        if token is not None and not 0 <= token < text.vocab_size:
+            raise ValueError(f"{name} is {shown(token)}, and the vocabulary has {text.vocab_size} tokens")
+
+
+def _require_distances(t5: T5Config) -> None:
+    """Near distances have a bucket each, far ones share the rest: both kinds must exist."""
+    buckets, most = t5.relative_attention_num_buckets, t5.relative_attention_max_distance
+    if not 4 <= buckets <= _FARTHEST or not buckets // 2 < most <= _FARTHEST:
+        raise ValueError(f"relative positions with {buckets} buckets up to distance {most} do not exist")
 
 
 def _text(raw: dict[str, Any], where: str) -> TextConfig:
@@ -300,6 +329,7 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             remove_final_layer_norm=bool(raw.get("_remove_final_layer_norm", False)),
         )
         _require_whole_heads("text", opt)
+        _require_tokens(opt)
         return opt
     if kind == "t5":
         _require_feed_forward(str(raw.get("feed_forward_proj", T5Config.feed_forward_proj)))
@@ -313,5 +343,7 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             ),
             eos_token_ids=_ids(raw.get("eos_token_id"), 1),
         )
+        _require_distances(t5)
+        _require_tokens(t5)
         return t5
     raise CheckpointError(f"{where}: the language model is {shown(kind)}; this package knows 'opt' and 't5'")

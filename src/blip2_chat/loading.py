@@ -121,7 +121,12 @@ def _preprocess(checkpoint: Checkpoint) -> Preprocess:
     folder = checkpoint.processor or checkpoint.folder
     preprocess = Preprocess.from_folder(folder)
     size = checkpoint.config.vision.image_size
-    if preprocess.do_resize and preprocess.size != (size, size):
+    if not preprocess.do_resize:
+        raise CheckpointError(
+            f"{folder} says that pictures are not resized (do_resize), and its model takes those of {size} x {size} "
+            f"pixels: copy its picture settings again from the model's repository"
+        )
+    if preprocess.size != (size, size):
         height, width = preprocess.size
         raise CheckpointError(
             f"{folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
