@@ -245,9 +245,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _of_type(name: str, annotation: str, value: Any) -> Any:
     """The value, if it can be this field's: a size of nothing would be a division by zero somewhere else."""
     types = _TYPES.get(annotation)
-    least = 0 if name.endswith("layers") else 1
+    # How many layers a model may have, `layout.py` says.
+    least, most = (0, None) if name.endswith("layers") else (1, _LARGEST_SIZE)
     is_size = types == (int,) and not name.endswith("token_id")
-    if (types and type(value) not in types) or (is_size and not least <= value <= _LARGEST_SIZE):
+    if (types and type(value) not in types) or (is_size and (value < least or (most and value > most))):
         raise ValueError(f"{name} is {shown(value)}")
     return value
 
