@@ -25,6 +25,7 @@ import blip2_chat
 from blip2_chat.batch import writers
 from blip2_chat.batch.captioner import Captioner, Tasks
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.result import Result
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
@@ -158,6 +159,45 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
         go(model, options(photos, out), model="large")
     summary, _ = go(model, options(photos, out, tasks=other, fresh=True))
     assert summary.done == 2 and set(rows_of(out)[0]["answers"]) == {"how many?", "where?"}
+
+
+def test_captions_go_on_from_their_start(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    (path,) = make_pictures(photos, 1)
+    settings = {
+        "max_new_tokens": 6,
+        "num_beams": 2,
+        "length_penalty": 0.5,
+        "no_repeat_ngram_size": 2,
+        "stop": ("e",),
+    }
+    expected = model.generate(path, "a photo of", **settings)
+    tasks = Tasks(1, ("how many?",), settings, start=" a photo of ")
+    go(model, options(photos, out, tasks=tasks))
+    (row,) = rows_of(out)
+    assert row["caption"] == f"a photo of {expected.text}".strip()
+    asked = model.chat(path).ask("how many?", **settings).text
+    assert row["answers"] == {"how many?": asked}, "an answer has no start"
+    (result,) = blip2_chat.caption_all([path], model=model, start="a photo of", **settings)
+    assert result.caption == row["caption"]
+    assert go(model, options(photos, out, tasks=tasks))[0].done == 0, "the same settings resume"
+    with pytest.raises(RunError, match="start was a photo of and is now a drawing of"):
+        go(model, options(photos, out, tasks=replace(tasks, start="a drawing of")))
+    with pytest.raises(RunError, match=r"stop=e and is now .*stop=o"):
+        go(model, options(photos, out, tasks=replace(tasks, settings={**settings, "stop": ("o",)})))
+    with pytest.raises(GenerationError, match="a start is continued by captions"):
+        Tasks(0, ("how many?",), start="a")
+
+
+def test_a_run_begun_before_there_were_starts_goes_on(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with Journal(tmp_path / "c.jsonl.progress") as journal:
+        settings = journal.about("settings")
+        del settings["start"]
+        journal.note({"settings": settings})
+    assert go(model, options(photos, out))[0].done == 0
 
 
 def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path) -> None:

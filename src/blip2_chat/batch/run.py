@@ -233,8 +233,14 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         **model_settings,
         "captions": tasks.captions,
         "questions": list(tasks.questions),
-        "writing": {name: tasks.settings[name] for name in sorted(tasks.settings)},
+        "start": None if tasks.start is None else tasks.start.strip(),
+        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
     }
+
+
+def _as_json(value: Any) -> Any:
+    """A setting as it comes back from the journal, which has no tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _address(source: Source) -> str:

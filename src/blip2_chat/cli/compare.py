@@ -39,7 +39,9 @@ def compare(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it too (.png, .svg, .pdf).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load models even if the memory check says they will not fit.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a precision costs: accuracy, memory and speed side by side.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ModelOptions, checked
+from .options import DecodingOptions, ModelOptions, Start
 from .run_progress import RunProgress, duration, rate
 from .terminal import note, say
 
@@ -63,38 +63,6 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
-class DecodingOptions:
-    """How captions and answers are written."""
-
-    max_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Longest, in tokens (50).")] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest, in tokens.")] = None
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
-    temperature: Annotated[
-        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
-    ] = None
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
-        None
-    )
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw others than with seed 0.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
-        None
-    )
-
-    def settings(self) -> dict[str, Any]:
-        """`Decoding`'s keywords, checked, without what was not given."""
-        given = {
-            "max_new_tokens": self.max_new_tokens,
-            "min_new_tokens": self.min_new_tokens,
-            "num_beams": self.beams,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "repetition_penalty": self.repetition_penalty,
-        }
-        return checked({name: value for name, value in given.items() if value is not None})
-
-
-@dataclass(frozen=True)
 class RayOptions:
     """Many machines."""
 
@@ -131,6 +99,7 @@ def run(
         int | None,
         typer.Option(metavar="N", min=0, help="Captions per picture (1; 0 when there are questions)."),
     ] = None,
+    start: Start = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: the column with paths, URLs or bytes.")
     ] = None,
@@ -170,7 +139,7 @@ def run(
         captions = 0 if questions else 1
     options = RunOptions(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
-        tasks=Tasks(captions, questions, decoding.settings()),
+        tasks=Tasks(captions, questions, decoding.settings(), start),
         out=output.out,
         sidecar=output.as_sidecar(),
         columns=Columns(column, name_column),
