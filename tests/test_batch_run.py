@@ -31,6 +31,7 @@ from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
+from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
@@ -425,7 +426,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, module: str, arguments: list[s
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, timeout=120)
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert done.returncode == 1 and len(errors) == 1
-    assert errors[0].endswith(f"needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+    assert errors[0].endswith(f"needs the [{extra}] extra: {install_command(extra)}")
 
 
 def test_dry_run_estimates_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:
