@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,40 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
         go(model, options(photos, out), model="large")
     summary, _ = go(model, options(photos, out, tasks=other, fresh=True))
     assert summary.done == 2 and set(rows_of(out)[0]["answers"]) == {"how many?", "where?"}
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
+def test_results_carry_the_advice_that_caption_gives(model: Model, tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    photos, out = tmp_path / "photos", tmp_path / f"c{ending}"
+    photos.mkdir()
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[:, ::8] = 255
+    Image.fromarray(stripes).save(photos / "fine.png")
+    Image.fromarray(stripes // 8).save(photos / "dark.png")
+    Image.fromarray(stripes[:20, :20] // 8).save(photos / "dark-and-tiny.png")
+    (photos / "empty.png").touch()
+    go(model, options(photos, out))
+    rows = {Path(row.path).stem: row for row in writers.read(str(out))}
+    for name in ("fine", "dark", "dark-and-tiny"):
+        chat = model.chat(photos / f"{name}.png")
+        assert rows[name].advice == tuple(one.message for one in chat.advice)
+    assert [len(rows[name].advice) for name in ("fine", "dark", "dark-and-tiny")] == [0, 1, 2]
+    assert rows["empty"].error and rows["empty"].advice == ()
+    out.unlink()
+    go(model, options(photos, out))
+    assert {Path(row.path).stem: row for row in writers.read(str(out))} == rows, "the journal keeps it too"
+
+
+def test_a_row_of_a_journal_without_advice_is_kept(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with closing(sqlite3.connect(tmp_path / "c.jsonl.progress", isolation_level=None)) as db:
+        db.execute("UPDATE results SET result = json_remove(result, '$.advice')")
+    assert go(model, options(photos, out))[0].done == 0
+    assert [row["advice"] for row in rows_of(out)] == [[], []]
 
 
 def test_captions_go_on_from_their_start(model: Model, tmp_path: Path) -> None:

@@ -88,7 +88,18 @@ def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str,
             why = "no digest to check the picture against"
         else:
             why = "another picture is there now" if row.digest in made.replaced else "picture not found"
-    return [row.path, list(row.captions), answers, score, row.error, *size, row.duplicate_of, why, number]
+    return [
+        row.path,
+        list(row.captions),
+        answers,
+        score,
+        row.error,
+        *size,
+        row.duplicate_of,
+        " ".join(row.advice),
+        why,
+        number,
+    ]
 
 
 def _write(out: Path, page: dict[str, Any]) -> None:
