@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,17 +167,20 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
             note(
                 f"{task.before:,} {_pictures(task.before)} {were} done before (in {task.progress}); going on"
             )
-        with _stopping(task), RunProgress(task.count) as progress:
+        with _stopping(task):
             if cluster.ray is not None:
                 from ..batch.ray_run import RayPlan, ray_batches
 
                 plan = RayPlan(
                     cluster.ray, cluster.actors, cluster.cpus, cluster.gpus, _loading(model), options
                 )
-                summary = task.keep(ray_batches(task, plan), progress)
+                with RunProgress(task.count) as progress:
+                    summary = task.keep(ray_batches(task, plan), progress)
             else:
                 running = _load(model, task)
-                summary = task.go(running, progress)
+                # Not before: loading has a bar of its own, and two at once leave one behind.
+                with RunProgress(task.count) as progress:
+                    summary = task.go(running, progress)
                 running.close()
         _tell(task, summary)
     if summary.stopped:
@@ -257,12 +261,36 @@ def _tell(task: Run, summary: Summary) -> None:
         note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    if summary.failed:
+        _tell_failures(task, summary)
     if summary.stopped:
         note("the same command goes on from here")
     elif summary.failed:
         note("--retry-failed tries the failed pictures again")
     if task.options.out is not None:
         say(task.options.out)
+
+
+def _tell_failures(task: Run, summary: Summary) -> None:
+    """The first failed pictures, and where all of them are."""
+    for path, error in summary.failures:
+        note(f"  {_named(path, error)}")
+    out = task.options.out
+    if more := summary.failed - len(summary.failures):
+        where = f"--out FILE.csv --progress {shlex.quote(str(task.progress))} lists them all"
+        if out is not None:
+            where = f"all of them have an error in {out} (`blip2-chat report {shlex.quote(out)}` shows them)"
+        note(f"  and {more:,} more: {where}")
+
+
+def _named(path: str, error: str) -> str:
+    """An error with the picture's whole path: it may begin with the file's name alone, or not name it."""
+    from ..images.naming import file_name, one_line
+
+    shown, name = one_line(path), file_name(path)
+    if error.startswith(f"{shown} "):
+        return error
+    return shown + error[len(name) :] if error.startswith(f"{name} ") else f"{shown}: {error}"
 
 
 def _pictures(count: int) -> str:
