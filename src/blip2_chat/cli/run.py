@@ -126,9 +126,9 @@ def run(
 ) -> None:
     """Caption a whole collection, or ask it questions.
 
-    Each result is on the disk before it is counted: killed or interrupted, the same command goes on where it was.
-    A picture that cannot be read becomes a row with its reason. Exit status: 0 all well, 3 finished with pictures
-    that failed, 130 stopped by Ctrl-C, 1 the run could not go on.
+    Every result is saved before it is counted, so if a run is killed or interrupted, run the same command again to
+    resume. A picture that cannot be read becomes a row with its error. Exit status: 0 all well, 3 finished with
+    pictures that failed, 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
     from ..batch.run import RunOptions
