@@ -179,6 +179,10 @@ def test_pictures_of_a_table_are_those_of_the_column_that_was_read(tmp_path: Pat
     assert shown(tmp_path / "c.html") == ["another picture is there now"], "the other column's is not shown"
     assert blip2_chat("report", tmp_path / "c.jsonl", "--column", "jpg")[0] == 0
     assert shown(tmp_path / "c.html") == ["blue"]
+    write(str(tmp_path / "m.jsonl"), [by_name], Shape(1, [], {}))
+    where = ("--pictures", source, "--column", "jpg", "--name-column", "title")
+    assert blip2_chat("report", tmp_path / "m.jsonl", *where)[0] == 0
+    assert shown(tmp_path / "m.html") == ["blue"]
     # What the run recorded, in the Parquet result itself or in its progress file, needs no option.
     about = {"sources": [source], "columns": ["jpg", "title"]}
     write(str(tmp_path / "n.parquet"), [by_name], Shape(1, [], about))
@@ -189,7 +193,7 @@ def test_pictures_of_a_table_are_those_of_the_column_that_was_read(tmp_path: Pat
         journal.note({"settings": about})
     report(str(tmp_path / "n.jsonl"), tmp_path / "n.html")
     assert shown(tmp_path / "n.html") == ["blue"]
-    report(str(tmp_path / "n.jsonl"), tmp_path / "n.html", columns=Columns("image", "title"))
+    report(str(tmp_path / "n.jsonl"), tmp_path / "n.html", columns=Columns("image"))
     assert shown(tmp_path / "n.html") == ["picture not found"]
 
 

@@ -31,7 +31,7 @@ def report(
     *,
     title: str | None = None,
     pictures: Sequence[str] = (),
-    columns: Columns | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
     on_progress: Progress | None = None,
 ) -> int:
     """Reads what a run wrote, makes thumbnails of its pictures, writes the page -> how many pictures it shows.
@@ -67,11 +67,11 @@ def report(
     return len(rows)
 
 
-def _places(results: str, pictures: Sequence[str], columns: Columns | None) -> Places:
+def _places(results: str, pictures: Sequence[str], columns: Columns) -> Places:
     recorded = recorded_settings(results)
-    if columns is None:
-        names = recorded.get("columns")
-        columns = Columns(*names) if isinstance(names, list) and len(names) == 2 else Columns()
+    names = recorded.get("columns")
+    if isinstance(names, list) and len(names) == 2:
+        columns = Columns(columns.picture or names[0], columns.name or names[1])
     sources = pictures or [one for one in recorded.get("sources") or [] if isinstance(one, str)]
     beside = "" if is_remote(results) else os.path.dirname(os.path.abspath(results))
     return Places(beside, tuple(sources), columns)

@@ -32,6 +32,9 @@ def report(
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The column of a table that has the pictures.")
     ] = None,
+    name_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of a table that has their names.")
+    ] = None,
 ) -> None:
     """Write a run's result as one HTML page.
 
@@ -50,7 +53,7 @@ def report(
             page,
             title=title,
             pictures=pictures or (),
-            columns=Columns(column) if column else None,
+            columns=Columns(column, name_column),
             on_progress=progress,
         )
     noun = "picture" if shown == 1 else "pictures"
