@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..images.naming import file_name
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class RunProgress:
             self._live.stop()
 
     def __call__(self, results: Sequence[Result]) -> None:
+        from ..images.naming import file_name
+
         self._done += len(results)
         self._failed += sum(one.error is not None for one in results)
         now = time.monotonic()
