@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ import blip2_chat
 from blip2_chat.batch import writers
 from blip2_chat.batch.captioner import Captioner, Tasks
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.result import Result
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
+from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
@@ -158,6 +162,79 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
         go(model, options(photos, out), model="large")
     summary, _ = go(model, options(photos, out, tasks=other, fresh=True))
     assert summary.done == 2 and set(rows_of(out)[0]["answers"]) == {"how many?", "where?"}
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
+def test_results_carry_the_advice_that_caption_gives(model: Model, tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    photos, out = tmp_path / "photos", tmp_path / f"c{ending}"
+    photos.mkdir()
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[:, ::8] = 255
+    Image.fromarray(stripes).save(photos / "fine.png")
+    Image.fromarray(stripes // 8).save(photos / "dark.png")
+    Image.fromarray(stripes[:20, :20] // 8).save(photos / "dark-and-tiny.png")
+    (photos / "empty.png").touch()
+    go(model, options(photos, out))
+    rows = {Path(row.path).stem: row for row in writers.read(str(out))}
+    for name in ("fine", "dark", "dark-and-tiny"):
+        chat = model.chat(photos / f"{name}.png")
+        assert rows[name].advice == tuple(one.message for one in chat.advice)
+    assert [len(rows[name].advice) for name in ("fine", "dark", "dark-and-tiny")] == [0, 1, 2]
+    assert rows["empty"].error and rows["empty"].advice == ()
+    out.unlink()
+    go(model, options(photos, out))
+    assert {Path(row.path).stem: row for row in writers.read(str(out))} == rows, "the journal keeps it too"
+
+
+def test_a_row_of_a_journal_without_advice_is_kept(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with closing(sqlite3.connect(tmp_path / "c.jsonl.progress", isolation_level=None)) as db:
+        db.execute("UPDATE results SET result = json_remove(result, '$.advice')")
+    assert go(model, options(photos, out))[0].done == 0
+    assert [row["advice"] for row in rows_of(out)] == [[], []]
+
+
+def test_captions_go_on_from_their_start(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    (path,) = make_pictures(photos, 1)
+    settings = {
+        "max_new_tokens": 6,
+        "num_beams": 2,
+        "length_penalty": 0.5,
+        "no_repeat_ngram_size": 2,
+        "stop": ("e",),
+    }
+    expected = model.generate(path, "a photo of", **settings)
+    tasks = Tasks(1, ("how many?",), settings, start=" a photo of ")
+    go(model, options(photos, out, tasks=tasks))
+    (row,) = rows_of(out)
+    assert row["caption"] == f"a photo of {expected.text}".strip()
+    asked = model.chat(path).ask("how many?", **settings).text
+    assert row["answers"] == {"how many?": asked}, "an answer has no start"
+    (result,) = blip2_chat.caption_all([path], model=model, start="a photo of", **settings)
+    assert result.caption == row["caption"]
+    assert go(model, options(photos, out, tasks=tasks))[0].done == 0, "the same settings resume"
+    with pytest.raises(RunError, match="start was a photo of and is now a drawing of"):
+        go(model, options(photos, out, tasks=replace(tasks, start="a drawing of")))
+    with pytest.raises(RunError, match=r"stop=e and is now .*stop=o"):
+        go(model, options(photos, out, tasks=replace(tasks, settings={**settings, "stop": ("o",)})))
+    with pytest.raises(GenerationError, match="a start is continued by captions"):
+        Tasks(0, ("how many?",), start="a")
+
+
+def test_a_run_begun_before_there_were_starts_goes_on(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with Journal(tmp_path / "c.jsonl.progress") as journal:
+        settings = journal.about("settings")
+        del settings["start"]
+        journal.note({"settings": settings})
+    assert go(model, options(photos, out))[0].done == 0
 
 
 def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path) -> None:
@@ -385,7 +462,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, module: str, arguments: list[s
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, timeout=120)
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert done.returncode == 1 and len(errors) == 1
-    assert errors[0].endswith(f"needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+    assert errors[0].endswith(f"needs the [{extra}] extra: {install_command(extra)}")
 
 
 def test_dry_run_estimates_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers.utils import logging as transformers_logging
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import blip2_chat
@@ -248,6 +249,20 @@ def test_contradictory_options_are_said_before_loading(
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: ")
     assert said in result.stderr
+
+
+def test_a_run_generates_as_a_caption_does() -> None:
+    def options(command: str) -> dict[str, str]:
+        found = get_command(app).commands[command].params  # type: ignore[attr-defined]
+        return {one.opts[0]: one.help for one in found if one.opts[0].startswith("--")}
+
+    one, many = options("caption"), options("run")
+    generation = ["start", "beams", "length-penalty", "temperature", "top-k", "top-p", "seed"]
+    generation += ["max-new-tokens", "min-new-tokens", "repetition-penalty", "no-repeat-ngram", "stop"]
+    assert all(f"--{name}" in many for name in generation)
+    assert {name: many.get(name, help) for name, help in one.items()} == one, (
+        "the same words for the same thing"
+    )
 
 
 def test_a_run_names_options_as_they_are_typed(pictures: list[str]) -> None:

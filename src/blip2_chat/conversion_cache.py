@@ -153,6 +153,7 @@ class Cached:
     precision: str
     size: int  # bytes
     is_usable: bool  # whole, and of the format that this version reads
+    revision: str | None = None  # the commit, of a hub name
 
     def is_called(self, name: str) -> bool:
         """Whether a user means this one by `name`: a model's name, or that of the cached folder."""
@@ -167,12 +168,13 @@ def cached() -> list[Cached]:
 
 
 def _cached(folder: Path) -> Cached:
-    source, precision = "unknown", "?"
+    source, precision, revision = "unknown", "?", None
     with contextlib.suppress(CheckpointError, AttributeError, KeyError, TypeError):
         # Not by `Manifest`, which rightly refuses other formats.
         raw = read_json(folder / MANIFEST)
         precision, source = str(raw["precision"]), str(raw["source"]["name"])
-    return Cached(folder, source, precision, folder_size(folder), is_whole(folder))
+        revision = raw["source"].get("revision")
+    return Cached(folder, source, precision, folder_size(folder), is_whole(folder), revision)
 
 
 def folder_size(folder: Path) -> int:

@@ -36,7 +36,9 @@ class MissingExtraError(Blip2ChatError):
     """An optional part is not installed; the message carries the `pip install` that brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+        from .installation import install_command  # reads files, and is wanted only when this is raised
+
+        super().__init__(f"{what} needs the [{extra}] extra: {install_command(extra)}")
         self.extra = extra
 
 

@@ -14,7 +14,16 @@ from .config import ModelConfig
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
 from .images import PictureLimits, Preprocess
-from .memory import COSTS, Precision, available_memory, best_precision, gigabytes, is_small, require_fit
+from .memory import (
+    COSTS,
+    Precision,
+    available_memory,
+    best_precision,
+    gigabytes,
+    is_small,
+    needed,
+    require_fit,
+)
 from .model import Model
 from .prompts import PromptTemplate
 from .tokens import Tokenizer
@@ -114,6 +123,21 @@ def choose(
         precision, reason = _precision(checkpoint.config, engine, device)
         reasons.append(reason)
     return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
+
+
+def default_precision(config: ModelConfig, engine: str, available: int) -> str | None:
+    """What `load` chooses with this engine when the precision is "auto"; None when even that does not fit.
+
+    available: this machine's free memory, in bytes; on a GPU its own free memory counts instead.
+    """
+    device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
+    if device == "mps":
+        return _precision(config, engine, device)[0]
+    if device != "cpu":
+        chosen, _ = _precision(config, engine, device)
+        return chosen if needed(config, chosen, engine) <= sum(_free_gpu_memory(device)) else None
+    best = best_precision(config, engine, available)
+    return best if needed(config, best, engine) <= available else None
 
 
 def _preprocess(checkpoint: Checkpoint) -> Preprocess:

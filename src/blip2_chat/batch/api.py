@@ -27,6 +27,7 @@ def caption_all(
     model: Model | str | Path = "demo",
     captions: int = 1,
     ask: Iterable[str] = (),
+    start: str | None = None,
     column: str | None = None,
     name_column: str | None = None,
     limit: int | None = None,
@@ -39,11 +40,12 @@ def caption_all(
     `pictures` is what `blip2-chat run` takes (a folder, a pattern, a list, a CSV, JSONL or Parquet table, WebDataset
     shards), or an iterable of such and of whatever `open_picture` takes: bytes, PIL images, arrays. They are read as
     the results are asked for. A picture that cannot be opened has a result with an `error`. `model` is a loaded one,
-    or a name to load; `settings` are `Decoding`'s. Pictures with the same pixels are written about once.
+    or a name to load; `start` holds the first words of each caption, which the model continues; `settings` are
+    `Decoding`'s. Pictures with the same pixels are written about once.
 
     Raises `RunError`, and what loading raises, before the first result.
     """
-    tasks = Tasks(captions, tuple(ask), settings)
+    tasks = Tasks(captions, tuple(ask), settings, start)
     columns = Columns(column, name_column)
     sources: Iterable[Source]
     if isinstance(pictures, str | os.PathLike):

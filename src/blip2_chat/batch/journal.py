@@ -210,6 +210,16 @@ class Journal:
             ).fetchone()
         return Counts(rows, failed, rows - failed - distinct)
 
+    def failures(self, most: int) -> tuple[tuple[str, str], ...]:
+        """(path, error) of this run's first failed pictures."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT l.path, r.result FROM listing l JOIN results r USING (key) WHERE NOT r.ok"
+                " ORDER BY l.part, l.place LIMIT ?",
+                (most,),
+            ).fetchall()
+        return tuple((path, Result.from_row(json.loads(result)).error or "") for path, result in found)
+
     def rows(self, block: int = 500) -> Iterator[Row]:
         """The rows of this run's sources that have a result, in the sources' order, a few in memory at a time."""
         with self._told():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..engines.engine import Floats
 from ..errors import PictureError
-from ..images import PictureLimits, Preprocess, open_picture, to_pixels
+from ..images import PictureLimits, Preprocess, advise, open_picture, to_pixels
 from .errors import RunError
 from .items import Item
 from .storage import NamedBytes, is_remote, parent, reading, reason
@@ -25,7 +25,8 @@ _UNPLUGGED = {
 
 @dataclass(frozen=True)
 class Opened:
-    """A picture as the model reads it: float32 [1,3,H,W]; or `error`, and nothing else."""
+    """A picture as the model reads it: float32 [1,3,H,W], with what may spoil its caption; or `error`, and nothing
+    else."""
 
     item: Item
     pixels: Floats | None = None
@@ -33,6 +34,7 @@ class Opened:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    advice: tuple[str, ...] = ()
 
 
 class Opener:
@@ -58,7 +60,8 @@ class Opener:
         self._folders.remember(item.file)
         width, height = picture.image.size
         pixels = to_pixels(picture, self._preprocess)
-        return Opened(item, pixels, picture.digest, width, height)
+        advice = tuple(one.message for one in advise(picture))
+        return Opened(item, pixels, picture.digest, width, height, advice=advice)
 
     def _fetched(self, address: str) -> NamedBytes:
         try:

@@ -205,6 +205,7 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
                     "digest": opened.digest,
                     "width": opened.width,
                     "height": opened.height,
+                    "advice": list(opened.advice),
                     "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
                 }
             )
@@ -220,6 +221,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
     fields = [(name, pa.string()) for name in ("key", "path", "stamp", "error", "digest")]
     fields += [(name, pa.int64()) for name in ("part", "place", "width", "height")]
+    fields.append(("advice", pa.list_(pa.string())))
     schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary()), ("file", pa.binary())])
     return pa.Table.from_pylist(rows, schema)
 
@@ -243,7 +245,7 @@ class _Actor:
         results = [
             None if row["done"] else self._result(row, written.get(row["digest"]), seconds) for row in rows
         ]
-        kept = table.drop_columns(["pixels", "error", "digest", "width", "height", "done"])
+        kept = table.drop_columns(["pixels", "error", "digest", "width", "height", "advice", "done"])
         return kept.append_column("result", pa.array(results, pa.string()))
 
     def _write(self, pixels: dict[str, bytes]) -> list[Written]:
@@ -258,7 +260,7 @@ class _Actor:
 
     def _result(self, row: dict[str, Any], written: Written | None, seconds: float) -> str:
         about = {name: row[name] for name in ("path", "error", "width", "height", "digest")}
-        result = self._captioner.result(**about)
+        result = self._captioner.result(**about, advice=tuple(row["advice"] or ()))
         if written is not None:
             result = result.saying(written, seconds=seconds)
         return json.dumps(result.as_row())

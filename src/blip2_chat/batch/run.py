@@ -31,6 +31,8 @@ from .writers import Shape, ending, write
 
 # Items looked up at once; those of shards are held with their bytes.
 _LOOKED_UP = 16
+# Failed pictures that a summary names.
+_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Summary:
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
     stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
-    pictures "nowhere" on this machine.
+    pictures "nowhere" on this machine. failures: the first failed pictures, each with its error.
     """
 
     rows: int
@@ -74,6 +76,7 @@ class Summary:
     seconds: float
     stopped: bool
     sidecars: dict[str, int]
+    failures: tuple[tuple[str, str], ...] = ()
 
 
 class Run:
@@ -187,7 +190,17 @@ class Run:
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
         changed = self.journal.changed
-        return Summary(counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told)
+        return Summary(
+            counts.rows,
+            done,
+            changed,
+            counts.failed,
+            counts.duplicates,
+            seconds,
+            stopped,
+            told,
+            self.journal.failures(_FAILURES),
+        )
 
     def write(self, sidecars: SidecarWriter | None = None) -> None:
         """The outcome, from what is durable: also what a run that was broken off has done."""
@@ -233,8 +246,14 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         **model_settings,
         "captions": tasks.captions,
         "questions": list(tasks.questions),
-        "writing": {name: tasks.settings[name] for name in sorted(tasks.settings)},
+        "start": None if tasks.start is None else tasks.start.strip(),
+        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
     }
+
+
+def _as_json(value: Any) -> Any:
+    """A setting as it comes back from the journal, which has no tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _address(source: Source) -> str:

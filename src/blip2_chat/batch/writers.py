@@ -23,6 +23,8 @@ from .tables import pyarrow_parquet
 
 Writer = Callable[[IO[bytes], Iterable[Result], "Shape"], None]
 _ROWS = 4096
+# CSV has no lists.
+_BETWEEN_ADVICE = " | "
 
 
 class Shape:
@@ -77,6 +79,7 @@ def _parquet(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
         ("model", text),
         ("precision", text),
         ("duplicate_of", text),
+        ("advice", pa.list_(text)),
     ]
     schema = pa.schema(fields, {"blip2_chat": json.dumps(shape.about)})
     rows = (one.as_row() for one in results)
@@ -97,7 +100,7 @@ def _csv(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
     writer = csv.writer(text)
     writer.writerow(["path", *captions, *(f"answers.{one}" for one in shape.questions), *rest])
     for one in results:
-        row = one.as_row()
+        row = {**one.as_row(), "advice": _BETWEEN_ADVICE.join(one.advice)}
         padded = [*one.captions, *[""] * len(captions)][: len(captions)]
         answers = [one.answers.get(question, "") for question in shape.questions]
         writer.writerow([one.path, *padded, *answers, *(row[name] for name in rest)])
@@ -174,7 +177,14 @@ def read(address: str) -> Iterator[Result]:
         ) from error
 
 
-_KINDS: dict[str, Any] = {"path": str, "captions": list, "answers": dict, "score": (int, float), "error": str}
+_KINDS: dict[str, Any] = {
+    "path": str,
+    "captions": list,
+    "answers": dict,
+    "score": (int, float),
+    "error": str,
+    "advice": list,
+}
 
 
 def _require_row(row: Any) -> None:
@@ -217,5 +227,6 @@ def _read_csv(file: IO[bytes]) -> Iterator[dict[str, Any]]:
                 name: _NUMBERS[name](value) if name in _NUMBERS else value for name, value in given.items()
             }
             row["captions"] = [value for name, value in given.items() if name.split(" ")[0] == "caption"]
+            row["advice"] = given["advice"].split(_BETWEEN_ADVICE) if "advice" in given else []
             row["answers"] = {name[8:]: value for name, value in given.items() if name.startswith("answers.")}
             yield row

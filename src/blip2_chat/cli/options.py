@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _EMBEDDED = "demo"
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help='First words of each caption, which the model continues: "a photo of".'
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
@@ -49,7 +55,9 @@ class ModelOptions:
             metavar="NAME", help="Take tokenizer and picture settings from this model or folder instead."
         ),
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
+    ] = False
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
     ] = None
@@ -85,37 +93,47 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class WritingOptions:
-    """How answers are written; what is not given is left to `Decoding`'s defaults."""
+class DecodingOptions:
+    """How the text is generated; what is not given is left to `Decoding`'s defaults."""
 
     max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Longest answer, in tokens (50).")
+        int | None, typer.Option(metavar="N", help="Maximum length in tokens (50).")
     ] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest answer, in tokens.")] = (
+    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Minimum length in tokens (0).")] = (
         None
     )
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
+    beams: Annotated[int | None, typer.Option(metavar="N", help="Number of beams for beam search.")] = None
     length_penalty: Annotated[
-        float | None, typer.Option(metavar="X", help="Of beams: above 1 favours long answers.")
+        float | None,
+        typer.Option(metavar="X", help="Beam search: above 1 favours longer text, below 1 shorter."),
     ] = None
-    answers: Annotated[int | None, typer.Option(metavar="N", help="So many answers, best first.")] = None
     temperature: Annotated[
-        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
+        float | None,
+        typer.Option(metavar="X", help="Sampling temperature; 0 (default) always takes the likeliest token."),
     ] = None
-    top_k: Annotated[int | None, typer.Option(metavar="K", help="Draw among the k likeliest.")] = None
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
-        None
-    )
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw the same again.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
-        None
-    )
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", help="Top-k sampling: sample from the K likeliest tokens.")
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P.",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Random seed for sampling; the same seed gives the same text."),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Above 1 makes repeated tokens less likely.")
+    ] = None
     no_repeat_ngram: Annotated[
-        int | None, typer.Option(metavar="N", help="No sequence of n tokens twice.")
+        int | None, typer.Option(metavar="N", help="Never repeat a sequence of N tokens.")
     ] = None
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="End an answer before this; may repeat."),
+        typer.Option(metavar="TEXT", help="Stop before this text, which is left out; may repeat."),
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -127,14 +145,24 @@ class WritingOptions:
         settings = {
             _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
         }
-        return checked(settings)
+        return _checked(settings)
+
+
+@dataclass(frozen=True)
+class WritingOptions(DecodingOptions):
+    """`DecodingOptions`, and how many answers: a run has captions per picture instead."""
+
+    answers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of answers to return, best first; needs beams or sampling."),
+    ] = None
 
 
 # Where the option is shorter than `Decoding`'s keyword.
 _KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
     from ..decoding import Decoding
 

@@ -84,6 +84,10 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Removes the bar: to be called before anything else is printed."""
         if self._bar is not None:
             self._bar.stop()
 
