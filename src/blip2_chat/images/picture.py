@@ -22,6 +22,7 @@ from PIL import Image
 from ..errors import PictureError
 from .decode import decode
 from .fetch import fetch
+from .levels import strips
 from .limits import PictureLimits
 from .naming import UNNAMED, file_name, one_line, url_name
 from .rgb import array_to_image, upright_rgb
@@ -71,7 +72,8 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
         return source
     if isinstance(source, Image.Image):
         name = _attribute_name(source, "filename")
-        return _picture(_loaded(source, name, limits), name)
+        # The caller may go on drawing on it.
+        return _picture(_loaded(source, name, limits), name, copy=True)
     if isinstance(source, np.ndarray):
         if source.ndim >= 2:
             limits.require_pixels(source.shape[1], source.shape[0], UNNAMED)
@@ -98,15 +100,18 @@ def _is_record(value: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping) and ("bytes" in value or "path" in value)
 
 
-def _picture(image: Image.Image, name: str) -> Picture:
+def _picture(image: Image.Image, name: str, *, copy: bool = False) -> Picture:
     try:
         rgb = upright_rgb(image)
+        if copy and rgb is image:
+            rgb = image.copy()
     except Exception as error:  # Pillow's conversions raise nearly anything on damaged palettes and notes
         raise PictureError(
             f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that"
         ) from error
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
-    digest.update(rgb.tobytes())
+    for box in strips(rgb.size):
+        digest.update(rgb.crop(box).tobytes())
     return Picture(rgb, name, digest.hexdigest())
 
 
