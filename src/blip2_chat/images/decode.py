@@ -55,7 +55,7 @@ def _decode_with_pillow(
     data: bytes,
     name: str,
     limits: PictureLimits,
-    prepare: Callable[[ImageFile.ImageFile], None] | None = None,
+    prepare: Callable[[ImageFile.ImageFile], object] | None = None,
 ) -> Image.Image:
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
     # MemoryError, zlib.error ...), so only the broad net keeps the promise of one clear error.
@@ -134,7 +134,7 @@ def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     known = tiff.readable(data)
     if known.tile > max(_LARGEST_TILE, limits.max_pixels):
         raise PictureError(f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that")
-    image = _decode_with_pillow(known.data, name, limits)
+    image = _decode_with_pillow(known.data, name, limits, tiff.mend)
     for tag, value in known.truly.items():
         image.tag_v2[tag] = value  # type: ignore[attr-defined]
     return image

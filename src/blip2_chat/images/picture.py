@@ -26,6 +26,7 @@ from .levels import strips
 from .limits import PictureLimits
 from .naming import UNNAMED, file_name, one_line, url_name
 from .rgb import array_to_image, upright_rgb
+from .tiff import mend
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _picture(image: Image.Image, name: str, *, copy: bool = False) -> Picture:
 def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image:
     limits.require_pixels(*image.size, name)
     try:
+        mend(image)
         image.load()
     except Exception as error:  # a lazily opened file fails here, in as many ways as decode() meets
         raise PictureError(

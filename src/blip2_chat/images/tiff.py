@@ -1,16 +1,20 @@
-"""TIFF files that Pillow would refuse for the way in which their samples are declared, declared otherwise."""
+"""TIFF files whose samples Pillow would refuse, or unpack wrongly, for the way in which they are declared."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
+from PIL import Image, TiffImagePlugin
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 277
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR = 258, 262, 277, 284
 _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 322, 323, 339
 _SHORT, _LONG = 3, 4
 _SIZES = {_SHORT: 2, _LONG: 4}
 _LONGEST_DIRECTORY = 4096
+# libtiff has turned the bytes into the machine's order, whatever the file's.
+_TURNED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,28 @@ def readable(data: bytes) -> Readable:
         struct.pack_into(order + "H", patched, at, told)
         truly[tag] = (true,) if tag == _SAMPLE_FORMAT else true
     return Readable(bytes(patched), truly, tile)
+
+
+def mend(image: Image.Image) -> None:
+    """Before a TIFF is loaded, correct how Pillow (13 and before) would unpack some of its samples.
+
+    Signed and float samples of the other byte order than the machine's come swapped if the file is compressed, and
+    planes of 16-bit samples that are not compressed are taken for 8-bit ones. Other images stay as they are.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    bits = image.tag_v2.get(_BITS, ())
+    wide_planes = image.tag_v2.get(_PLANAR) == 2 and isinstance(bits, tuple) and set(bits) == {16}
+    order = "B" if image.tag_v2.prefix == b"MM" else "L"
+    for number, tile in enumerate(image.tile):
+        if not isinstance(tile.args, tuple) or not isinstance(tile.args[0], str):
+            continue
+        mode = tile.args[0]
+        if tile.codec_name == "libtiff":
+            mode = _TURNED.get(mode, mode)
+        elif wide_planes and len(mode) == 1:
+            mode = f"{mode};16{order}"
+        image.tile[number] = tile._replace(args=(mode, *tile.args[1:]))
 
 
 def _first_directory(data: bytes, order: str) -> dict[int, tuple[int, int]]:
