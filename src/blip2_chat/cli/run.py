@@ -235,6 +235,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
         "revision": model.revision,
         "threads": model.threads,
         "force": model.force,
+        "limits": model.picture_limits(),
     }
 
 

@@ -15,6 +15,7 @@ from .kinds import AVIF_BRANDS, FORMATS, HEIF_BRANDS, iso_brands
 from .levels import strips
 from .limits import PictureLimits
 from .naming import one_line
+from .quiet import quiet_libtiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,8 @@ def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     known = tiff.readable(data)
     if known.tile > max(_LARGEST_TILE, limits.max_pixels):
         raise PictureError(f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that")
-    image = _decode_with_pillow(known.data, name, limits, tiff.mend)
+    with quiet_libtiff():
+        image = _decode_with_pillow(known.data, name, limits, tiff.mend)
     for tag, value in known.truly.items():
         image.tag_v2[tag] = value  # type: ignore[attr-defined]
     return image

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeGuard
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
     """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
 
-    source: a path (str or PathLike, `~` expanded), an http(s) or `data:` URL, the bytes of a file, a file
+    source: a path (str or PathLike, `~` expanded), an http(s), `file:` or `data:` URL, the bytes of a file, a file
         opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
         array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
         {"bytes": ..., "path": ...} as Hugging Face datasets keep pictures, in which one of both may be None.
@@ -136,9 +136,12 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
             return UNNAMED, _from_data_url(source, limits)
         if scheme and scheme[1].lower() in ("http", "https"):
             return url_name(source), fetch(source, limits)
+        if scheme and scheme[1].lower() == "file":
+            local = _path_of(source)
+            return file_name(local), _from_path(local, limits)
         if scheme:
             raise PictureError(
-                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) URL or a path"
+                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path"
             )
         return file_name(source), _from_path(source, limits)
     if _is_record(source):
@@ -177,6 +180,19 @@ def _attribute_name(source: object, attribute: str) -> str:
     # Open files may carry a descriptor number as their name, and PIL images b"" or nothing.
     value = getattr(source, attribute, None)
     return file_name(os.fsdecode(value)) if isinstance(value, (str, bytes, os.PathLike)) else UNNAMED
+
+
+def _path_of(url: str) -> str:
+    """The path that a file: URL stands for, on this machine."""
+    from urllib.request import url2pathname  # which imports an HTTP client
+
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise PictureError(f"{one_line(url)} is not a valid address; give a path") from error
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise PictureError(f"{url_name(url)} is on another machine; give a path, or file:///... for this one")
+    return url2pathname(parts.path)
 
 
 def _from_path(path: str, limits: PictureLimits) -> bytes:
