@@ -244,3 +244,31 @@ class TestRecords:
     def test_paths_switched_off(self) -> None:
         with pytest.raises(PictureError, match="switched off"):
             open_picture({"bytes": None, "path": "/etc/hostname"}, limits=PictureLimits(allow_paths=False))
+
+
+class TestFileUrls:
+    @pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://"])
+    def test_opened_as_the_path_is(self, tmp_path: Path, start: str) -> None:
+        path = tmp_path / "a cät#1.png"
+        path.write_bytes(encoded("PNG"))
+        url = start + path.as_uri().removeprefix("file://")
+        picture = open_picture(url)
+        assert picture.name == "a cät#1.png"
+        assert np.array_equal(np.asarray(picture.image), PIXELS)
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("file:///no/such.png", "not found"),
+            ("file://server/share/a.png", "another machine"),
+            ("file:///a%00.png", "cannot be opened"),
+            ("file://[", "not a valid address"),
+        ],
+    )
+    def test_refusals(self, url: str, says: str) -> None:
+        with pytest.raises(PictureError, match=says):
+            open_picture(url)
+
+    def test_refused_where_paths_are(self) -> None:
+        with pytest.raises(PictureError, match="switched off"):
+            open_picture("file:///etc/hostname", limits=PictureLimits(allow_paths=False))

@@ -24,8 +24,10 @@ class PictureLimits:
     max_side: width or height. Memory goes by rows as well as by pixels.
     max_scans: passes over a JPEG. A progressive one makes about 10; a hostile one makes thousands, each as
         long as the first.
-    timeout_seconds: the whole download with its redirects, from connecting to the last byte. The
-        system's own name lookup cannot be interrupted and is bounded by the system.
+    timeout_seconds: the whole download with its redirects, from connecting to the last byte, all tries
+        together. The system's own name lookup cannot be interrupted and is bounded by the system.
+    max_retries, max_wait_seconds: how often a busy server or a broken connection is tried again, and how
+        long all pauses between tries may be together. A server that asks for more is not tried again.
     max_redirects: hops after the first URL.
     allow_urls, allow_paths: a server that takes text from strangers turns paths off. `data:` URLs,
         bytes and open files are neither.
@@ -43,6 +45,8 @@ class PictureLimits:
     max_side: int = 200_000
     max_scans: int = 100
     timeout_seconds: float = 20.0
+    max_retries: int = 3
+    max_wait_seconds: float = 30.0
     max_redirects: int = 5
     allow_urls: bool = True
     allow_paths: bool = True
