@@ -158,6 +158,35 @@ def test_limits_name_their_own_option() -> None:
             open_picture(data, limits=PictureLimits(max_pixels=1_000_000, pixels_option=option))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(9) + b"\xff\xe1\0\x02" * 1_000_000,
+        b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(9) + b"\xff\x02" * 5_000_000,
+        b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(10_000_000),
+        b"\xff\xd8" + b"\xff" * 10_000_000,
+        jpeg(16, 16)[:-2] + b"\xff\x02" * 5_000_000,
+        PNG[:33] + chunk(b"teSt", b"") * 1_000_000 + PNG[33:],
+        PNG[:33] + chunk(b"IDAT", b"") * 1_000_000 + PNG[33:],
+    ],
+    ids=["segments", "codes", "zeros", "padding", "after the scan", "chunks", "empty chunks"],
+)
+def test_millions_of_parts_are_not_stepped_through(data: bytes) -> None:
+    with pytest.raises(PictureError, match="damaged"):
+        open_picture(data)
+
+
+def test_jpeg_2000_has_half_the_pixels() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (1000, 800)).save(stream, "JPEG2000")
+    assert open_picture(stream.getvalue(), limits=PictureLimits(max_pixels=1_600_000)).image.size == (
+        1000,
+        800,
+    )
+    with pytest.raises(PictureError, match=r"PictureLimits\(max_pixels=1600000\)"):
+        open_picture(stream.getvalue(), limits=PictureLimits(max_pixels=1_500_000))
+
+
 def test_a_tile_larger_than_any_picture_is_refused() -> None:
     data = tiff(np.zeros((4, 4), "u1"), deflate=True, more={322: 60_000, 323: 60_000})
     with pytest.raises(PictureError, match="tiles of 3,600,000,000 pixels"):

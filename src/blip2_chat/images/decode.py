@@ -46,7 +46,7 @@ def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, name, limits)
     if data.startswith(png.SIGNATURE):
-        return _decode_with_pillow(png.essential(data), name, limits)
+        return _decode_png(data, name, limits)
     if data.startswith((b"II", b"MM")):
         return _decode_tiff(data, name, limits)
     return _decode_with_pillow(data, name, limits)
@@ -70,7 +70,8 @@ def _decode_with_pillow(
         raise _damaged(name, error) from error
     if image is None:
         raise PictureError(f"{name} {_what_it_is(data)}")
-    limits.require_pixels(*image.size, name)
+    # OpenJPEG needs 20 bytes for each pixel, where the others need 8 with all that comes after them.
+    limits.require_pixels(*image.size, name, share=0.5 if image.format == "JPEG2000" else 1)
     try:
         if prepare is not None:
             prepare(image)
@@ -102,9 +103,12 @@ def _opened(data: bytes) -> ImageFile.ImageFile | None:
 
 
 def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
-    facts = jpeg.facts(data)
+    try:
+        facts = jpeg.facts(data)
+    except ValueError as error:
+        raise _damaged(name, error) from error
     if facts is None:
-        return _decode_with_pillow(data, name, limits)
+        raise _damaged(name, OSError("there is no picture in it"))
     limits.require_pixels(facts.width, facts.height, name)
     limits.require_work(facts.scans, facts.work, name)
 
@@ -123,6 +127,14 @@ def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     if not (facts.whole and _same(whole, other)):
         raise _damaged(name, OSError("part of the picture is missing"))
     return whole
+
+
+def _decode_png(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+    try:
+        essential = png.essential(data)
+    except ValueError as error:
+        raise _damaged(name, error) from error
+    return _decode_with_pillow(essential, name, limits)
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:

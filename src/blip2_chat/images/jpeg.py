@@ -10,8 +10,12 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # A marker is FF and a code. FF 00 is a byte of picture data, FF D0-D7 restart it, and more FF are padding.
-_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _PADDING = re.compile(rb"\0{16,}\Z")
+# A picture with a large colour profile and notes has a few hundred. Pillow steps through them, and byte by
+# byte through what stands between them, in Python.
+_MOST_SEGMENTS = 10_000
+_MOST_JUNK = 2**20
 # Preparing a scan takes as long as about this many pixels of it.
 _SCAN_OVERHEAD = 20_000
 END = b"\xff\xd9"
@@ -35,14 +39,22 @@ class Facts:
 
 
 def facts(data: bytes) -> Facts | None:
-    """The facts of a JPEG; None for a file without a frame, which no decoder opens."""
+    """The facts of a JPEG; None for a file without a scan, which no decoder opens.
+
+    Raises ValueError for a file of so many segments, or so much between them, that it was made to take time.
+    """
     width = height = scans = work = 0
     ended = progressive = False
     parts: list[int] = []
     # Of every component, the coefficients that some scan has brought to full precision.
     known: dict[int, set[int]] = {}
-    at = 0
+    at = segments = junk = 0
     while (marker := _MARKER.search(data, at)) is not None:
+        segments += 1
+        if scans == 0:
+            junk += marker.end() - 2 - at
+        if segments > _MOST_SEGMENTS or junk > _MOST_JUNK:
+            raise ValueError("too much that is no picture stands before it")
         code, at = marker[1][0], marker.end()
         if code == _EOI:
             ended = True
@@ -64,7 +76,7 @@ def facts(data: bytes) -> Facts | None:
             for part in in_scan:
                 if precision == 0 and part in known:
                     known[part].update(range(first, last + 1))
-    if not parts:
+    if not scans:
         return None
     whole = all(len(coefficients) == 64 for coefficients in known.values())
     return Facts(width, height, scans, work, ended, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,8 +62,8 @@ class PictureLimits:
                 "save a smaller copy and use that"
             )
 
-    def require_pixels(self, width: int, height: int, name: str) -> None:
-        """Raise `PictureError` if a picture of this size has no pixels or too many."""
+    def require_pixels(self, width: int, height: int, name: str, share: float = 1) -> None:
+        """Raise `PictureError` if a picture of this size has no pixels, or more than this share of the most."""
         if width < 1 or height < 1:
             raise PictureError(f"{name} has no pixels ({width} x {height}); choose another picture")
         if max(width, height) > self.max_side:
@@ -71,11 +72,13 @@ class PictureLimits:
                 "cut it into pieces, or save a smaller copy and use that"
             )
         pixels = width * height
-        if pixels > self.max_pixels:
+        most = int(self.max_pixels * share)
+        if pixels > most:
             # Rounded up, or the picture would still be too large for what the message says.
-            option = self.pixels_option.format(pixels=pixels, megapixels=-(-pixels // 1_000_000))
+            needed = math.ceil(pixels / share)
+            option = self.pixels_option.format(pixels=needed, megapixels=-(-needed // 1_000_000))
             raise PictureError(
-                f"{name} has {width} x {height} pixels, more than the limit of {self.max_pixels:,}; "
+                f"{name} has {width} x {height} pixels, more than the limit of {most:,}; "
                 + (f"raise the limit with {option}, or " if option else "")
                 + "save a smaller copy and use that"
             )
