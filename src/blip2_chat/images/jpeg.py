@@ -11,7 +11,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # A marker is FF and a code. FF 00 is a byte of picture data, FF D0-D7 restart it, and more FF are padding.
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
-_PADDING = re.compile(rb"\0{16,}\Z")
+_SHORTEST_PADDING = 16
 # A picture with a large colour profile and notes has a few hundred. Pillow steps through them, and byte by
 # byte through what stands between them, in Python.
 _MOST_SEGMENTS = 10_000
@@ -84,7 +84,9 @@ def facts(data: bytes) -> Facts | None:
 
 def without_padding(data: bytes) -> bytes:
     """A file without the zeros that a download leaves where it was broken off, and without half a marker."""
-    return _PADDING.sub(b"", data).rstrip(b"\xff")
+    unpadded = data.rstrip(b"\0")
+    # A few zeros may belong to the picture.
+    return (data if len(data) - len(unpadded) < _SHORTEST_PADDING else unpadded).rstrip(b"\xff")
 
 
 def _band(body: bytes) -> tuple[int, int, int]:
