@@ -288,7 +288,7 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
     where = ["--precision", "int4", "--engine", "onnx", "--device", "cpu", "--threads", "3"]
     result = CliRunner().invoke(app, ["ask", pictures[0], "?", *where, "--revision", "v2", "--force"])
     assert result.stderr == "Error: enough seen\n"
-    del seen["on_progress"]
+    del seen["on_progress"], seen["limits"]
     assert seen == {
         "name": "from/environment",
         "precision": "int4",
@@ -300,6 +300,21 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
     }
     CliRunner().invoke(app, ["ask", pictures[0], "?", "-m", "mine"])
     assert (seen["name"], seen["precision"], seen["force"]) == ("mine", "auto", False)
+
+
+def test_a_picture_of_many_megapixels_is_refused_with_the_option_that_opens_it(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "phone.png")
+    Image.new("RGB", (1250, 1001)).save(path)
+    for command in (["caption", path], ["ask", path, "?"]):
+        refused = run(*command, "--max-megapixels", "1")
+        assert refused.exit_code == 1
+        assert "phone.png has 1250 x 1001 pixels" in refused.stderr and "--max-megapixels 2," in refused.stderr
+        assert run(*command, "--max-megapixels", "2").exit_code == 0
+    listed = run("run", path, "--out", str(tmp_path / "out.jsonl"), "--max-megapixels", "1")
+    assert listed.exit_code == 3
+    assert "--max-megapixels 2," in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
 def test_an_unexpected_error_is_one_line(

@@ -133,7 +133,11 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
         batch_size=1,
         batch_format="numpy",
         num_cpus=0.5,
-        fn_kwargs={"done": [done], "preprocess": preprocess},
+        fn_kwargs={
+            "done": [done],
+            "preprocess": preprocess,
+            "limits": plan.loading.get("limits") or PictureLimits(),
+        },
     )
     return read.map_batches(
         _Actor,
@@ -182,12 +186,14 @@ def _preprocess(plan: RayPlan) -> Preprocess:
     return Preprocess.from_folder(find(plan.loading["name_or_path"], revision=plan.loading.get("revision")))
 
 
-def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Iterator[Any]:
+def _read(
+    batch: dict[str, Any], done: list[Any], preprocess: Preprocess, limits: PictureLimits
+) -> Iterator[Any]:
     """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on."""
     import ray
 
     known = ray.get(done[0])
-    opener = Opener(preprocess, PictureLimits())
+    opener = Opener(preprocess, limits)
     number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
     rows = []
     for place, item in enumerate(map(stamped, part.items())):

@@ -12,17 +12,17 @@ from .terminal import note, say, waiting
 if TYPE_CHECKING:
     from ..answers import Answer
     from ..chat import Chat
-    from ..images import Picture
+    from ..images import Picture, PictureLimits
 
 # Stands for the picture on stdin.
 STDIN = "-"
 
 
-def open_source(source: str) -> Picture:
+def open_source(source: str, limits: PictureLimits) -> Picture:
     """The picture at a path or URL, or on stdin; `PictureError`."""
     from ..images import open_picture
 
-    return open_picture(sys.stdin.buffer if source == STDIN else source)
+    return open_picture(sys.stdin.buffer if source == STDIN else source, limits=limits)
 
 
 def shown_name(source: str) -> str:

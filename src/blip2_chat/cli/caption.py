@@ -42,7 +42,7 @@ def caption(
 
     for source in pictures:
         try:
-            picture = open_source(source)
+            picture = open_source(source, model.picture_limits())
         except PictureError as error:
             skip(source, error)
             continue

@@ -34,7 +34,9 @@ def chat(
         raise typer.BadParameter("the questions come from stdin: give the picture as a path or URL")
     source = str(_SAMPLE) if picture is None else picture
     if "://" not in source:
-        open_source(source)  # a wrong path is said before the model loads, which may take minutes
+        open_source(
+            source, model.picture_limits()
+        )  # a wrong path is said before the model loads, which may take minutes
     interactive = sys.stdin.isatty()
     running = model.load()
     talk = Talk(running, source, settings, interactive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from ..errors import Blip2ChatError
 from .terminal import ProgressBar, note
 
 if TYPE_CHECKING:
+    from ..images import PictureLimits
     from ..model import Model
 
 # Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
@@ -62,9 +63,23 @@ class ModelOptions:
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
     ] = None
 
+    max_megapixels: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=10_000, help="Largest picture (100; serve: 40)."),
+    ] = None
+
     @property
     def is_embedded(self) -> bool:
         return self.model == _EMBEDDED
+
+    def picture_limits(self) -> PictureLimits:
+        """Which pictures are opened; a message about a larger one names the option."""
+        from ..images import PictureLimits
+
+        limits = PictureLimits(pixels_option="--max-megapixels {megapixels}")
+        if self.max_megapixels is not None:
+            limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
+        return limits
 
     def load(self) -> Model:
         """The running model; on a terminal a bar shows its loading."""
@@ -80,6 +95,7 @@ class ModelOptions:
                 processor=self.processor,
                 threads=self.threads,
                 force=self.force,
+                limits=self.picture_limits(),
                 on_progress=progress,
             )
 

@@ -211,6 +211,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
         "processor": model.processor,
         "threads": model.threads,
         "force": model.force,
+        "limits": model.picture_limits(),
     }
 
 
