@@ -7,15 +7,9 @@ import io
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import PictureError
+from .kinds import AVIF_BRANDS, FORMATS, HEIF_BRANDS, iso_brands
 from .limits import PictureLimits
 from .naming import one_line
-
-# Only formats people keep pictures in, each decoded inside this process. Left out on purpose: EPS, which
-# Pillow hands to Ghostscript to execute; WMF, GRIB, HDF5 and other stubs; TGA, which has no signature.
-# JPEG includes MPO.
-_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "QOI")
-_HEIF_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif"))
-_AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 
 def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
@@ -26,11 +20,11 @@ def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     """
     if not data:
         raise PictureError(f"{name} is empty (0 bytes); copy or download it again")
-    brands = _brands(data)
-    if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
+    brands = iso_brands(data)
+    if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
         return _decode_heif(data, name, limits)
     Image.init()
-    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
+    formats = [kind for kind in FORMATS if kind in Image.OPEN]
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
     # MemoryError, zlib.error ...), so only the broad net keeps the promise of one clear error.
     try:
@@ -78,19 +72,10 @@ def _damaged(name: str, error: Exception) -> PictureError:
     return PictureError(f"{name} is damaged or cut short ({reason}); copy or download it again")
 
 
-def _brands(data: bytes) -> frozenset[bytes]:
-    """The brands an ISO media file (HEIC, AVIF) declares in its first box; empty for other files."""
-    if data[4:8] != b"ftyp":
-        return frozenset()
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    # Bytes 12-16 hold the minor version.
-    return frozenset([data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))])
-
-
 def _what_it_is(data: bytes, brands: frozenset[bytes]) -> str:
     """The rest of the sentence "cat.jpg ...", for bytes Pillow does not know."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if brands & _AVIF_BRANDS:
+    if brands & AVIF_BRANDS:
         return "is an AVIF picture, which needs Pillow 11.3 or newer: pip install -U pillow"
     if start.startswith((b"<!doctype html", b"<html")):
         return "is a web page, not a picture; use the address or file of the picture itself"

@@ -9,9 +9,10 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -48,7 +49,7 @@ class Picture:
 
 PictureSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "
-    "| Image.Image | npt.NDArray[Any] | Picture"
+    "| Image.Image | npt.NDArray[Any] | Mapping[str, Any] | Picture"
 )
 
 _DEFAULT_LIMITS = PictureLimits()
@@ -60,8 +61,9 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
     """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
 
     source: a path (str or PathLike, `~` expanded), an http(s) or `data:` URL, the bytes of a file, a file
-        opened with "rb" (read from its start if it can seek), a PIL image (its current frame), or a numpy
-        array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255.
+        opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
+        array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
+        {"bytes": ..., "path": ...} as Hugging Face datasets keep pictures, in which one of both may be None.
     Raises PictureError, one line that names the picture and the way out, and nothing else that comes
     from the picture, the disk or the network.
     """
@@ -76,6 +78,24 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
         return _picture(array_to_image(source, UNNAMED), UNNAMED)
     name, data = _read(source, limits)
     return _picture(decode(data, name, limits), name)
+
+
+def is_one_picture(value: object) -> bool:
+    """Whether `open_picture` takes `value` as one picture, rather than as something that holds several.
+
+    For callers that accept a picture or a collection of them. True says what kind of thing it is, not that it
+    opens: a path that is not there, broken bytes, and an array [N, H, W], which is taken for a picture with its
+    channels in an odd place, are told by `open_picture`. Arrays of objects or text, and those of four or more
+    dimensions, hold several.
+    """
+    if isinstance(value, np.ndarray):
+        return value.ndim in (2, 3) and value.dtype.kind not in "OUS"
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Picture)
+    return isinstance(value, kinds) or _is_record(value) or callable(getattr(value, "read", None))
+
+
+def _is_record(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and ("bytes" in value or "path" in value)
 
 
 def _picture(image: Image.Image, name: str) -> Picture:
@@ -114,6 +134,8 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
                 f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) URL or a path"
             )
         return file_name(source), _from_path(source, limits)
+    if _is_record(source):
+        return _from_record(source, limits)
     if isinstance(source, os.PathLike):
         path: str = os.fsdecode(source)
         return file_name(path), _from_path(path, limits)
@@ -125,8 +147,23 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
         return name, _from_stream(source, name, limits)
     raise PictureError(
         f"a {type(source).__name__} is not a picture; "
-        "give a path, URL, bytes, file opened with 'rb', PIL image or numpy array"
+        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}"
     )
+
+
+def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str, bytes]:
+    data, path = record.get("bytes"), record.get("path")
+    if data is None and path is None:
+        raise PictureError("the picture is missing: neither its bytes nor its path are given")
+    if data is None:
+        return _read(path, limits)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise PictureError(
+            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file'
+        )
+    name = file_name(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else UNNAMED
+    limits.require_bytes(memoryview(data).nbytes, name)
+    return name, bytes(data)
 
 
 def _attribute_name(source: object, attribute: str) -> str:
