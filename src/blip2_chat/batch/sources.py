@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from ..images import PictureSource
+from ..images import PictureSource, looks_like_picture
 from ..images.naming import one_line
 from .errors import RunError
-from .items import PICTURE_SUFFIXES, Item, Part, showable
+from .items import Item, Part, showable
 from .shards import SHARD_SUFFIXES, Shard
 from .sidecar import ENDINGS as SIDECAR_ENDINGS
 from .storage import file_system, is_remote, is_web, join, parent, reading, reason, scheme, translated
 from .tables import TABLE_SUFFIXES, Columns, table
+from .zips import ZIP_SUFFIXES, Zip
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
-CONTAINER_SUFFIXES = (*LIST_SUFFIXES, *TABLE_SUFFIXES, *SHARD_SUFFIXES)
+CONTAINER_SUFFIXES = (*LIST_SUFFIXES, *TABLE_SUFFIXES, *SHARD_SUFFIXES, *ZIP_SUFFIXES)
 _GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -198,6 +199,8 @@ def _file(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
     lower = path.lower()
     if lower.endswith(SHARD_SUFFIXES):
         yield Shard(path)
+    elif lower.endswith(ZIP_SUFFIXES):
+        yield Zip(path)
     elif lower.endswith(TABLE_SUFFIXES):
         yield from table(path, columns, chunk)
     elif lower.endswith(LIST_SUFFIXES):
@@ -213,7 +216,7 @@ def _is_container(path: str) -> bool:
 def _is_picture(path: str) -> bool:
     name = re.split(r"[/\\]", path)[-1]
     # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return not name.startswith(".") and looks_like_picture(name, b"")
 
 
 def _walk(folder: str, closed: list[str]) -> Iterator[str]:
