@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -30,6 +32,7 @@ from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
+from blip2_chat.images import open_picture
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
@@ -307,9 +310,57 @@ class TestCaptionAll:
                 thread.join(60)  # it may be opening a picture
                 assert not thread.is_alive()
 
+    def test_what_open_picture_takes_as_one_picture_is_one(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        data = path.read_bytes()
+        pixels = np.asarray(Image.open(path))
+        caption = model.generate(path, "", **TASKS.settings).text
+        uri = "data:image/png;base64," + base64.b64encode(data).decode()
+        record: dict[str, Any] = {"bytes": data, "path": None}
+        ones: list[Any] = [path, str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), pixels]
+        ones += [open_picture(path), uri, record, {"bytes": None, "path": str(path)}]
+        for one in ones:
+            (result,) = blip2_chat.caption_all(one, model=model, **TASKS.settings)
+            assert (result.caption, result.error) == (caption, None), type(one)
+        results = list(blip2_chat.caption_all([*ones, np.stack([pixels])[0]], model=model, **TASKS.settings))
+        assert {result.caption for result in results} == {caption} and len(results) == len(ones) + 1
+        assert len(list(blip2_chat.caption_all(np.stack([pixels] * 3), model=model, **TASKS.settings))) == 3
+
+    def test_what_is_no_picture_is_a_row_and_the_others_go_on(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        wrong: list[Any] = [
+            "gone.png",
+            "gone",
+            tmp_path / "gone/",
+            "gone.tar",
+            "gone/*.png",
+            b"",
+            b"no picture",
+            None,
+        ]
+        wrong += [
+            {"bytes": None, "path": None},
+            {"bytes": 3},
+            np.zeros(3),
+            7,
+            "no\0path",
+            "s3x://bucket/a.png",
+        ]
+        for one in wrong:
+            *_, last = blip2_chat.caption_all([one, path], model=model, **TASKS.settings)
+            assert last.error is None
+        results = list(blip2_chat.caption_all([*wrong, path], model=model, **TASKS.settings))
+        assert len(results) == len(wrong) + 1 and all(one.error for one in results[:-1])
+        for one in ("gone.png", "gone", tmp_path / "gone", b"no picture"):
+            (result,) = blip2_chat.caption_all(one, model=model)
+            assert result.error is not None and result.caption is None
+
     def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="was not found"):
-            blip2_chat.caption_all(tmp_path / "none", model=model)
+        with pytest.raises(RunError, match="there are no pictures in"):
+            blip2_chat.caption_all(tmp_path, model=model)
+        for wrong in (None, 3):
+            with pytest.raises(RunError, match="is neither a picture nor a collection of them"):
+                blip2_chat.caption_all(wrong, model=model)  # type: ignore[arg-type]
         with pytest.raises(GenerationError, match="ask for captions"):
             blip2_chat.caption_all(tmp_path, model=model, captions=0)
         with pytest.raises(GenerationError, match=r"is \d+ tokens, and \d+ fit"):

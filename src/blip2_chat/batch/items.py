@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
+from ..images.naming import one_line
+from .storage import scheme
+
 Position: TypeAlias = "tuple[int, int]"
 """The part, and the place in it: positions compare as the collection is ordered."""
 
@@ -56,6 +59,16 @@ class Head:
 
     def count(self) -> int:
         return min(self.size, self.part.count())
+
+
+def path_item(path: str) -> Item:
+    """The item of a picture's path or URL."""
+    if path[:5].lower() == "data:":
+        # It may be megabytes: its beginning shows what it is, its hash tells it from others.
+        shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
+        return Item(shown, shown, path)
+    shown = showable(path)
+    return Item(shown, shown, path, file=None if scheme(path) else path)
 
 
 def positioned(parts: Iterable[Part], limit: int | None = None) -> Iterator[Item]:

@@ -122,7 +122,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
     options = plan.options
     pieces = [
         {"number": number, "part": pickle.dumps(part)}
-        for number, part in enumerate(_limited(parts(options, _CHUNK), options.limit))
+        for number, part in enumerate(_limited(parts(options, _CHUNK, run.passed_over), options.limit))
     ]
     # One copy per machine, whatever the number of tasks.
     done = ray.put(run.journal.stamps())

@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class RunOptions:
     out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
         beside each picture. At least one of the two.
     progress: the journal's path; by default beside what is written.
+    exclude: patterns of files and folders that are passed over.
     fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
     """
 
@@ -48,6 +50,7 @@ class RunOptions:
     out: str | None = None
     sidecar: Sidecar | None = None
     columns: Columns = field(default_factory=Columns)
+    exclude: tuple[str, ...] = ()
     limit: int | None = None
     batch_size: int | None = None
     workers: int | None = None
@@ -63,7 +66,8 @@ class Summary:
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
     stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
-    pictures "nowhere" on this machine.
+    pictures "nowhere" on this machine. passed_over: how many files were no pictures, by kind, as
+    `passed_over.told` tells it.
     """
 
     rows: int
@@ -74,6 +78,7 @@ class Summary:
     seconds: float
     stopped: bool
     sidecars: dict[str, int]
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 class Run:
@@ -89,7 +94,7 @@ class Run:
             raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
         if options.out is not None:
             ending(options.out)
-        check(options.sources, options.columns)
+        check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
         self.progress = progress_path(options)
         _require_writable(self.progress.parent)
@@ -98,6 +103,7 @@ class Run:
         self.journal = Journal(self.progress)
         self._stopping = threading.Event()
         self._pipeline: Pipeline | None = None
+        self.passed_over: Counter[str] = Counter()
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -187,7 +193,10 @@ class Run:
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
         changed = self.journal.changed
-        return Summary(counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told)
+        passed = dict(self.passed_over)
+        return Summary(
+            counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told, passed
+        )
 
     def write(self, sidecars: SidecarWriter | None = None) -> None:
         """The outcome, from what is durable: also what a run that was broken off has done."""
@@ -209,19 +218,22 @@ class Run:
 
     def _new_items(self) -> Iterator[Item]:
         """The pictures without a result; all of them are put into this run's order."""
-        items = positioned(parts(self.options), self.options.limit)
+        items = positioned(parts(self.options, passed=self.passed_over), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
             yield from self.journal.list(map(stamped, block))
 
 
-def parts(options: RunOptions, chunk: int = 256) -> Iterator[Part]:
-    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder."""
+def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = None) -> Iterator[Part]:
+    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder. `passed` counts what is
+    passed over."""
     own = set()
     if options.out is not None and not is_remote(options.out):
         own.add(os.path.abspath(options.out))
     progress = str(progress_path(options))
     own |= {progress, f"{progress}-journal"}
-    return open_sources(options.sources, options.columns, chunk=chunk, but=own)
+    return open_sources(
+        options.sources, options.columns, chunk=chunk, but=own, exclude=options.exclude, passed=passed
+    )
 
 
 def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,15 @@ def container_error(path: str, error: OSError) -> str:
     return f"{shown} cannot be read ({reason(error)})"
 
 
+def exists(address: str) -> bool:
+    """Whether there is such a file or folder."""
+    if not is_remote(address):
+        return os.path.exists(address)
+    fs, path = file_system(address)
+    with translated(address):
+        return bool(fs.exists(path))
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable, where the system has that notion."""
     if os.name == "nt":

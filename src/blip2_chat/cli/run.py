@@ -116,8 +116,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="PICTURES...",
-            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet) or "
-            "WebDataset shards (.tar).",
+            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet), "
+            "WebDataset shards (.tar) or a .zip file.",
         ),
     ],
     output: OutputOptions,
@@ -136,6 +136,10 @@ def run(
     ] = None,
     name_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: the column that names the pictures.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files or folders, such as @eaDir; may repeat."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first so many pictures.")
@@ -174,6 +178,7 @@ def run(
         out=output.out,
         sidecar=output.as_sidecar(),
         columns=Columns(column, name_column),
+        exclude=tuple(exclude or ()),
         limit=limit,
         batch_size=batch_size,
         workers=workers,
@@ -288,6 +293,10 @@ def _tell(task: Run, summary: Summary) -> None:
         note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    if summary.passed_over:
+        from ..batch.passed_over import told
+
+        note(f"passed over: {told(summary.passed_over)}")
     if summary.stopped:
         note("the same command goes on from here")
     elif summary.failed:
