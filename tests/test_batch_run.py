@@ -259,22 +259,56 @@ class TestSidecars:
         self.run(model, photos, Sidecar(trigger="four", overwrite=True))
         assert first.with_suffix(".txt").read_text(encoding="utf-8").startswith("four, ")
 
-    def test_two_pictures_of_one_name_do_not_fight(self, model: Model, tmp_path: Path) -> None:
+    def test_pictures_that_differ_in_the_ending_alone_have_sidecars_of_their_own(
+        self, model: Model, tmp_path: Path
+    ) -> None:
         photos = tmp_path / "photos"
-        first, *others = make_pictures(photos, 12)
-        mine = model.generate(first, "", **TASKS.settings).text
-        other = next(
-            one for one in others if model.generate(one, "", **TASKS.settings).text.strip() != mine.strip()
-        )
-        with Image.open(other) as image:
-            image.save(photos / "p0000.bmp")
-        for one in others:
-            one.unlink()
-        summary = self.run(model, photos, Sidecar(trigger="t"))
-        assert summary.sidecars == {"written": 1, "kept": 1}
-        before = (photos / "p0000.txt").read_text(encoding="utf-8")
-        assert self.run(model, photos, Sidecar(trigger="t")).sidecars["kept"] == 1
-        assert (photos / "p0000.txt").read_text(encoding="utf-8") == before
+        paths = make_pictures(photos, 3)
+        for path, name in zip(paths, ("seq.0001.png", "SEQ.0001.PNG.BMP", "seq.0002.png"), strict=True):
+            path.rename(photos / name)
+        with Image.open(photos / "seq.0002.png") as image:
+            image.save(photos / "seq.0001.bmp")
+            image.save(photos / "seq", "PNG")
+        pictures = ["SEQ.0001.PNG.BMP", "seq", "seq.0001.bmp", "seq.0001.png", "seq.0002.png"]
+        texts = ["SEQ.0001.PNG.BMP.txt", "seq.txt", "seq.0001.bmp.txt", "seq.0001.png.txt", "seq.0002.txt"]
+        for limit in (2, None):  # what else is read does not change a name
+            self.run(model, photos, Sidecar(trigger="t"), tasks=Tasks(1, (), TASKS.settings), limit=limit)
+        for picture, text in zip(pictures, texts, strict=True):
+            mine = " ".join(model.generate(photos / picture, "", **TASKS.settings).text.split())
+            assert (photos / text).read_text(encoding="utf-8") == f"t, {mine}\n"
+        assert len(list(photos.glob("*.txt"))) == 5
+
+    def test_a_text_file_of_somebody_else_saves_the_work(
+        self, model: Model, tmp_path: Path, written: list[str]
+    ) -> None:
+        photos = tmp_path / "photos"
+        for path in make_pictures(photos, 4)[:3]:
+            path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
+        summary = self.run(model, photos, Sidecar())
+        assert len(written) == 1 and summary.sidecars == {"written": 1, "kept": 3} and summary.rows == 1
+        assert self.run(model, photos, Sidecar()).sidecars == {"kept": 3}
+        assert len(written) == 1
+        # An outcome has all rows.
+        both = RunOptions((photos,), TASKS, str(tmp_path / "c.jsonl"), Sidecar())
+        assert go(model, both)[0].rows == 4
+
+    @pytest.mark.parametrize("join", ["append", "prepend"])
+    def test_adding_to_text_files(self, model: Model, tmp_path: Path, join: Any) -> None:
+        photos = tmp_path / "photos"
+        paths = make_pictures(photos, 4)
+        tasks = Tasks(1, (), TASKS.settings)
+        new = [" ".join(model.generate(path, "", **TASKS.settings).text.split()) for path in paths]
+        for path, old in zip(paths, ("tag, Ä,\n", "one\ntwo\n", ""), strict=False):
+            path.with_suffix(".txt").write_text(old, encoding="utf-16" if "Ä" in old else "utf-8")
+        for fresh in (False, False, True):  # once, however often it is run
+            self.run(model, photos, Sidecar(join=join), tasks=tasks, fresh=fresh)
+        texts = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
+        if join == "append":
+            assert texts == [f"tag, Ä, {new[0]}\n", f"one\ntwo\n{new[1]}\n", f"{new[2]}\n", f"{new[3]}\n"]
+        else:
+            assert texts == [f"{new[0]}, tag, Ä,\n", f"{new[1]}\none\ntwo\n", f"{new[2]}\n", f"{new[3]}\n"]
+        with pytest.raises(RunError, match="give one of them"):
+            Sidecar(join=join, overwrite=True)
 
 
 class TestCaptionAll:

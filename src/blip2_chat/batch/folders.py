@@ -14,9 +14,9 @@ from ..images.naming import one_line
 from .errors import RunError
 from .items import is_excluded
 from .passed_over import kind_of
-from .sidecar import ENDINGS as SIDECAR_ENDINGS
 from .storage import reason
 
+SIDECAR_ENDINGS = ("txt", "caption")
 GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_IN_BRACES = 1_000_000

@@ -153,6 +153,11 @@ class Journal:
                     self.changed += kept is not None
         return new
 
+    def has(self, key: str) -> bool:
+        """Whether there is a result under a key."""
+        with self._told():
+            return bool(self._db.execute("SELECT 1 FROM results WHERE key = ?", (key,)).fetchone())
+
     def stamps(self) -> dict[str, str | None]:
         """The keys of all results, with what `is_same` compares."""
         with self._told():

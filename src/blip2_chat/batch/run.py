@@ -65,9 +65,9 @@ class Summary:
 
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
-    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
-    pictures "nowhere" on this machine. passed_over: how many files were no pictures, by kind, as
-    `passed_over.told` tells it.
+    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept" (their
+    pictures are no rows, unless there is an outcome as well), pictures "nowhere" on this machine.
+    passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it.
     """
 
     rows: int
@@ -104,6 +104,8 @@ class Run:
         self._stopping = threading.Event()
         self._pipeline: Pipeline | None = None
         self.passed_over: Counter[str] = Counter()
+        self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
+        self.left_alone = 0  # pictures that are not written about, because a text file is beside them
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -179,7 +181,7 @@ class Run:
         """Makes batches durable as they come, then writes the outcome."""
         started = time.perf_counter()
         done = 0
-        sidecars = self._sidecar_writer()
+        sidecars = self._sidecars
         for batch in batches:
             self.journal.commit(batch)
             done += len(batch)
@@ -188,7 +190,9 @@ class Run:
             if on_batch is not None:
                 on_batch([result for _, result in batch])
         seconds = time.perf_counter() - started
-        self.write(sidecars)
+        self.write()
+        if sidecars is not None and self.left_alone:
+            sidecars.told["kept"] += self.left_alone
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
@@ -198,10 +202,9 @@ class Run:
             counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told, passed
         )
 
-    def write(self, sidecars: SidecarWriter | None = None) -> None:
+    def write(self) -> None:
         """The outcome, from what is durable: also what a run that was broken off has done."""
-        sidecars = sidecars or self._sidecar_writer()
-        if sidecars is not None:
+        if (sidecars := self._sidecars) is not None:
             # From here on every picture is looked at once.
             del sidecars.told["kept"], sidecars.told["nowhere"]
             rows = self.journal.rows()
@@ -213,14 +216,20 @@ class Run:
             shape = Shape(tasks.captions, tasks.questions, about)
             write(self.options.out, (row.result for row in self.journal.rows()), shape)
 
-    def _sidecar_writer(self) -> SidecarWriter | None:
-        return SidecarWriter(self.options.sidecar, self.journal) if self.options.sidecar else None
-
     def _new_items(self) -> Iterator[Item]:
         """The pictures without a result; all of them are put into this run's order."""
         items = positioned(parts(self.options, passed=self.passed_over), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
-            yield from self.journal.list(map(stamped, block))
+            yield from self.journal.list(map(stamped, self._wanted(block)))
+
+    def _wanted(self, items: list[Item]) -> list[Item]:
+        """Without those that get no sidecar, if that is all that is written."""
+        if self._sidecars is None or self.options.out is not None:
+            return items
+        sidecars = self._sidecars
+        wanted = [item for item in items if not sidecars.is_left_alone(item)]
+        self.left_alone += len(items) - len(wanted)
+        return wanted
 
 
 def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = None) -> Iterator[Part]:

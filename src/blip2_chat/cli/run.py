@@ -45,6 +45,12 @@ class OutputOptions:
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Sidecar: replace files that something else wrote.")
     ] = False
+    append: Annotated[
+        bool, typer.Option("--append", help="Sidecar: add to the end of text files that are there.")
+    ] = False
+    prepend: Annotated[
+        bool, typer.Option("--prepend", help="Sidecar: add to the beginning of text files that are there.")
+    ] = False
     progress: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to remember what is done (FILE.progress beside --out)."),
@@ -54,11 +60,20 @@ class OutputOptions:
         from ..batch.sidecar import Sidecar
 
         if self.sidecar is None:
-            if self.prefix or self.suffix or self.trigger:
-                raise typer.BadParameter("--prefix, --suffix and --trigger belong to --sidecar txt")
+            if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
+                raise typer.BadParameter(
+                    "--prefix, --suffix, --trigger, --append, --prepend and --overwrite belong to --sidecar txt"
+                )
             return None
+        if self.append and self.prepend:
+            raise typer.BadParameter("give --append or --prepend, not both")
         return Sidecar(
-            self.sidecar.lstrip("."), self.prefix, self.suffix, self.trigger, overwrite=self.overwrite
+            self.sidecar.lstrip("."),
+            self.prefix,
+            self.suffix,
+            self.trigger,
+            overwrite=self.overwrite,
+            join="append" if self.append else "prepend" if self.prepend else None,
         )
 
 
@@ -290,7 +305,10 @@ def _tell(task: Run, summary: Summary) -> None:
     note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
     sidecars = summary.sidecars
     if sidecars.get("kept"):
-        note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
+        note(
+            f"{sidecars['kept']:,} text files were there already and are left as they are "
+            "(--overwrite, --append or --prepend changes them)"
+        )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
     if summary.passed_over:
