@@ -20,7 +20,7 @@ from typing import Any
 
 from ..images.naming import one_line
 from .errors import RunError
-from .items import Item, is_same, packed, unpacked
+from .items import Item, Position, is_same, packed, unpacked
 from .result import Result
 
 _FORMAT = "blip2-chat run 1"
@@ -49,6 +49,8 @@ class Row:
     file: str | None
     result: Result
     sidecar: str | None
+    position: Position
+    stamp: str | None
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Journal:
         while True:
             with self._told():
                 found = self._db.execute(
-                    "SELECT l.part, l.place, l.key, l.file, l.path, r.result, r.sidecar, o.path"
+                    "SELECT l.part, l.place, l.key, l.file, l.path, r.result, r.sidecar, l.stamp, o.path"
                     " FROM listing l JOIN results r USING (key)"
                     " LEFT JOIN firsts f ON r.ok AND f.digest = r.digest"
                     " LEFT JOIN listing o ON o.part = f.part AND o.place = f.place"
@@ -239,10 +241,11 @@ class Journal:
                 ).fetchall()
             if not found:
                 return
-            for part, place, key, file, path, result, sidecar, first in found:
+            for part, place, key, file, path, result, sidecar, stamp, first in found:
                 after = (part, place)
                 made = Result.from_row(json.loads(result))
-                yield Row(key, unpacked(file), replace(made, path=path, duplicate_of=first), sidecar)
+                made = replace(made, path=path, duplicate_of=first)
+                yield Row(key, unpacked(file), made, sidecar, after, stamp)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -15,20 +15,24 @@ from typing import Any
 
 from .. import __version__
 from ..conversion_cache import cache_folder
+from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
 from .captioner import Captioner, Tasks
 from .errors import RunError
 from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
+from .outcome import Pictured, in_folder, is_metadata
 from .pipeline import Pipeline
 from .result import Result
+from .shards import SHARD_SUFFIXES
 from .sidecar import Sidecar, SidecarWriter
 from .sizing import BatchSize
 from .sources import Source, check, open_sources
 from .storage import is_remote, parent, reason, scheme
 from .tables import Columns
 from .writers import Shape, ending, write
+from .zips import ZIP_SUFFIXES
 
 # Items looked up at once; those of shards are held with their bytes.
 _LOOKED_UP = 16
@@ -41,6 +45,7 @@ class RunOptions:
     out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
         beside each picture. At least one of the two.
     progress: the journal's path; by default beside what is written.
+    with_pictures: put the pictures themselves into a .tar, too.
     exclude: patterns of files and folders that are passed over.
     fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
     """
@@ -51,6 +56,7 @@ class RunOptions:
     sidecar: Sidecar | None = None
     columns: Columns = field(default_factory=Columns)
     exclude: tuple[str, ...] = ()
+    with_pictures: bool = False
     limit: int | None = None
     batch_size: int | None = None
     workers: int | None = None
@@ -68,6 +74,7 @@ class Summary:
     stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept" (their
     pictures are no rows, unless there is an outcome as well), pictures "nowhere" on this machine.
     passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it.
+    without_picture: rows of a .tar whose picture was to be put into it and could not be read again.
     """
 
     rows: int
@@ -79,6 +86,7 @@ class Summary:
     stopped: bool
     sidecars: dict[str, int]
     passed_over: dict[str, int] = field(default_factory=dict)
+    without_picture: int = 0
 
 
 class Run:
@@ -93,9 +101,12 @@ class Run:
         if options.out is None and options.sidecar is None:
             raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
         if options.out is not None:
+            if options.with_pictures and ending(options.out) != ".tar":
+                raise RunError("--with-pictures belongs to --out FILE.tar; other files hold no pictures")
             ending(options.out)
         check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
+        _require_in_folder(options)
         self.progress = progress_path(options)
         _require_writable(self.progress.parent)
         if options.out is not None and not is_remote(options.out):
@@ -190,31 +201,51 @@ class Run:
             if on_batch is not None:
                 on_batch([result for _, result in batch])
         seconds = time.perf_counter() - started
-        self.write()
+        without_picture = self.write()
         if sidecars is not None and self.left_alone:
             sidecars.told["kept"] += self.left_alone
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
         changed = self.journal.changed
-        passed = dict(self.passed_over)
         return Summary(
-            counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told, passed
+            counts.rows,
+            done,
+            changed,
+            counts.failed,
+            counts.duplicates,
+            seconds,
+            stopped,
+            told,
+            passed_over=dict(self.passed_over),
+            without_picture=without_picture,
         )
 
-    def write(self) -> None:
-        """The outcome, from what is durable: also what a run that was broken off has done."""
+    def write(self) -> int:
+        """The outcome, from what is durable: also what a run that was broken off has done. -> how many pictures
+        should be in it and could not be read again."""
         if (sidecars := self._sidecars) is not None:
             # From here on every picture is looked at once.
             del sidecars.told["kept"], sidecars.told["nowhere"]
             rows = self.journal.rows()
             while block := list(itertools.islice(rows, 500)):
                 sidecars.write((row.key, row.file, row.result) for row in block)
-        if self.options.out is not None:
-            tasks = self.options.tasks
-            about = {"version": __version__, **self.settings, **self.chosen()}
-            shape = Shape(tasks.captions, tasks.questions, about)
-            write(self.options.out, (row.result for row in self.journal.rows()), shape)
+        out = self.options.out
+        if out is None:
+            return 0
+        tasks = self.options.tasks
+        about = {"version": __version__, **self.settings, **self.chosen()}
+        shape = Shape(tasks.captions, tasks.questions, about, has_file_names=is_metadata(out))
+        if is_metadata(out):
+            write(out, in_folder(self.journal, parent(out)), shape)
+        elif self.options.with_pictures:
+            items = positioned(parts(self.options), self.options.limit)
+            pictured = Pictured(self.journal, items, PictureLimits())
+            write(out, pictured, shape)
+            return pictured.missing
+        else:
+            write(out, (row.result for row in self.journal.rows()), shape)
+        return 0
 
     def _new_items(self) -> Iterator[Item]:
         """The pictures without a result; all of them are put into this run's order."""
@@ -304,6 +335,27 @@ def _require_not_read(options: RunOptions) -> None:
         if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
             raise RunError(
                 f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+            )
+
+
+def _require_in_folder(options: RunOptions) -> None:
+    """`metadata.jsonl` names pictures by their path from its own folder, so they have to be files in it."""
+    if options.out is None or not is_metadata(options.out):
+        return
+    folder = os.path.abspath(parent(options.out))
+    for source in options.sources:
+        address = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+        is_inside = os.path.abspath(os.path.expanduser(address)).startswith(os.path.join(folder, ""))
+        is_same = os.path.abspath(os.path.expanduser(address)) == folder
+        if not address or scheme(address) or not (is_inside or is_same):
+            raise RunError(
+                f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
+                "give --out FOLDER/metadata.jsonl with the folder of the pictures, or another name"
+            )
+        if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
+            raise RunError(
+                f"{one_line(options.out)} is for pictures that are files, and those in {one_line(address)} are not; "
+                "give another name"
             )
 
 

@@ -27,8 +27,8 @@ class Sidecar:
     """What the files are called and what is in them: one line per caption (or all answers on one line),
     `prefix` before and `suffix` after it, `trigger` and a comma in front of all.
 
-    A text file that something else wrote is left as it is; or replaced, if `overwrite`; or what is new is added behind
-    or before what is in it, if `join` is "append" or "prepend".
+    A text file that something else wrote is left as it is; or replaced, if `overwrite`; or what is new is added
+    behind or before what is in it, if `join` is "append" or "prepend".
     """
 
     ending: str = "txt"

@@ -33,6 +33,9 @@ class OutputOptions:
             "--out", "-o", metavar="FILE", help="captions.parquet, .jsonl, .csv or .tar (WebDataset)."
         ),
     ] = None
+    with_pictures: Annotated[
+        bool, typer.Option("--with-pictures", help="Put the pictures into the .tar as well.")
+    ] = False
     sidecar: Annotated[
         str | None,
         typer.Option(metavar="TYPE", help="A text file beside each picture: txt or caption."),
@@ -191,6 +194,7 @@ def run(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
         tasks=Tasks(captions, questions, decoding.settings()),
         out=output.out,
+        with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(),
         columns=Columns(column, name_column),
         exclude=tuple(exclude or ()),
@@ -311,6 +315,11 @@ def _tell(task: Run, summary: Summary) -> None:
         )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    if summary.without_picture:
+        note(
+            f"{summary.without_picture:,} {_pictures(summary.without_picture)} could not be read again for "
+            f"{task.options.out}, which has their rows alone"
+        )
     if summary.passed_over:
         from ..batch.passed_over import told
 
