@@ -135,8 +135,8 @@ class Run:
         """Compares the settings with those of the run that is gone on with."""
         if self.options.fresh:
             self.journal.forget_all()
-        earlier = self.journal.about("settings")
-        if earlier is not None and len(self.journal):
+        earlier = self.journal.noted("settings")
+        if earlier and len(self.journal):
             changed = [
                 f"{name} was {_shown(earlier.get(name))} and is now {_shown(value)}"
                 for name, value in self.settings.items()
@@ -154,8 +154,8 @@ class Run:
     def chosen(self) -> dict[str, str]:
         """The engine and precision that an earlier run chose, for `load`: what "auto" means must not change in
         the middle because less memory is free today."""
-        kept = self.journal.about("chosen") if len(self.journal) else None
-        return dict(kept or {})
+        kept = self.journal.noted("chosen") if len(self.journal) else {}
+        return {name: value for name, value in kept.items() if isinstance(value, str)}
 
     def count(self) -> int:
         """How many pictures the sources hold, up to the limit."""
@@ -299,9 +299,9 @@ def _address(source: Source) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "nothing"
+        return one_line(", ".join(map(_shown, value))) or "nothing"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_shown(one)}" for name, one in value.items()) or "the defaults"
+        return one_line(", ".join(f"{name}={_shown(one)}" for name, one in value.items())) or "the defaults"
     return "nothing" if value is None else one_line(str(value))
 
 
