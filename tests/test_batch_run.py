@@ -512,3 +512,29 @@ def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
     assert code == 1 and "give --out" in err
     code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
     assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
+
+
+def test_command_line_says_what_was_passed_over_and_left_out(tiny: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 3)
+    make_pictures(photos / "@eaDir", 3)
+    for name in ("a.mp4", "b.mov", "notes.txt", "noending"):
+        (photos / name).write_bytes(b"nothing")
+    (tmp_path / "list.txt").write_text("photos/p0000.png\n# and one more\ngone.png\n", encoding="utf-8")
+    arguments = ["--model", tiny, "--exclude", "@eaDir", "--max-new-tokens", "5"]
+    code, _, err = command_line("run", photos, "--out", tmp_path / "c.jsonl", *arguments)
+    assert code == 0 and len(rows_of(tmp_path / "c.jsonl")) == 3
+    assert "passed over: 2 videos, 1 excluded folder, 1 text file, 1 other file\n" in err
+    code, _, err = command_line(
+        "run", tmp_path / "list.txt", tmp_path / "s.tar", "-o", tmp_path / "d.csv", *arguments
+    )
+    assert code == 3 and "2 failed" in err and "passed over: 1 comment line\n" in err and "Warning" not in err
+    (photos / "p0000.txt").write_text("by hand", encoding="utf-8")
+    code, _, err = command_line("run", photos, "--sidecar", "txt", *arguments)
+    assert code == 0 and "1 text file was there already and left alone" in err
+    code, _, err = command_line("run", photos, "--sidecar", "txt", "--append", *arguments, "--fresh")
+    text = (photos / "p0000.txt").read_text(encoding="utf-8")
+    assert code == 0 and text.startswith("by hand, ") and text.count("\n") == 1
+    for wrong in (["--append"], ["--sidecar", "txt", "--append", "--prepend"], ["--with-pictures"]):
+        code, _, err = command_line("run", photos, "--out", tmp_path / "x.csv", *wrong, *arguments)
+        assert code != 0 and "Traceback" not in err

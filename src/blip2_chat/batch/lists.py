@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -67,8 +68,12 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
     file.seek(0)
     # File names may be any bytes. Only a line feed ends a line: the other characters that do may be in names.
     text = io.TextIOWrapper(file, encoding(head), "surrogateescape", newline="\n")
-    for line in text:
-        yield line.rstrip("\r\n")
+    try:
+        for line in text:
+            yield line.rstrip("\r\n")
+    finally:
+        with contextlib.suppress(ValueError):  # closed before, by whoever opened it
+            text.detach()
 
 
 def _entry(line: str, folder: str) -> str | None:

@@ -125,9 +125,13 @@ class Lines:
 
     def _json(self, raw: IO[bytes], written_in: str) -> Iterator[Mapping[str, Any] | str]:
         # A line of UTF-8 that is damaged is an error of its own; in UTF-16 it is not known where the next begins.
-        lines: Iterable[str | bytes] = raw
-        if written_in != "utf-8-sig":
-            lines = io.TextIOWrapper(raw, encoding=written_in, newline="\n")
+        if written_in == "utf-8-sig":
+            yield from self._objects(raw)
+            return
+        with io.TextIOWrapper(raw, encoding=written_in, newline="\n") as text:
+            yield from self._objects(text)
+
+    def _objects(self, lines: Iterable[str | bytes]) -> Iterator[Mapping[str, Any] | str]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

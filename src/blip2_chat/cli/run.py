@@ -309,9 +309,9 @@ def _tell(task: Run, summary: Summary) -> None:
     note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
     sidecars = summary.sidecars
     if sidecars.get("kept"):
+        were = "text file was" if sidecars["kept"] == 1 else "text files were"
         note(
-            f"{sidecars['kept']:,} text files were there already and are left as they are "
-            "(--overwrite, --append or --prepend changes them)"
+            f"{sidecars['kept']:,} {were} there already and left alone (see --overwrite, --append and --prepend)"
         )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
