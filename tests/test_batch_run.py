@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -34,6 +36,7 @@ from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
 from blip2_chat.installation import install_command
+from blip2_chat.images import open_picture
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
@@ -333,22 +336,56 @@ class TestSidecars:
         self.run(model, photos, Sidecar(trigger="four", overwrite=True))
         assert first.with_suffix(".txt").read_text(encoding="utf-8").startswith("four, ")
 
-    def test_two_pictures_of_one_name_do_not_fight(self, model: Model, tmp_path: Path) -> None:
+    def test_pictures_that_differ_in_the_ending_alone_have_sidecars_of_their_own(
+        self, model: Model, tmp_path: Path
+    ) -> None:
         photos = tmp_path / "photos"
-        first, *others = make_pictures(photos, 12)
-        mine = model.generate(first, "", **TASKS.settings).text
-        other = next(
-            one for one in others if model.generate(one, "", **TASKS.settings).text.strip() != mine.strip()
-        )
-        with Image.open(other) as image:
-            image.save(photos / "p0000.bmp")
-        for one in others:
-            one.unlink()
-        summary = self.run(model, photos, Sidecar(trigger="t"))
-        assert summary.sidecars == {"written": 1, "kept": 1}
-        before = (photos / "p0000.txt").read_text(encoding="utf-8")
-        assert self.run(model, photos, Sidecar(trigger="t")).sidecars["kept"] == 1
-        assert (photos / "p0000.txt").read_text(encoding="utf-8") == before
+        paths = make_pictures(photos, 3)
+        for path, name in zip(paths, ("seq.0001.png", "SEQ.0001.PNG.BMP", "seq.0002.png"), strict=True):
+            path.rename(photos / name)
+        with Image.open(photos / "seq.0002.png") as image:
+            image.save(photos / "seq.0001.bmp")
+            image.save(photos / "seq", "PNG")
+        pictures = ["SEQ.0001.PNG.BMP", "seq", "seq.0001.bmp", "seq.0001.png", "seq.0002.png"]
+        texts = ["SEQ.0001.PNG.BMP.txt", "seq.txt", "seq.0001.bmp.txt", "seq.0001.png.txt", "seq.0002.txt"]
+        for limit in (2, None):  # what else is read does not change a name
+            self.run(model, photos, Sidecar(trigger="t"), tasks=Tasks(1, (), TASKS.settings), limit=limit)
+        for picture, text in zip(pictures, texts, strict=True):
+            mine = " ".join(model.generate(photos / picture, "", **TASKS.settings).text.split())
+            assert (photos / text).read_text(encoding="utf-8") == f"t, {mine}\n"
+        assert len(list(photos.glob("*.txt"))) == 5
+
+    def test_a_text_file_of_somebody_else_saves_the_work(
+        self, model: Model, tmp_path: Path, written: list[str]
+    ) -> None:
+        photos = tmp_path / "photos"
+        for path in make_pictures(photos, 4)[:3]:
+            path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
+        summary = self.run(model, photos, Sidecar())
+        assert len(written) == 1 and summary.sidecars == {"written": 1, "kept": 3} and summary.rows == 1
+        assert self.run(model, photos, Sidecar()).sidecars == {"kept": 3}
+        assert len(written) == 1
+        # An outcome has all rows.
+        both = RunOptions((photos,), TASKS, str(tmp_path / "c.jsonl"), Sidecar())
+        assert go(model, both)[0].rows == 4
+
+    @pytest.mark.parametrize("join", ["append", "prepend"])
+    def test_adding_to_text_files(self, model: Model, tmp_path: Path, join: Any) -> None:
+        photos = tmp_path / "photos"
+        paths = make_pictures(photos, 4)
+        tasks = Tasks(1, (), TASKS.settings)
+        new = [" ".join(model.generate(path, "", **TASKS.settings).text.split()) for path in paths]
+        for path, old in zip(paths, ("tag, Ä,\n", "one\ntwo\n", ""), strict=False):
+            path.with_suffix(".txt").write_text(old, encoding="utf-16" if "Ä" in old else "utf-8")
+        for fresh in (False, False, True):  # once, however often it is run
+            self.run(model, photos, Sidecar(join=join), tasks=tasks, fresh=fresh)
+        texts = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
+        if join == "append":
+            assert texts == [f"tag, Ä, {new[0]}\n", f"one\ntwo\n{new[1]}\n", f"{new[2]}\n", f"{new[3]}\n"]
+        else:
+            assert texts == [f"{new[0]}, tag, Ä,\n", f"{new[1]}\none\ntwo\n", f"{new[2]}\n", f"{new[3]}\n"]
+        with pytest.raises(RunError, match="give one of them"):
+            Sidecar(join=join, overwrite=True)
 
 
 class TestCaptionAll:
@@ -384,9 +421,57 @@ class TestCaptionAll:
                 thread.join(60)  # it may be opening a picture
                 assert not thread.is_alive()
 
+    def test_what_open_picture_takes_as_one_picture_is_one(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        data = path.read_bytes()
+        pixels = np.asarray(Image.open(path))
+        caption = model.generate(path, "", **TASKS.settings).text
+        uri = "data:image/png;base64," + base64.b64encode(data).decode()
+        record: dict[str, Any] = {"bytes": data, "path": None}
+        ones: list[Any] = [path, str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), pixels]
+        ones += [open_picture(path), uri, record, {"bytes": None, "path": str(path)}]
+        for one in ones:
+            (result,) = blip2_chat.caption_all(one, model=model, **TASKS.settings)
+            assert (result.caption, result.error) == (caption, None), type(one)
+        results = list(blip2_chat.caption_all([*ones, np.stack([pixels])[0]], model=model, **TASKS.settings))
+        assert {result.caption for result in results} == {caption} and len(results) == len(ones) + 1
+        assert len(list(blip2_chat.caption_all(np.stack([pixels] * 3), model=model, **TASKS.settings))) == 3
+
+    def test_what_is_no_picture_is_a_row_and_the_others_go_on(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        wrong: list[Any] = [
+            "gone.png",
+            "gone",
+            tmp_path / "gone/",
+            "gone.tar",
+            "gone/*.png",
+            b"",
+            b"no picture",
+            None,
+        ]
+        wrong += [
+            {"bytes": None, "path": None},
+            {"bytes": 3},
+            np.zeros(3),
+            7,
+            "no\0path",
+            "s3x://bucket/a.png",
+        ]
+        for one in wrong:
+            *_, last = blip2_chat.caption_all([one, path], model=model, **TASKS.settings)
+            assert last.error is None
+        results = list(blip2_chat.caption_all([*wrong, path], model=model, **TASKS.settings))
+        assert len(results) == len(wrong) + 1 and all(one.error for one in results[:-1])
+        for one in ("gone.png", "gone", tmp_path / "gone", b"no picture"):
+            (result,) = blip2_chat.caption_all(one, model=model)
+            assert result.error is not None and result.caption is None
+
     def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="was not found"):
-            blip2_chat.caption_all(tmp_path / "none", model=model)
+        with pytest.raises(RunError, match="there are no pictures in"):
+            blip2_chat.caption_all(tmp_path, model=model)
+        for wrong in (None, 3):
+            with pytest.raises(RunError, match="is neither a picture nor a collection of them"):
+                blip2_chat.caption_all(wrong, model=model)  # type: ignore[arg-type]
         with pytest.raises(GenerationError, match="ask for captions"):
             blip2_chat.caption_all(tmp_path, model=model, captions=0)
         with pytest.raises(GenerationError, match=r"is \d+ tokens, and \d+ fit"):
@@ -504,3 +589,29 @@ def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
     assert code == 1 and "give --out" in err
     code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
     assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
+
+
+def test_command_line_says_what_was_passed_over_and_left_out(tiny: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 3)
+    make_pictures(photos / "@eaDir", 3)
+    for name in ("a.mp4", "b.mov", "notes.txt", "noending"):
+        (photos / name).write_bytes(b"nothing")
+    (tmp_path / "list.txt").write_text("photos/p0000.png\n# and one more\ngone.png\n", encoding="utf-8")
+    arguments = ["--model", tiny, "--exclude", "@eaDir", "--max-new-tokens", "5"]
+    code, _, err = command_line("run", photos, "--out", tmp_path / "c.jsonl", *arguments)
+    assert code == 0 and len(rows_of(tmp_path / "c.jsonl")) == 3
+    assert "passed over: 2 videos, 1 excluded folder, 1 text file, 1 other file\n" in err
+    code, _, err = command_line(
+        "run", tmp_path / "list.txt", tmp_path / "s.tar", "-o", tmp_path / "d.csv", *arguments
+    )
+    assert code == 3 and "2 failed" in err and "passed over: 1 comment line\n" in err and "Warning" not in err
+    (photos / "p0000.txt").write_text("by hand", encoding="utf-8")
+    code, _, err = command_line("run", photos, "--sidecar", "txt", *arguments)
+    assert code == 0 and "1 text file was there already and left alone" in err
+    code, _, err = command_line("run", photos, "--sidecar", "txt", "--append", *arguments, "--fresh")
+    text = (photos / "p0000.txt").read_text(encoding="utf-8")
+    assert code == 0 and text.startswith("by hand, ") and text.count("\n") == 1
+    for wrong in (["--append"], ["--sidecar", "txt", "--append", "--prepend"], ["--with-pictures"]):
+        code, _, err = command_line("run", photos, "--out", tmp_path / "x.csv", *wrong, *arguments)
+        assert code != 0 and "Traceback" not in err

@@ -310,7 +310,9 @@ def test_a_picture_of_many_megapixels_is_refused_with_the_option_that_opens_it(
     for command in (["caption", path], ["ask", path, "?"]):
         refused = run(*command, "--max-megapixels", "1")
         assert refused.exit_code == 1
-        assert "phone.png has 1250 x 1001 pixels" in refused.stderr and "--max-megapixels 2," in refused.stderr
+        assert (
+            "phone.png has 1250 x 1001 pixels" in refused.stderr and "--max-megapixels 2," in refused.stderr
+        )
         assert run(*command, "--max-megapixels", "2").exit_code == 0
     listed = run("run", path, "--out", str(tmp_path / "out.jsonl"), "--max-megapixels", "1")
     assert listed.exit_code == 3

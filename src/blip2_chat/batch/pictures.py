@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import OrderedDict
@@ -13,14 +12,7 @@ from ..errors import PictureError
 from ..images import PictureLimits, Preprocess, advise, open_picture, to_pixels
 from .errors import RunError
 from .items import Item
-from .storage import NamedBytes, is_remote, parent, reading, reason
-
-# What reading says when the disk or the share itself is no longer there.
-_UNPLUGGED = {
-    number
-    for name in ("ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "ESHUTDOWN")
-    if (number := getattr(errno, name, None)) is not None
-}
+from .storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ class _Folders:
         with self._lock:
             seen = dict(self._seen)
         gone = None
-        if error.__cause__.errno in _UNPLUGGED:
+        if error.__cause__.errno in UNPLUGGED:
             gone = mine
         elif _lost(mine, seen.get(mine)):
             gone = next((one for one, at in seen.items() if _lost(one, at)), None)

@@ -30,6 +30,7 @@ from .items import Head, Item, Part, is_same, packed, stamped, unpacked
 from .pictures import Opener
 from .result import Result
 from .run import Run, RunOptions, parts
+from .sidecar import Sidecar, SidecarNames, is_left_alone
 from .storage import reason
 
 # Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
@@ -122,7 +123,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
     options = plan.options
     pieces = [
         {"number": number, "part": pickle.dumps(part)}
-        for number, part in enumerate(_limited(parts(options, _CHUNK), options.limit))
+        for number, part in enumerate(_limited(parts(options, _CHUNK, run.passed_over), options.limit))
     ]
     # One copy per machine, whatever the number of tasks.
     done = ray.put(run.journal.stamps())
@@ -137,6 +138,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
             "done": [done],
             "preprocess": preprocess,
             "limits": plan.loading.get("limits") or PictureLimits(),
+            "sidecar": None if options.out is not None else options.sidecar,
         },
     )
     return read.map_batches(
@@ -187,19 +189,28 @@ def _preprocess(plan: RayPlan) -> Preprocess:
 
 
 def _read(
-    batch: dict[str, Any], done: list[Any], preprocess: Preprocess, limits: PictureLimits
+    batch: dict[str, Any],
+    done: list[Any],
+    preprocess: Preprocess,
+    limits: PictureLimits,
+    sidecar: Sidecar | None,
 ) -> Iterator[Any]:
-    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on."""
+    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on, and of those
+    whose sidecar is to stay as it is."""
     import ray
 
     known = ray.get(done[0])
     opener = Opener(preprocess, limits)
     number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
+    names = SidecarNames(sidecar.ending) if sidecar else None
     rows = []
     for place, item in enumerate(map(stamped, part.items())):
         row = {"key": item.key, "path": item.path, "part": number, "place": place}
         row.update(file=packed(item.file), stamp=item.stamp)
-        if item.key in known and is_same(known[item.key], item.stamp):
+        is_done = item.key in known and is_same(known[item.key], item.stamp)
+        if sidecar and names and item.key not in known:
+            is_done = is_left_alone(sidecar, names, item)
+        if is_done:
             rows.append({**row, "done": True})
         else:
             opened = opener(item)
@@ -286,6 +297,7 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
         for row in rows
     ]
     new = run.journal.list(items)
+    run.left_alone += sum(item.key not in results for item in new)
     return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]
 
 

@@ -34,6 +34,9 @@ class OutputOptions:
             "--out", "-o", metavar="FILE", help="captions.parquet, .jsonl, .csv or .tar (WebDataset)."
         ),
     ] = None
+    with_pictures: Annotated[
+        bool, typer.Option("--with-pictures", help="Put the pictures into the .tar as well.")
+    ] = False
     sidecar: Annotated[
         str | None,
         typer.Option(metavar="TYPE", help="A text file beside each picture: txt or caption."),
@@ -46,6 +49,12 @@ class OutputOptions:
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Sidecar: replace files that something else wrote.")
     ] = False
+    append: Annotated[
+        bool, typer.Option("--append", help="Sidecar: add to the end of text files that are there.")
+    ] = False
+    prepend: Annotated[
+        bool, typer.Option("--prepend", help="Sidecar: add to the beginning of text files that are there.")
+    ] = False
     progress: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to remember what is done (FILE.progress beside --out)."),
@@ -55,11 +64,20 @@ class OutputOptions:
         from ..batch.sidecar import Sidecar
 
         if self.sidecar is None:
-            if self.prefix or self.suffix or self.trigger:
-                raise typer.BadParameter("--prefix, --suffix and --trigger belong to --sidecar txt")
+            if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
+                raise typer.BadParameter(
+                    "--prefix, --suffix, --trigger, --append, --prepend and --overwrite belong to --sidecar txt"
+                )
             return None
+        if self.append and self.prepend:
+            raise typer.BadParameter("give --append or --prepend, not both")
         return Sidecar(
-            self.sidecar.lstrip("."), self.prefix, self.suffix, self.trigger, overwrite=self.overwrite
+            self.sidecar.lstrip("."),
+            self.prefix,
+            self.suffix,
+            self.trigger,
+            overwrite=self.overwrite,
+            join="append" if self.append else "prepend" if self.prepend else None,
         )
 
 
@@ -85,8 +103,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="PICTURES...",
-            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet) or "
-            "WebDataset shards (.tar).",
+            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet), "
+            "WebDataset shards (.tar) or a .zip file.",
         ),
     ],
     output: OutputOptions,
@@ -106,6 +124,10 @@ def run(
     ] = None,
     name_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: the column that names the pictures.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files or folders, such as @eaDir; may repeat."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first so many pictures.")
@@ -142,8 +164,10 @@ def run(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
         tasks=Tasks(captions, questions, decoding.settings(), start),
         out=output.out,
+        with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(),
         columns=Columns(column, name_column),
+        exclude=tuple(exclude or ()),
         limit=limit,
         batch_size=batch_size,
         workers=workers,
@@ -262,11 +286,23 @@ def _tell(task: Run, summary: Summary) -> None:
     note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
     sidecars = summary.sidecars
     if sidecars.get("kept"):
-        note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
+        were = "text file was" if sidecars["kept"] == 1 else "text files were"
+        note(
+            f"{sidecars['kept']:,} {were} there already and left alone (see --overwrite, --append and --prepend)"
+        )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
     if summary.failed:
         _tell_failures(task, summary)
+    if summary.without_picture:
+        note(
+            f"{summary.without_picture:,} {_pictures(summary.without_picture)} could not be read again for "
+            f"{task.options.out}, which has their rows alone"
+        )
+    if summary.passed_over:
+        from ..batch.passed_over import told
+
+        note(f"passed over: {told(summary.passed_over)}")
     if summary.stopped:
         note("the same command goes on from here")
     elif summary.failed:
