@@ -10,6 +10,7 @@ from starlette.requests import Request
 from ..checkpoint import EMBEDDED
 from ..decoding import Decoding
 from ..errors import GenerationError, PictureError
+from ..known import KNOWN
 from ..model import Model
 from . import schemas
 from .errors import ApiError, in_requests_words, shutting_down
@@ -45,6 +46,7 @@ class Served:
                 device=engine.device,
                 family=engine.config.family,
                 embedded=self.is_embedded,
+                description=self._description(),
                 max_tokens=self.longest_answer,
                 max_picture_bytes=settings.max_picture_bytes,
                 max_messages=settings.max_messages,
@@ -54,6 +56,16 @@ class Served:
                 samples=samples,
             ),
         )
+
+    def _description(self) -> str:
+        if self.is_embedded:
+            return "Small, and a part of the package. Knows drawn scenes, not photographs."
+        for known in KNOWN:
+            if known.name == self.model.name:
+                return f"{known.description[0].upper()}{known.description[1:]}."
+        if self.model.engine.config.family == "t5":
+            return "Flan-T5. Follows questions well, and answers briefly."
+        return "OPT. Captions and short answers."
 
     @property
     def longest_answer(self) -> int:
