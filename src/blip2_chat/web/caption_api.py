@@ -19,7 +19,7 @@ from .errors import ApiError
 from .openai_api import ERRORS
 from .rows import End, Task
 from .scheduler import Ticket
-from .served import Served
+from .served import Served, client_of
 from .service import Service, advice, unless_gone
 
 _FILES = "pictures"
@@ -170,7 +170,7 @@ async def _entry(
     written: list[tuple[Ticket, list[End]]],
 ) -> schemas.CaptionEntry:
     index, source, name = given
-    seen = await served.open(source, name)
+    seen = await served.open(source, name, client_of(request))
     ticket = served.submit(seen, task, request)
     try:
         ends = [event async for event in ticket if isinstance(event, End)]

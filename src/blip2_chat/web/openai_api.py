@@ -22,7 +22,7 @@ from .errors import ApiError, internal_error
 from .pictures import Seen
 from .rows import End, Event, Piece, Score, Task
 from .scheduler import Ticket
-from .served import Served
+from .served import Served, client_of
 from .service import Service, advice, too_late, unless_gone
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class _Completion:
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)
-        seen = await self._in_time(self._served.open(asked.picture))
+        seen = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
         prompt = await anyio.to_thread.run_sync(
             conversation.prompt, asked, self._served.model, self._decoding
         )

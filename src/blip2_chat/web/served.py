@@ -21,6 +21,11 @@ from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
 
 
+def client_of(request: Request) -> str:
+    """Requests of one address take turns with those of others."""
+    return request.client.host if request.client else ""
+
+
 class Served:
     """A model under the id that requests choose it by. A ticket belongs to the scheduler of its own model."""
 
@@ -110,19 +115,17 @@ class Served:
         except GenerationError as error:
             raise ApiError(400, in_requests_words(error)) from None
 
-    async def open(self, source: str | bytes, name: str = "") -> Seen:
+    async def open(self, source: str | bytes, name: str = "", client: str = "") -> Seen:
         """A picture that a request brought; 400 with what is wrong with it."""
         try:
-            return await self._pictures.open(source, self.model.preprocess, name)
+            return await self._pictures.open(source, self.model.preprocess, name, client)
         except PictureError as error:
             raise ApiError(400, str(error), code="invalid_image") from None
 
     def submit(self, seen: Seen, task: Task, request: Request) -> Ticket:
         """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
-        # Requests of one address take turns with those of others.
-        client = request.client.host if request.client else ""
         try:
-            return self.scheduler.submit(seen, task, client)
+            return self.scheduler.submit(seen, task, client_of(request))
         except Stopped:
             raise shutting_down() from None
 
