@@ -35,8 +35,8 @@ from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
-from blip2_chat.installation import install_command
 from blip2_chat.images import open_picture
+from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line

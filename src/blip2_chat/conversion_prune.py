@@ -15,7 +15,7 @@ from .engines.onnx.manifest import MANIFEST
 from .errors import CheckpointError
 from .hub import is_hub_name
 from .known import EMBEDDED
-from .safetensors_files import read_json
+from .small_files import read_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeGuard
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ..errors import PictureError
+from .data_url import unquoted
 from .decode import decode
 from .fetch import fetch
 from .levels import strips
@@ -247,9 +248,9 @@ def _from_data_url(url: str, limits: PictureLimits) -> bytes:
     # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
     is_base64 = head.lower().rstrip().endswith(";base64")
     limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
-    data = unquote_to_bytes(body)
+    data = unquoted(body)
     if is_base64:
-        packed = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        packed = data.translate(None, b" \t\r\n\f\v").rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         try:
             data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as error:
