@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .csv_files import delimiter
 from .decoding import Decoding
@@ -212,11 +212,17 @@ def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant
 
 
 def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
-    from .loading import load
+    from .loading import EngineChoice, PrecisionChoice, load
 
     outcome = Outcome(contestant)
     started = time.perf_counter()
-    model = load(name, engine=contestant.engine, precision=contestant.precision, device="cpu", force=force)
+    model = load(
+        name,
+        engine=cast(EngineChoice, contestant.engine),
+        precision=cast(PrecisionChoice, contestant.precision),
+        device="cpu",
+        force=force,
+    )
     outcome.load_seconds = time.perf_counter() - started
     archive = zipfile.ZipFile(questions.archive) if questions.archive else None
     decoding = Decoding()

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import Blip2ChatError, ConversationError, PictureError
 from .answers import speak, speak_others, tell_advice, tell_dropped
@@ -16,6 +16,7 @@ from .terminal import complain, note, say
 
 if TYPE_CHECKING:
     from ..chat import Chat, Turn
+    from ..decoding import Settings
     from ..model import Model
 
 _PROMPT = "> "
@@ -33,7 +34,7 @@ class Talk:
 
     def __init__(self, model: Model, picture: str, settings: dict[str, Any], interactive: bool) -> None:
         self._model = model
-        self._settings = settings
+        self._settings = cast("Settings", settings)
         self._interactive = interactive
         # Files this conversation may overwrite: those it wrote or came from.
         self._own_files: set[Path] = set()
