@@ -357,25 +357,34 @@ def test_words_for_leaving_are_questions_in_a_pipe(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-@pytest.mark.parametrize(("word", "colours"), [("exit", True), (":q", False)])
+@pytest.mark.parametrize(
+    ("word", "no_color", "options", "shows"),
+    [("exit", "", (), True), (":q", "1", (), False), ("quit", "", ("--no-picture",), False)],
+)
 def test_a_terminal_shows_the_picture_and_knows_words(
-    folder: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch, word: str, colours: bool
+    folder: Path,
+    pictures: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
+    no_color: str,
+    options: tuple[str, ...],
+    shows: bool,
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.setenv("NO_COLOR", "" if colours else "1")
-    with terminal("chat", pictures[0], "-m", str(folder), "--engine", "onnx") as screen:
-        at = screen.wait_for("^\r?> ")
-        assert ("▀▀▀▀" in screen.shown) is colours
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with terminal("chat", pictures[0], "-m", str(folder), "--engine", "onnx", *options) as screen:
+        at = screen.wait_for("^\r?>")
+        assert ("▀▀▀▀" in screen.shown) is shows
         assert "Try: what is in the picture?" in screen.shown
         screen.type("?\r")
         at = screen.wait_for("/image PATH", at)
-        at = screen.wait_for("^\r?> ", at)
+        at = screen.wait_for("^\r?>", at)
         screen.type("/sav\r")
         at = screen.wait_for("did you mean /save\\?", at)
-        at = screen.wait_for("^\r?> ", at)
+        at = screen.wait_for("^\r?>", at)
         screen.type("/hist\t")
         screen.wait_for("/history", at)
         screen.type("\x03")
-        at = screen.wait_for("^\r?> ", len(screen.shown))
+        at = screen.wait_for("^\r?>", len(screen.shown))
         assert screen.leave(word + "\r") == 0
         assert "Traceback" not in screen.shown
