@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from .answers import speak, speak_others
 from .terminal import complain, note, printable
-from .wrap import Wrap
 
 if TYPE_CHECKING:
     from ..answers import Answer
     from ..images import Picture
+    from .wrap import Wrap
 
 
 class Screen:
@@ -49,11 +49,11 @@ class Screen:
 
     def answer(self, pieces: Iterator[str]) -> None:
         """The pieces of an answer, as they come."""
-        speak(pieces, Wrap(_width) if self._wraps else None)
+        speak(pieces, _wrap() if self._wraps else None)
 
     def others(self, answer: Answer) -> None:
         """The further answers, each from the beginning of a line."""
-        speak_others(answer, wrap=(lambda: Wrap(_width)) if self._wraps else None)
+        speak_others(answer, wrap=_wrap if self._wraps else None)
 
     def note(self, line: str) -> None:
         """A line about the answers."""
@@ -88,5 +88,7 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty()
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns
+def _wrap() -> Wrap:
+    from .wrap import Wrap  # brings rich, which no --help waits for
+
+    return Wrap(lambda: shutil.get_terminal_size().columns)
