@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .csv_files import delimiter
 from .decoding import Decoding
@@ -241,11 +241,17 @@ def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant
 
 
 def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
-    from .loading import load
+    from .loading import EngineChoice, PrecisionChoice, load
 
     outcome = Outcome(contestant)
     started = time.perf_counter()
-    model = load(name, engine=contestant.engine, precision=contestant.precision, device="cpu", force=force)
+    model = load(
+        name,
+        engine=cast(EngineChoice, contestant.engine),
+        precision=cast(PrecisionChoice, contestant.precision),
+        device="cpu",
+        force=force,
+    )
     outcome.load_seconds = time.perf_counter() - started
     started = time.perf_counter()
     for place, answer in enumerate(answered(model, questions)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, cast
 
 from .checkpoint import EMBEDDED, Checkpoint, find, inspect
 from .config import ModelConfig
@@ -31,6 +33,9 @@ from .tokens import Tokenizer
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
 
+PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
+EngineChoice = Literal["auto", "onnx", "torch"]
+
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -52,8 +57,8 @@ class Plan:
 def load(
     name_or_path: str | Path = EMBEDDED,
     *,
-    precision: str = "auto",
-    engine: str = "auto",
+    precision: PrecisionChoice = "auto",
+    engine: EngineChoice = "auto",
     device: str = "auto",
     revision: str | None = None,
     processor: str | Path | None = None,
@@ -89,7 +94,68 @@ def load(
     running = _start(checkpoint, plan, name, threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
+    model.recipe = Recipe(
+        name=_absolute(name),
+        # As chosen here: another machine, or another moment, might choose another, whose answers differ.
+        precision=plan.precision,
+        engine=plan.engine,
+        device=device,
+        revision=revision,
+        processor=_absolute(str(processor)) if processor is not None else None,
+        threads=threads,
+        force=force,
+        template=template,
+        limits=limits,
+    )
     return model
+
+
+def _absolute(name: str) -> str:
+    """A model's name as it is found from another working directory, too."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `load` was asked for, so that a pickled model can be loaded again elsewhere. An access token is no
+    part of it: a secret has no place in a cache or on the way to a worker."""
+
+    name: str
+    precision: str
+    engine: str
+    device: str
+    revision: str | None
+    processor: str | None
+    threads: int | None
+    force: bool
+    template: PromptTemplate | None
+    limits: PictureLimits | None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # In one string, because pickle writes equal strings differently when they are not one object: the same
+        # recipe has the same bytes, by which `datasets` finds what it has computed before.
+        plain = {name: value for name, value in vars(self).items() if name not in ("template", "limits")}
+        return _recipe, (json.dumps(plain, sort_keys=True), self.template, self.limits)
+
+    def load(self) -> Model:
+        """The model again; raises what `load` does."""
+        return load(
+            self.name,
+            precision=cast(PrecisionChoice, self.precision),
+            engine=cast(EngineChoice, self.engine),
+            device=self.device,
+            revision=self.revision,
+            processor=self.processor,
+            template=self.template,
+            limits=self.limits,
+            threads=self.threads,
+            force=self.force,
+        )
+
+
+def _recipe(plain: str, template: PromptTemplate | None, limits: PictureLimits | None) -> Recipe:
+    return Recipe(**json.loads(plain), template=template, limits=limits)
 
 
 def choose(

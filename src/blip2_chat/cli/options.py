@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from .terminal import ProgressBar, note
 
 if TYPE_CHECKING:
     from ..images import PictureLimits
+    from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
 
 # Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
@@ -88,8 +89,8 @@ class ModelOptions:
         with ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
-                precision=self.precision,
-                engine=self.engine,
+                precision=cast("PrecisionChoice", self.precision),  # `load` checks the words
+                engine=cast("EngineChoice", self.engine),
                 device=self.device,
                 revision=self.revision,
                 processor=self.processor,

@@ -39,7 +39,7 @@ class Connection(H11Protocol):
             )
             await busy.response()(scope, receive, send)
             return
-        await self._answer(scope, receive, send)  # type: ignore[arg-type]
+        await self._answer(scope, receive, send)
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn while it handles h11's complaint about what the client sent."""
