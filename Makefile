@@ -54,7 +54,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-#: make bench     blip2-opt-2.7b's true shape in every runtime, whole collections, the server (15 minutes, 22 GB)
+#: make bench     blip2-opt-2.7b's true shape in every runtime, whole collections, the server (at most 20 minutes, 22 GB)
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks
 
