@@ -21,8 +21,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 NOTEBOOKS = (FOLDER / "Chat_with_BLIP_2.ipynb", FOLDER / "Chat_with_BLIP_2_[int8_bitsandbytes].ipynb")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# What is kept of an output, the first that it has and plain text beside it.
-_KINDS = ("image/png", "text/html")
+# The first of these that an output has is kept: the plain text of a picture or an answer is its repr, paths included.
+_KINDS = ("image/png", "text/html", "text/plain")
 
 
 def execute(
@@ -72,8 +72,8 @@ def _kept(output: Any, number: int) -> Any:
     data = output.get("data", {})
     if _WIDGET in data or not any(data.values()):  # a bar that is done is empty
         return None
-    kind = next((one for one in _KINDS if one in data), None)
-    kept = {one: data[one] for one in (kind, "text/plain") if one in data}
+    kind = next(one for one in _KINDS if one in data)
+    kept = {kind: data[kind]}
     if output.output_type == "execute_result":
         return nbformat.v4.new_output("execute_result", kept, execution_count=number)
     return nbformat.v4.new_output("display_data", kept)
