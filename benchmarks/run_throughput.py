@@ -50,8 +50,9 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
     return folder
 
 
-def measure_run(model: str, photos: Path, tokens: int) -> dict[str, Any]:
-    """The run as the command does it: journal, commits and output included. The first pictures warm it up."""
+def measure_run(model: str, photos: Path, tokens: int) -> None:
+    """The run as the command does it: journal, commits and output included. The first pictures warm it up. Reported
+    with every batch, so that a run that takes too long keeps what it had."""
     import blip2_chat
     from blip2_chat.batch.captioner import Tasks
     from blip2_chat.batch.result import Result
@@ -66,25 +67,30 @@ def measure_run(model: str, photos: Path, tokens: int) -> dict[str, Any]:
         done = times[-1][2] if times else 0
         times.append((time.perf_counter(), time.process_time(), done + len(results)))
         sizes.append(len(results))
+        (first, first_cpu, before), (last, last_cpu, count) = times[0], times[-1]
+        if count == before:
+            return
+        tell(
+            {
+                "per_minute": 60 * (count - before) / (last - first),
+                "pictures": count - before,
+                "cpu_seconds": (last_cpu - first_cpu) / (count - before),
+                "batch": max(sizes),
+                "precision": running.engine.precision,
+                "peak_memory": peak_memory(),
+            }
+        )
 
     tasks = Tasks(1, (), {"max_new_tokens": tokens, "min_new_tokens": tokens})
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions((photos,), tasks, os.path.join(folder, "captions.jsonl"))
         with Run(options, {}) as run:
             run.go(running, told)
-    (first, first_cpu, before), (last, last_cpu, done) = times[0], times[-1]
-    return {
-        "per_minute": 60 * (done - before) / (last - first),
-        "pictures": done - before,
-        "cpu_seconds": (last_cpu - first_cpu) / (done - before),
-        "batch": max(sizes),
-        "precision": running.engine.precision,
-        "peak_memory": peak_memory(),
-    }
 
 
-def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> dict[str, Any]:
-    """The loop that a tutorial shows: open, processor, generate, decode, one picture after the other."""
+def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> None:
+    """The loop that a tutorial shows: open, processor, generate, decode, one picture after the other. Reported with
+    every picture."""
     import torch
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
@@ -98,15 +104,18 @@ def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> dict
         written = model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
         processor.batch_decode(written, skip_special_tokens=True)
         times.append((time.perf_counter(), time.process_time()))
-    count = len(times) - 1
-    return {
-        "per_minute": 60 * count / (times[-1][0] - times[0][0]),
-        "pictures": count,
-        "cpu_seconds": (times[-1][1] - times[0][1]) / count,
-        "batch": 1,
-        "precision": precision,
-        "peak_memory": peak_memory(),
-    }
+        count = len(times) - 1
+        if count:
+            tell(
+                {
+                    "per_minute": 60 * count / (times[-1][0] - times[0][0]),
+                    "pictures": count,
+                    "cpu_seconds": (times[-1][1] - times[0][1]) / count,
+                    "batch": 1,
+                    "precision": precision,
+                    "peak_memory": peak_memory(),
+                }
+            )
 
 
 def measure_memory(photos: Path) -> None:
@@ -205,10 +214,10 @@ def memory_line(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["run"]:
-        tell(measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS))
+        measure_run(sys.argv[2], Path(sys.argv[3]), TOKENS)
         return
     if sys.argv[1:2] == ["loop"]:
-        tell(measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS))
+        measure_loop(sys.argv[2], sys.argv[3], Path(sys.argv[4]), TOKENS)
         return
     if sys.argv[1:2] == ["memory"]:
         measure_memory(Path(sys.argv[2]))
