@@ -11,7 +11,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration
 from .scenes import IMAGE_SIZE, PATCH
 from .tokenizer import BOS_ID, IMAGE_ID, PAD_ID
 
-QUERIES = 32
+QUERIES = 16
 SLOWEST = 20.0  # patches per radian of the slowest wave; the fastest has one
 POSITION_STRENGTH = 1.2
 
@@ -20,7 +20,7 @@ POSITION_STRENGTH = 1.2
 class Shape:
     """Widths and depths of the three parts."""
 
-    vision_width: int = 256
+    vision_width: int = 192
     vision_layers: int = 6
     qformer_width: int = 192
     qformer_layers: int = 4

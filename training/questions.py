@@ -8,7 +8,7 @@ turn before was about, so it cannot be answered without that turn.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from numpy.random import Generator
@@ -42,6 +42,8 @@ class Turn:
 
 def listing(scene: Scene) -> str:
     """ "two dogs, a cat and an apple": kinds in the order of their leftmost thing."""
+    if not scene.things:
+        return NOTHING
     counts = Counter(thing.kind for thing in scene.things)
     parts = [
         KINDS[kind].phrase if number == 1 else f"{COUNTS[number]} {KINDS[kind].plural}"
@@ -57,6 +59,8 @@ def caption(scene: Scene) -> str:
 
 def outermost(scene: Scene, side: str) -> Placed | None:
     """The thing furthest to that side, if no other is nearly as far and it lies in that half."""
+    if not scene.things:
+        return None
     axis, sign = SIDES[side]
     ordered = sorted(scene.things, key=lambda thing: sign * float(getattr(thing, axis)))
     first = float(getattr(ordered[0], axis))
@@ -98,8 +102,9 @@ def _reworded(text: str, rng: Generator) -> str:
 class Asker:
     """Makes turns about one scene."""
 
-    def __init__(self, scene: Scene, rng: Generator) -> None:
+    def __init__(self, scene: Scene, rng: Generator, colours: Sequence[int | None] = ()) -> None:
         self.scene = scene
+        self.colours = tuple(colours) or (None,) * len(scene.things)
         self.rng = rng
         self.present = Counter(thing.kind for thing in scene.things)
 
@@ -112,7 +117,7 @@ class Asker:
         return _reworded(text, self.rng)
 
     def _any_kind(self, chance_present: float) -> int:
-        if self.rng.random() < chance_present:
+        if self.present and self.rng.random() < chance_present:
             return int(self.rng.choice(list(self.present)))
         absent = [kind for kind in range(len(KINDS)) if kind not in self.present]
         return int(self.rng.choice(absent))
@@ -157,7 +162,7 @@ class Asker:
 
     def relation(self, last: Turn | None) -> Turn | None:
         """What is beside a thing, named or (as a follow-up) the "it" of the turn before."""
-        if len(self.scene.things) == 1:
+        if len(self.scene.things) < 2:
             return None
         side = str(self.rng.choice(list(SIDES)))
         following = last is not None and last.about is not None and self.rng.random() < 0.75

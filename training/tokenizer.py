@@ -13,7 +13,7 @@ from .backgrounds import COLOURS
 from .catalog import KINDS
 from .wordings import WORDINGS
 
-VOCAB_SIZE = 900
+VOCAB_SIZE = 1000
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
 PAD_ID, BOS_ID, IMAGE_ID = 1, 2, 4
 
