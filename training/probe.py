@@ -20,7 +20,10 @@ from .precision import mixed_precision
 from .questions import Asker, caption
 
 PROBE_STRENGTH = 0.35
-FIRST_TASKS = ("what", "side", "side", "count", "count-kind", "is-there", "background", "relation")
+FIRST_TASKS = (
+    "what", "side", "count", "count-kind", "count-group", "is-there", "is-there", "background", "relation",
+    "relation", "colour", "is-colour", "place", "compare",
+)  # fmt: skip
 
 
 @torch.no_grad()

@@ -88,10 +88,10 @@ class Trainer:
         self.device = torch.device(options.device)
         self.tokenizer = self._tokenizer()
         self.store = IconStore.load()
-        model = build_model(len(self.tokenizer), newline_id(self.tokenizer), shape, options.seed)
+        model = build_model(newline_id(self.tokenizer), shape, options.seed)
         self.learner = Learner(model, SceneHeads(shape.vision_width, shape.qformer_width)).to(self.device)
         self.averaged = Learner(
-            build_model(len(self.tokenizer), newline_id(self.tokenizer), shape, options.seed),
+            build_model(newline_id(self.tokenizer), shape, options.seed),
             SceneHeads(shape.vision_width, shape.qformer_width),
         ).to(self.device)
         self.averaged.load_state_dict(self.learner.state_dict())
