@@ -146,13 +146,14 @@ KINDS: tuple[Kind, ...] = (
     _kind("crown", "crown"),
 )
 # The words for groups of kinds that questions use.
+_GROUPS = """
+animal: dog cat horse cow pig sheep elephant rabbit monkey penguin fish octopus turtle snake snail butterfly bee
+fruit: apple banana strawberry lemon pineapple
+vehicle: car bus bicycle airplane train boat rocket helicopter
+"""
 GROUPS: dict[str, frozenset[str]] = {
-    "animal": frozenset(
-        "dog cat horse cow pig sheep elephant rabbit monkey penguin fish octopus turtle snake snail"
-        " butterfly bee".split()
-    ),
-    "fruit": frozenset("apple banana strawberry lemon pineapple".split()),
-    "vehicle": frozenset("car bus bicycle airplane train boat rocket helicopter".split()),
+    group: frozenset(names.split())
+    for group, names in (line.split(": ") for line in _GROUPS.strip().splitlines())
 }
 # Kinds that are easily taken for one another, in small drawings at least.
 _ALIKE = """

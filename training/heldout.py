@@ -48,9 +48,7 @@ class HeldOut:
 SETS = (HeldOut("heldout-seen.zip", 500_003, False), HeldOut("heldout-unseen.zip", 500_004, True))
 
 
-def ask(
-    scene: scenes.Scene, colours: Sequence[int | None], task: str, rng: Generator
-) -> list[Turn] | None:
+def ask(scene: scenes.Scene, colours: Sequence[int | None], task: str, rng: Generator) -> list[Turn] | None:
     """The turns that lead to one question of this task (only follow-ups have earlier ones)."""
     asker = Asker(scene, rng, colours)
     for _ in range(40):

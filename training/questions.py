@@ -76,9 +76,7 @@ def outermost(scene: Scene, side: str) -> Placed | None:
 def empty_side(scene: Scene, side: str) -> bool:
     """Whether no thing reaches into that half of the picture."""
     axis, sign = SIDES[side]
-    return all(
-        sign * (float(getattr(thing, axis)) - 0.5) > 0.5 * thing.size + 0.02 for thing in scene.things
-    )
+    return all(sign * (float(getattr(thing, axis)) - 0.5) > 0.5 * thing.size + 0.02 for thing in scene.things)
 
 
 def in_half(scene: Scene, kind: int, side: str) -> bool | None:
@@ -209,6 +207,8 @@ class Asker:
         group = str(self.rng.choice(list(GROUPS)))
         one = ("an " if group == "animal" else "a ") + group
         answer = "yes" if self._members(group) else "no"
+        if answer == "no" and self.rng.random() < 0.5:
+            return None
         return Turn(
             self._filled("is-there-group", one=one, many=group + "s", name=group), answer, "is-there-group"
         )
@@ -270,9 +270,7 @@ class Asker:
         lead = sign * (float(getattr(second, axis)) - float(getattr(first, axis)))
         if abs(lead) < CLEAR_GAP:
             return None
-        text = self._filled(
-            f"compare-{side}", first=KINDS[first.kind].name, second=KINDS[second.kind].name
-        )
+        text = self._filled(f"compare-{side}", first=KINDS[first.kind].name, second=KINDS[second.kind].name)
         return Turn(text, "yes" if lead > 0 else "no", "compare", first, first.kind)
 
     def background(self, last: Turn | None) -> Turn | None:
@@ -294,7 +292,7 @@ class Asker:
         if anchor is None:
             anchor = self.scene.things[int(self.rng.integers(len(self.scene.things)))]
         clear, other = beside(self.scene, anchor, side)
-        if not clear or self.present[anchor.kind] > 1 or (other is None and self.rng.random() < 0.6):
+        if not clear or self.present[anchor.kind] > 1 or (other is None and self.rng.random() < 0.7):
             return None
         task = "follow-up" if following else "relation"
         wording = f"it-{side}" if following else f"beside-{side}"
@@ -316,7 +314,7 @@ class Asker:
             "what": (self.what, 0.8), "side": (self.side, 2.0), "count": (self.count, 0.5),
             "count-kind": (self.count_kind, 1.6), "count-group": (self.count_group, 0.8),
             "is-there": (self.is_there, 2.0), "is-there-group": (self.is_there_group, 0.3),
-            "background": (self.background, 0.5), "relation": (self.relation, 5.0), "them": (self.them, 0.8),
+            "background": (self.background, 0.5), "relation": (self.relation, 8.0), "them": (self.them, 0.8),
             "describe": (self.describe, 0.2), "colour": (self.colour, 1.6), "is-colour": (self.is_colour, 0.4),
             "place": (self.place, 0.8), "compare": (self.compare, 1.6),
         }  # fmt: skip

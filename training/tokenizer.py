@@ -21,7 +21,11 @@ PAD_ID, BOS_ID, IMAGE_ID = 1, 2, 4
 def _texts() -> list[str]:
     """Everything asked and answered, once in each case that people type."""
     names = [text for kind in KINDS for text in (kind.name, kind.plural, kind.phrase)]
-    words = [form.format(one="a", many="", name="", first="", second="", colour="") for forms in WORDINGS.values() for form in forms]
+    words = [
+        form.format(one="a", many="", name="", first="", second="", colour="")
+        for forms in WORDINGS.values()
+        for form in forms
+    ]
     answers = ["a dog and two cats, an apple, a boat, yes, no, none, one, two, three, four, nothing on a an"]
     answers += [f"on a {colour.name} background" for colour in COLOURS]
     answers += [f"{group} {group}s a an {group} there is no" for group in GROUPS]
