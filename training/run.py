@@ -47,7 +47,7 @@ class Options:
     """What a run is made of; kept in its folder."""
 
     name: str = "demo"
-    steps: int = 11_000  # the schedule follows this ...
+    steps: int = 8_000  # the schedule follows this ...
     minutes: float = 0.0  # ... or, when it is 0, the clock
     batch: int = 32  # pictures per process and step
     processes: int = 2
@@ -60,7 +60,7 @@ class Options:
     warm_up: float = 0.015
     speak_from: float = 0.2  # share of the run after which the language model joins
     average: float = 0.995
-    save_every: float = 180.0
+    save_every: float = 120.0
     probe_every: float = 900.0
     device: str = "cpu"
 
