@@ -1,4 +1,4 @@
-# Everything from a fresh clone: `make chat`, `make test`, `make lint`, `make bench`, `make train`.
+# Everything from a fresh clone: `make chat`, `make test`, `make lint`, `make bench`, `make docs`, `make train`.
 # Plain pip commands for the same are in README.md.
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,7 +8,7 @@ BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help chat serve test test-slow lint bench train clean
+.PHONY: help chat serve test test-slow lint bench docs train clean
 
 help:
 	@grep -E '^#: ' $(MAKEFILE_LIST) | sed 's/^#: //'
@@ -54,9 +54,13 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-#: make bench     blip2-opt-2.7b's true shape in every runtime, whole collections, the server (15 minutes, 22 GB)
+#: make bench     blip2-opt-2.7b's true shape in every runtime, whole collections, the server (at most 20 minutes, 22 GB)
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks
+
+#: make docs      the documentation as a site in site/ (open site/index.html)
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 #: make train     trains the embedded model again (training/README.md)
 train: $(VENV)/dev
@@ -65,4 +69,4 @@ train: $(VENV)/dev
 
 #: make clean     removes the environment and what tools left behind
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -83,7 +83,9 @@ def machine(device: str) -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     rows = [
-        (
+        (one["precision"], one["failed"], *[""] * 5)
+        if "failed" in one
+        else (
             one["precision"],
             f"{one['weights'] / 1e9:.3g} GB",
             "" if one["peak"] is None else f"{one['peak'] / 1e9:.2f} GB",
@@ -96,7 +98,9 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     figures = markdown(("precision", "weights", "peak", "load", "picture", "first word", "per word"), rows)
     off = [
-        f"{one['precision']}: plain steps, since {one['graphs_off']}" for one in results if one["graphs_off"]
+        f"{one['precision']}: plain steps, since {one['graphs_off']}"
+        for one in results
+        if one.get("graphs_off")
     ]
     return figures + "\n".join(off)
 
@@ -113,6 +117,7 @@ def main() -> None:
         "--precisions", nargs="+", choices=PRECISIONS, metavar="PRECISION", help=", ".join(PRECISIONS)
     )
     parser.add_argument("--words", type=int, default=32)
+    parser.add_argument("--bound", type=float, default=600, metavar="SECONDS", help="for one precision")
     parser.add_argument("--work", type=Path, help="keeps the synthetic checkpoint here")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -135,7 +140,10 @@ def main() -> None:
             folder = str(path)
         print(f"{options.name} on {machine(options.device)}", flush=True)
         given = ("--folder", folder, "--device", options.device, "--words", options.words)
-        results = [figures_of("gpu", *given, "--one", precision) for precision in precisions]
+        results = [
+            {"precision": precision, **figures_of("gpu", *given, "--one", precision, seconds=options.bound)}
+            for precision in precisions
+        ]
     print(table(results))
 
 

@@ -1,4 +1,6 @@
-"""One runtime, one process: load, first word, words, a follow-up; times, peak memory and bytes as JSON.
+"""One runtime, one process: load, first word, words, a follow-up; times, peak memory and bytes.
+
+Each figure is reported as JSON as soon as it is known, so that a failure later on does not lose it.
 
     python -m benchmarks.measure transformers CHECKPOINT fp32
     python -m benchmarks.measure onnx CONVERTED int8
@@ -29,27 +31,38 @@ FOLLOW_UP = " Question: what are they doing? Answer:"
 
 @dataclass
 class Figures:
-    """Seconds, unless it says otherwise."""
+    """Seconds, unless it says otherwise; None: not measured yet."""
 
     runtime: str
     precision: str
-    load: float = 0.0
-    encode: float = 0.0
-    first_word: float = 0.0  # from the picture and the question; the encoding included
-    per_word: float = 0.0  # median
-    follow_up: float = 0.0  # from the second question to its first word
-    peak_memory: int = 0  # bytes, the process's largest resident set until both questions are answered
-    bytes_per_word: int = 0  # weights that each word reads
-    bandwidth: float = 0.0  # bytes per second that memory gave between words, median
-    share_of_limit: float = 0.0  # of the speed that this allows
-    words: int = 0
+    words: int
+    load: float | None = None
+    first_word: float | None = None  # from the picture and the question; the encoding included
+    per_word: float | None = None  # median
+    follow_up: float | None = None  # from the second question to its first word
+    peak_memory: int | None = (
+        None  # bytes, the process's largest resident set until both questions are answered
+    )
+    encode: float | None = None
+    bytes_per_word: int | None = None  # weights that each word reads
+    bandwidth: float | None = None  # bytes per second that memory gave between words, median
+    share_of_limit: float | None = None  # of the speed that this allows
+
+    def report(self) -> None:
+        """What there is so far, so that it is kept if this process comes to a bad end."""
+        tell({name: value for name, value in asdict(self).items() if value is not None})
 
 
 class Clock:
-    """When each word came. With a `reader`, memory is read between words, on time of its own."""
+    """When each word came. With a `reader`, memory is read between words, on time of its own.
 
-    def __init__(self, reader: Reader | None = None) -> None:
+    With `figures`, the first word and the median of those after it are reported as they come.
+    """
+
+    def __init__(self, reader: Reader | None = None, figures: Figures | None = None) -> None:
+        self.begun = time.perf_counter()
         self.times: list[float] = []
+        self._figures = figures
         self._went_on: list[float] = []
         self._rates: list[float] = []
         self._reader = reader
@@ -59,13 +72,27 @@ class Clock:
         self.times.append(time.perf_counter())
         if self._reader:
             self._rates.append(self._reader.read())
+        if self._figures:
+            self._figures.first_word = self.first_word()
+            self._figures.per_word = self._per_word()
+            self._figures.report()
         self._went_on.append(time.perf_counter())
 
-    def tell(self, figures: Figures) -> None:
-        """What its reader saw of memory, beside what the words took."""
+    def first_word(self) -> float:
+        """Seconds from the start of this clock."""
+        return self.times[0] - self.begun
+
+    def _per_word(self) -> float | None:
+        """The median of the seconds between words; None for a single one."""
+        return statistics.median(np.diff(self.times).tolist()) if len(self.times) > 1 else None
+
+    def memory_limit(self, figures: Figures, bytes_per_word: int) -> None:
+        """Sets the figures of memory from what the reader measured and the time that the words took."""
         seconds = [came - went_on for came, went_on in zip(self.times[1:], self._went_on, strict=False)]
         figures.bandwidth = statistics.median(self._rates)
-        figures.share_of_limit = share_of_limit(figures.bytes_per_word, seconds, self._rates)
+        figures.bytes_per_word = bytes_per_word
+        figures.share_of_limit = share_of_limit(bytes_per_word, seconds, self._rates)
+        figures.report()
 
 
 def picture() -> Image.Image:
@@ -73,7 +100,7 @@ def picture() -> Image.Image:
     return Image.fromarray(noise)
 
 
-def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
+def measure_transformers(folder: Path, precision: str, words: int) -> None:
     """As in the common tutorial: processor, from_pretrained, generate."""
     import torch
     from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2Processor
@@ -93,7 +120,7 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
 
         def end(self) -> None: ...
 
-    figures = Figures("transformers", precision, words=words)
+    figures = Figures("transformers", precision, words)
     start = time.perf_counter()
     processor = Blip2Processor.from_pretrained(folder)
     options: dict[str, object] = {"dtype": {"fp32": torch.float32}.get(precision, torch.bfloat16)}
@@ -103,54 +130,54 @@ def measure_transformers(folder: Path, precision: str, words: int) -> Figures:
         options["device_map"] = {"": "cpu"}
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
     figures.load = time.perf_counter() - start
+    figures.report()
 
-    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, str]:
-        """Seconds to the first word, and the answer."""
-        begun = time.perf_counter()
+    def ask(prompt: str, length: int, clock: Clock) -> str:
+        """The answer; `clock` was started just now."""
         inputs = processor(images=picture(), text=prompt, return_tensors="pt").to(dtype=options["dtype"])
         written = model.generate(
             **inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False, streamer=Streamer(clock)
         )
         # A decoder-only model gives the prompt back.
         start = 0 if model.config.text_config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        return clock.times[0] - begun, processor.decode(written[0, start:], skip_special_tokens=True)
+        return str(processor.decode(written[0, start:], skip_special_tokens=True))
 
+    answer = ask(QUESTION, words + 1, Clock(figures=figures))
     clock = Clock()
-    figures.first_word, answer = ask(QUESTION, words + 1, clock)
-    figures.per_word = statistics.median(np.diff(clock.times).tolist())
-    figures.follow_up, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
+    ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, clock)
+    figures.follow_up = clock.first_word()
     figures.peak_memory = peak_memory()
+    figures.report()
     with torch.inference_mode():
         pixels = processor(images=picture(), return_tensors="pt").pixel_values.to(options["dtype"])
         start = time.perf_counter()
         model.get_image_features(pixels, return_dict=True)
         figures.encode = time.perf_counter() - start
+    figures.report()
     language = model.language_model
     read = sum(
         p.numel() * p.element_size() for n, p in language.named_parameters() if "embed_positions" not in n
     )
-    figures.bytes_per_word = read
     clock = Clock(Reader())
     ask(QUESTION, words + 1, clock)
-    clock.tell(figures)
-    return figures
+    clock.memory_limit(figures, read)
 
 
-def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
+def measure_onnx(folder: Path, precision: str, words: int) -> None:
     """Through the package, as a user's Python does it; nothing is kept from one run to the next."""
     import blip2_chat
     from blip2_chat.decoding import Decoding
     from blip2_chat.generation import Writer
     from blip2_chat.images import to_pixels
 
-    figures = Figures("blip2-chat", precision, words=words)
+    figures = Figures("blip2-chat", precision, words)
     start = time.perf_counter()
     model = blip2_chat.load(folder, force=True)
     figures.load = time.perf_counter() - start
+    figures.report()
 
-    def ask(prompt: str, length: int, clock: Clock) -> tuple[float, str]:
-        """Seconds to the first word, and the answer."""
-        begun = time.perf_counter()
+    def ask(prompt: str, length: int, clock: Clock) -> str:
+        """The answer; `clock` was started just now."""
         opened = model.open(picture())
         tokens = model.tokenizer.encode(prompt)
         vectors = model.query_vectors(opened)
@@ -161,22 +188,22 @@ def measure_onnx(folder: Path, precision: str, words: int) -> Figures:
             writer.advance()
             clock.tick()
         model.states.put(opened.digest, writer.state)
-        return clock.times[0] - begun, model.tokenizer.decode(writer.results[0].token_ids)
+        return model.tokenizer.decode(writer.results[0].token_ids)
 
+    answer = ask(QUESTION, words + 1, Clock(figures=figures))
     clock = Clock()
-    figures.first_word, answer = ask(QUESTION, words + 1, clock)
-    figures.per_word = statistics.median(np.diff(clock.times).tolist())
-    figures.follow_up, _ = ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, Clock())
+    ask(f"{QUESTION} {answer}{FOLLOW_UP}", 1, clock)
+    figures.follow_up = clock.first_word()
     figures.peak_memory = peak_memory()
+    figures.report()
     pixels = to_pixels(model.open(picture()), model.preprocess)
     start = time.perf_counter()
     model.engine.encode_image(pixels)
     figures.encode = time.perf_counter() - start
-    figures.bytes_per_word = (folder / "language.onnx.data").stat().st_size
+    figures.report()
     clock = Clock(Reader())
     ask(QUESTION, words + 1, clock)
-    clock.tell(figures)
-    return figures
+    clock.memory_limit(figures, (folder / "language.onnx.data").stat().st_size)
 
 
 def main() -> None:
@@ -188,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     measure = {"transformers": measure_transformers, "onnx": measure_onnx}[options.runtime]
-    tell(asdict(measure(options.folder, options.precision, options.words)))
+    measure(options.folder, options.precision, options.words)
 
 
 if __name__ == "__main__":

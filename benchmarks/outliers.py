@@ -93,7 +93,7 @@ def relus_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 def plant(
     checkpoint: Checkpoint, target: Path, kind: Kind, scale: float, channels: int = 2, seed: int = 0
 ) -> Path:
-    """Writes the checkpoint with outliers in `channels` channels per norm into the new folder `target`, as float32."""
+    """Writes the checkpoint as float32 into the new folder `target`, with outliers in a few channels per norm."""
     rng = np.random.default_rng(seed)
     weights = Weights(checkpoint)
     arrays: Arrays = {name: weights.read(name).astype(np.float64) for name in checkpoint.tensors}

@@ -25,11 +25,14 @@ def plot(results: dict[str, Any], path: Path) -> None:
     names = [name_of(row) for row in rows]
     figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(12, 0.5 * len(rows) + 1.3), sharey=True)
     for axis, (key, title, scale) in zip(axes, _PANELS, strict=True):
-        values = [row[key] / scale for row in rows]
+        values = [row.get(key, 0) / scale for row in rows]
         bars = axis.barh(names, values, color=[_COLOURS[row["runtime"]] for row in rows])
-        axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=9)
+        labels = [
+            f"{value:.3g}" if key in row else "not measured" for row, value in zip(rows, values, strict=True)
+        ]
+        axis.bar_label(bars, labels, padding=3, fontsize=9)
         axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlim(0, max(values) * 1.25)
+        axis.set_xlim(0, (max(values) or 1) * 1.25)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.set_xticks([])
         axis.tick_params(left=False)

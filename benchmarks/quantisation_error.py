@@ -1,6 +1,6 @@
 """What each way of multiplying costs in precision, on the kinds of activations that BLIP-2's layers see.
 
-    python benchmarks/quantisation_error.py
+    python -m benchmarks.quantisation_error
 
 One linear layer (2560 -> 1024) on 64 rows, run in ONNX Runtime through the engine's own `Graph.linear`. Printed per
 kind of activation and scheme: the output's error over the output (root mean squares per row, their mean), in percent;
@@ -14,10 +14,10 @@ activations thousands of times the median (Sun et al. 2024, Massive Activations 
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 from onnx import numpy_helper
 
 from blip2_chat.engines.onnx.builder import FLOAT, Graph, Scheme, constant
+from blip2_chat.engines.onnx.runtime import ort
 
 ROWS, K, N = 64, 2560, 1024
 

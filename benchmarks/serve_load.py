@@ -28,7 +28,9 @@ import httpx
 
 from tests import web_server
 
+from .child import Deadline, figures_of, tell
 from .documents import keep, markdown, put
+from .full_size import MISSING
 
 
 def _shape(width: int, layers: int, heads: int, **more: int) -> dict[str, int]:
@@ -69,7 +71,7 @@ class Figures:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    clients = f"{rows[0]['clients']} clients"
+    clients = next((f"{row['clients']} clients" for row in rows if "clients" in row), "together")
     headings = (
         "model (fp32)",
         "work",
@@ -82,7 +84,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     return markdown(
         headings,
         [
-            (
+            (row["model"], f"could not be measured: {row['failed']}", *[MISSING] * 5)
+            if "failed" in row
+            else (
                 row["model"],
                 row["work"],
                 f"{row['alone_seconds']:.3g} s",
@@ -144,9 +148,8 @@ async def timed(
         return seconds, max(answer[2] for answer in answers), sum(answer[1] for answer in answers)
 
 
-def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> list[Figures]:
-    """Both kinds of work on one model."""
-    figures = []
+def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> None:
+    """Both kinds of work on one model, each reported as it is done."""
     with web_server.process(folder, "--slots", str(clients)) as (url, _):
         model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         urls = [picture(number) for number in range(clients)]
@@ -177,13 +180,11 @@ def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> lis
             alone, _, _ = asyncio.run(timed(url, model, one_line, tokens))
             together, slowest, written = asyncio.run(timed(url, model, make(), tokens))
             count = clients * each
-            figures.append(
-                Figures(
-                    name, work, clients, count, written, round(alone, 2), round(together, 2),
-                    round(alone / together, 2), round(written / together, 1), round(slowest, 2),
-                )
+            figures = Figures(
+                name, work, clients, count, written, round(alone, 2), round(together, 2),
+                round(alone / together, 2), round(written / together, 1), round(slowest, 2),
             )  # fmt: skip
-    return figures
+            tell({work: asdict(figures)})
 
 
 async def _soak(url: str, model: str, clients: int, seconds: float, tokens: int) -> dict[str, Any]:
@@ -202,7 +203,7 @@ async def _soak(url: str, model: str, clients: int, seconds: float, tokens: int)
             rng = random.Random(number)
             while time.perf_counter() < ends:
                 case = rng.randrange(len(cases))
-                text, _ = await ask(client, cases[case], tokens)
+                text, *_ = await ask(client, cases[case], tokens)
                 answered += 1
                 wrong += text != alone[case]
 
@@ -237,8 +238,16 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=3, help="requests of each client")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="64 clients for so long instead")
+    parser.add_argument("--bound", type=float, default=120, metavar="SECONDS", help="for one model")
+    parser.add_argument("--seconds", type=float, default=3600, help="for all of it")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    deadline = Deadline(options.seconds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    work = (options.clients, options.each, options.tokens)
+    if options.one:
+        measure(*options.one, *work)
+        return
     result: Any = []
     if options.soak:
         result = soak(options.model or "demo", 64, options.soak)
@@ -250,9 +259,17 @@ def main() -> None:
                 "embedded, 9 million weights": "demo",
                 "mid-size, 12 × 768": mid_size(Path(temporary)),
             }
+            sizes = [
+                part for name, size in zip(("clients", "each", "tokens"), work, strict=True)
+                for part in (f"--{name}", size)
+            ]  # fmt: skip
             for name, folder in models.items():
-                figures = measure(name, folder, options.clients, options.each, options.tokens)
-                result += [asdict(one) for one in figures]
+                seconds = min(options.bound, deadline.left())
+                figures = figures_of("serve_load", "--one", name, folder, *sizes, seconds=seconds)
+                failed = figures.pop("failed", None)
+                result += figures.values()
+                if failed:
+                    result.append({"model": name, "failed": failed})
         print(f"{options.clients} clients, {os.cpu_count()} CPUs, {platform.machine()}")
         print(table(result))
     if not options.model and not options.soak:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from blip2_chat.config import ModelConfig, OptConfig, T5Config
+from blip2_chat.config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
 from blip2_chat.known import KNOWN, KnownCheckpoint
 from blip2_chat.layout import distinct_tensors
 
@@ -44,9 +45,32 @@ _SHAPE = {
     "opt": ("vocab_size", "hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads"),
     "t5": (
         *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
-        *("feed_forward_proj", "decoder_start_token_id"),
+        *("feed_forward_proj", "dense_act_fn", "decoder_start_token_id"),
     ),
 }
+
+
+# A shape for checks of the benchmarks themselves: every part is there, and small.
+TINY = "tiny"
+_TINY = ModelConfig(
+    vision=VisionConfig(64, 128, 2, 4, image_size=28, patch_size=14),
+    qformer=QFormerConfig(64, 2, 4, 128),
+    text=OptConfig(
+        vocab_size=320,
+        hidden_size=64,
+        num_hidden_layers=2,
+        ffn_dim=128,
+        num_attention_heads=4,
+        word_embed_proj_dim=64,
+    ),
+    num_query_tokens=8,
+    image_token_id=319,
+)
+
+
+def shape_of(name: str) -> ModelConfig:
+    """Of an official checkpoint, or `TINY`."""
+    return _TINY if name == TINY else known(name).config
 
 
 def known(name: str) -> KnownCheckpoint:
@@ -55,7 +79,7 @@ def known(name: str) -> KnownCheckpoint:
 
 def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed: int = 0) -> Path:
     """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of the checkpoint `name`."""
-    config = known(name).config
+    config = shape_of(name)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = distinct_tensors(config)
     shards: list[list[str]] = [[]]
@@ -114,8 +138,12 @@ def _write_small_files(folder: Path, shape: ModelConfig) -> None:
         "model_type": "blip-2",
         "image_token_index": image_token,
         "num_query_tokens": shape.num_query_tokens,
-        "vision_config": {"model_type": "blip_2_vision_model", "image_size": shape.vision.image_size},
-        "qformer_config": {"model_type": "blip_2_qformer"},
+        "vision_config": {"model_type": "blip_2_vision_model", **asdict(shape.vision)},
+        "qformer_config": {
+            "model_type": "blip_2_qformer",
+            "encoder_hidden_size": shape.vision.hidden_size,
+            **asdict(shape.qformer),
+        },
         "text_config": _text_config(text),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -1,9 +1,9 @@
-"""Runs the notebooks and writes them back as they are committed: with their pictures, and no other output.
+"""Runs the notebooks and writes them back as they are committed: with their outputs.
 
     python notebooks/refresh.py            # needs the [notebook] extra
 
-Text, numbers and live widgets are for whoever runs a notebook; the pictures are for whoever reads it on a web page.
-`execute` and `as_committed` are also what the tests run.
+Left out are live widgets, which only a running kernel can show, progress bars, and whatever tells of the machine: the
+error stream and the metadata. `execute` and `as_committed` are also what the tests run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 NOTEBOOKS = (FOLDER / "Chat_with_BLIP_2.ipynb", FOLDER / "Chat_with_BLIP_2_[int8_bitsandbytes].ipynb")
-# What a page keeps of an output. The chats' HTML has the picture in it too, but a web page strips its layout.
-_PICTURES = ("image/png",)
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+# The first of these that an output has is kept: the plain text of a picture or an answer is its repr, paths included.
+_KINDS = ("image/png", "text/html", "text/plain")
 
 
 def execute(
@@ -47,25 +48,35 @@ def execute(
 
 
 def as_committed(notebook: Any) -> Any:
-    """A copy with no output but pictures, no counts, and nothing of the machine that it ran on."""
+    """A copy with its outputs and nothing of the machine that it ran on; cells are numbered from the top."""
     clean = copy.deepcopy(notebook)
     clean.metadata = nbformat.NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
+    number = 0
     for cell in clean.cells:
         cell.metadata = nbformat.NotebookNode()
         if cell.cell_type != "code":
             continue
-        cell.execution_count = None
-        cell.outputs = [
-            nbformat.v4.new_output(
-                "display_data", {kind: output.data[kind] for kind in _PICTURES if kind in output.data}
-            )
-            for output in cell.outputs
-            if any(kind in output.get("data", {}) for kind in _PICTURES)
-        ]
+        number += 1
+        cell.execution_count = number
+        cell.outputs = [kept for output in cell.outputs if (kept := _kept(output, number))]
     return clean
+
+
+def _kept(output: Any, number: int) -> Any:
+    """An output as it is committed, or None."""
+    if output.output_type == "stream":
+        return output if output.name == "stdout" else None
+    data = output.get("data", {})
+    if _WIDGET in data or not any(data.values()):  # a bar that is done is empty
+        return None
+    kind = next(one for one in _KINDS if one in data)
+    kept = {kind: data[kind]}
+    if output.output_type == "execute_result":
+        return nbformat.v4.new_output("execute_result", kept, execution_count=number)
+    return nbformat.v4.new_output("display_data", kept)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import blip2_chat  # noqa: F401 - before any test imports onnxruntime: its telemetry is off from here on
 from tests.checkpoints import make_checkpoint
 
 # The same examples in every run: what fails here fails everywhere. `pytest --hypothesis-profile default` looks for

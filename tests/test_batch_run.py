@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -13,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +29,14 @@ import blip2_chat
 from blip2_chat.batch import writers
 from blip2_chat.batch.captioner import Captioner, Tasks
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.result import Result
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sidecar import Sidecar
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
+from blip2_chat.images import open_picture
+from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.batch_support import TASKS, make_pictures, rows_of
 from tests.batch_support import blip2_chat as command_line
@@ -160,6 +167,79 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
     assert summary.done == 2 and set(rows_of(out)[0]["answers"]) == {"how many?", "where?"}
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
+def test_results_carry_the_advice_that_caption_gives(model: Model, tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    photos, out = tmp_path / "photos", tmp_path / f"c{ending}"
+    photos.mkdir()
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[:, ::8] = 255
+    Image.fromarray(stripes).save(photos / "fine.png")
+    Image.fromarray(stripes // 8).save(photos / "dark.png")
+    Image.fromarray(stripes[:20, :20] // 8).save(photos / "dark-and-tiny.png")
+    (photos / "empty.png").touch()
+    go(model, options(photos, out))
+    rows = {Path(row.path).stem: row for row in writers.read(str(out))}
+    for name in ("fine", "dark", "dark-and-tiny"):
+        chat = model.chat(photos / f"{name}.png")
+        assert rows[name].advice == tuple(one.message for one in chat.advice)
+    assert [len(rows[name].advice) for name in ("fine", "dark", "dark-and-tiny")] == [0, 1, 2]
+    assert rows["empty"].error and rows["empty"].advice == ()
+    out.unlink()
+    go(model, options(photos, out))
+    assert {Path(row.path).stem: row for row in writers.read(str(out))} == rows, "the journal keeps it too"
+
+
+def test_a_row_of_a_journal_without_advice_is_kept(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with closing(sqlite3.connect(tmp_path / "c.jsonl.progress", isolation_level=None)) as db:
+        db.execute("UPDATE results SET result = json_remove(result, '$.advice')")
+    assert go(model, options(photos, out))[0].done == 0
+    assert [row["advice"] for row in rows_of(out)] == [[], []]
+
+
+def test_captions_go_on_from_their_start(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    (path,) = make_pictures(photos, 1)
+    settings = {
+        "max_new_tokens": 6,
+        "num_beams": 2,
+        "length_penalty": 0.5,
+        "no_repeat_ngram_size": 2,
+        "stop": ("e",),
+    }
+    expected = model.generate(path, "a photo of", **settings)
+    tasks = Tasks(1, ("how many?",), settings, start=" a photo of ")
+    go(model, options(photos, out, tasks=tasks))
+    (row,) = rows_of(out)
+    assert row["caption"] == f"a photo of {expected.text}".strip()
+    asked = model.chat(path).ask("how many?", **settings).text
+    assert row["answers"] == {"how many?": asked}, "an answer has no start"
+    (result,) = blip2_chat.caption_all([path], model=model, start="a photo of", **settings)
+    assert result.caption == row["caption"]
+    assert go(model, options(photos, out, tasks=tasks))[0].done == 0, "the same settings resume"
+    with pytest.raises(RunError, match="start was a photo of and is now a drawing of"):
+        go(model, options(photos, out, tasks=replace(tasks, start="a drawing of")))
+    with pytest.raises(RunError, match=r"stop=e and is now .*stop=o"):
+        go(model, options(photos, out, tasks=replace(tasks, settings={**settings, "stop": ("o",)})))
+    with pytest.raises(GenerationError, match="a start is continued by captions"):
+        Tasks(0, ("how many?",), start="a")
+
+
+def test_a_run_begun_before_there_were_starts_goes_on(model: Model, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
+    make_pictures(photos, 2)
+    go(model, options(photos, out))
+    with Journal(tmp_path / "c.jsonl.progress") as journal:
+        settings = journal.about("settings")
+        del settings["start"]
+        journal.note({"settings": settings})
+    assert go(model, options(photos, out))[0].done == 0
+
+
 def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
     (_, bad) = make_pictures(photos, 2)
@@ -256,22 +336,56 @@ class TestSidecars:
         self.run(model, photos, Sidecar(trigger="four", overwrite=True))
         assert first.with_suffix(".txt").read_text(encoding="utf-8").startswith("four, ")
 
-    def test_two_pictures_of_one_name_do_not_fight(self, model: Model, tmp_path: Path) -> None:
+    def test_pictures_that_differ_in_the_ending_alone_have_sidecars_of_their_own(
+        self, model: Model, tmp_path: Path
+    ) -> None:
         photos = tmp_path / "photos"
-        first, *others = make_pictures(photos, 12)
-        mine = model.generate(first, "", **TASKS.settings).text
-        other = next(
-            one for one in others if model.generate(one, "", **TASKS.settings).text.strip() != mine.strip()
-        )
-        with Image.open(other) as image:
-            image.save(photos / "p0000.bmp")
-        for one in others:
-            one.unlink()
-        summary = self.run(model, photos, Sidecar(trigger="t"))
-        assert summary.sidecars == {"written": 1, "kept": 1}
-        before = (photos / "p0000.txt").read_text(encoding="utf-8")
-        assert self.run(model, photos, Sidecar(trigger="t")).sidecars["kept"] == 1
-        assert (photos / "p0000.txt").read_text(encoding="utf-8") == before
+        paths = make_pictures(photos, 3)
+        for path, name in zip(paths, ("seq.0001.png", "SEQ.0001.PNG.BMP", "seq.0002.png"), strict=True):
+            path.rename(photos / name)
+        with Image.open(photos / "seq.0002.png") as image:
+            image.save(photos / "seq.0001.bmp")
+            image.save(photos / "seq", "PNG")
+        pictures = ["SEQ.0001.PNG.BMP", "seq", "seq.0001.bmp", "seq.0001.png", "seq.0002.png"]
+        texts = ["SEQ.0001.PNG.BMP.txt", "seq.txt", "seq.0001.bmp.txt", "seq.0001.png.txt", "seq.0002.txt"]
+        for limit in (2, None):  # what else is read does not change a name
+            self.run(model, photos, Sidecar(trigger="t"), tasks=Tasks(1, (), TASKS.settings), limit=limit)
+        for picture, text in zip(pictures, texts, strict=True):
+            mine = " ".join(model.generate(photos / picture, "", **TASKS.settings).text.split())
+            assert (photos / text).read_text(encoding="utf-8") == f"t, {mine}\n"
+        assert len(list(photos.glob("*.txt"))) == 5
+
+    def test_a_text_file_of_somebody_else_saves_the_work(
+        self, model: Model, tmp_path: Path, written: list[str]
+    ) -> None:
+        photos = tmp_path / "photos"
+        for path in make_pictures(photos, 4)[:3]:
+            path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
+        summary = self.run(model, photos, Sidecar())
+        assert len(written) == 1 and summary.sidecars == {"written": 1, "kept": 3} and summary.rows == 1
+        assert self.run(model, photos, Sidecar()).sidecars == {"kept": 3}
+        assert len(written) == 1
+        # An outcome has all rows.
+        both = RunOptions((photos,), TASKS, str(tmp_path / "c.jsonl"), Sidecar())
+        assert go(model, both)[0].rows == 4
+
+    @pytest.mark.parametrize("join", ["append", "prepend"])
+    def test_adding_to_text_files(self, model: Model, tmp_path: Path, join: Any) -> None:
+        photos = tmp_path / "photos"
+        paths = make_pictures(photos, 4)
+        tasks = Tasks(1, (), TASKS.settings)
+        new = [" ".join(model.generate(path, "", **TASKS.settings).text.split()) for path in paths]
+        for path, old in zip(paths, ("tag, Ä,\n", "one\ntwo\n", ""), strict=False):
+            path.with_suffix(".txt").write_text(old, encoding="utf-16" if "Ä" in old else "utf-8")
+        for fresh in (False, False, True):  # once, however often it is run
+            self.run(model, photos, Sidecar(join=join), tasks=tasks, fresh=fresh)
+        texts = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
+        if join == "append":
+            assert texts == [f"tag, Ä, {new[0]}\n", f"one\ntwo\n{new[1]}\n", f"{new[2]}\n", f"{new[3]}\n"]
+        else:
+            assert texts == [f"{new[0]}, tag, Ä,\n", f"{new[1]}\none\ntwo\n", f"{new[2]}\n", f"{new[3]}\n"]
+        with pytest.raises(RunError, match="give one of them"):
+            Sidecar(join=join, overwrite=True)
 
 
 class TestCaptionAll:
@@ -307,9 +421,57 @@ class TestCaptionAll:
                 thread.join(60)  # it may be opening a picture
                 assert not thread.is_alive()
 
+    def test_what_open_picture_takes_as_one_picture_is_one(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        data = path.read_bytes()
+        pixels = np.asarray(Image.open(path))
+        caption = model.generate(path, "", **TASKS.settings).text
+        uri = "data:image/png;base64," + base64.b64encode(data).decode()
+        record: dict[str, Any] = {"bytes": data, "path": None}
+        ones: list[Any] = [path, str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), pixels]
+        ones += [open_picture(path), uri, record, {"bytes": None, "path": str(path)}]
+        for one in ones:
+            (result,) = blip2_chat.caption_all(one, model=model, **TASKS.settings)
+            assert (result.caption, result.error) == (caption, None), type(one)
+        results = list(blip2_chat.caption_all([*ones, np.stack([pixels])[0]], model=model, **TASKS.settings))
+        assert {result.caption for result in results} == {caption} and len(results) == len(ones) + 1
+        assert len(list(blip2_chat.caption_all(np.stack([pixels] * 3), model=model, **TASKS.settings))) == 3
+
+    def test_what_is_no_picture_is_a_row_and_the_others_go_on(self, model: Model, tmp_path: Path) -> None:
+        (path,) = make_pictures(tmp_path, 1)
+        wrong: list[Any] = [
+            "gone.png",
+            "gone",
+            tmp_path / "gone/",
+            "gone.tar",
+            "gone/*.png",
+            b"",
+            b"no picture",
+            None,
+        ]
+        wrong += [
+            {"bytes": None, "path": None},
+            {"bytes": 3},
+            np.zeros(3),
+            7,
+            "no\0path",
+            "s3x://bucket/a.png",
+        ]
+        for one in wrong:
+            *_, last = blip2_chat.caption_all([one, path], model=model, **TASKS.settings)
+            assert last.error is None
+        results = list(blip2_chat.caption_all([*wrong, path], model=model, **TASKS.settings))
+        assert len(results) == len(wrong) + 1 and all(one.error for one in results[:-1])
+        for one in ("gone.png", "gone", tmp_path / "gone", b"no picture"):
+            (result,) = blip2_chat.caption_all(one, model=model)
+            assert result.error is not None and result.caption is None
+
     def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="was not found"):
-            blip2_chat.caption_all(tmp_path / "none", model=model)
+        with pytest.raises(RunError, match="there are no pictures in"):
+            blip2_chat.caption_all(tmp_path, model=model)
+        for wrong in (None, 3):
+            with pytest.raises(RunError, match="is neither a picture nor a collection of them"):
+                blip2_chat.caption_all(wrong, model=model)  # type: ignore[arg-type]
         with pytest.raises(GenerationError, match="ask for captions"):
             blip2_chat.caption_all(tmp_path, model=model, captions=0)
         with pytest.raises(GenerationError, match=r"is \d+ tokens, and \d+ fit"):
@@ -385,7 +547,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, module: str, arguments: list[s
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, timeout=120)
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert done.returncode == 1 and len(errors) == 1
-    assert errors[0].endswith(f"needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+    assert errors[0].endswith(f"needs the [{extra}] extra: {install_command(extra)}")
 
 
 def test_dry_run_estimates_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:
@@ -427,3 +589,29 @@ def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
     assert code == 1 and "give --out" in err
     code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
     assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
+
+
+def test_command_line_says_what_was_passed_over_and_left_out(tiny: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_pictures(photos, 3)
+    make_pictures(photos / "@eaDir", 3)
+    for name in ("a.mp4", "b.mov", "notes.txt", "noending"):
+        (photos / name).write_bytes(b"nothing")
+    (tmp_path / "list.txt").write_text("photos/p0000.png\n# and one more\ngone.png\n", encoding="utf-8")
+    arguments = ["--model", tiny, "--exclude", "@eaDir", "--max-new-tokens", "5"]
+    code, _, err = command_line("run", photos, "--out", tmp_path / "c.jsonl", *arguments)
+    assert code == 0 and len(rows_of(tmp_path / "c.jsonl")) == 3
+    assert "passed over: 2 videos, 1 excluded folder, 1 text file, 1 other file\n" in err
+    code, _, err = command_line(
+        "run", tmp_path / "list.txt", tmp_path / "s.tar", "-o", tmp_path / "d.csv", *arguments
+    )
+    assert code == 3 and "2 failed" in err and "passed over: 1 comment line\n" in err and "Warning" not in err
+    (photos / "p0000.txt").write_text("by hand", encoding="utf-8")
+    code, _, err = command_line("run", photos, "--sidecar", "txt", *arguments)
+    assert code == 0 and "1 text file was there already and left alone" in err
+    code, _, err = command_line("run", photos, "--sidecar", "txt", "--append", *arguments, "--fresh")
+    text = (photos / "p0000.txt").read_text(encoding="utf-8")
+    assert code == 0 and text.startswith("by hand, ") and text.count("\n") == 1
+    for wrong in (["--append"], ["--sidecar", "txt", "--append", "--prepend"], ["--with-pictures"]):
+        code, _, err = command_line("run", photos, "--out", tmp_path / "x.csv", *wrong, *arguments)
+        assert code != 0 and "Traceback" not in err

@@ -103,7 +103,7 @@ def test_a_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "blip2-opt-2.7b",
             "is neither a folder nor a hub name (org/name); did you mean Salesforce/blip2-opt",
         ),
-        ("a/b/c", "'a/b/c' is neither a folder nor a hub name"),
+        ("a/b/../c", "'a/b/../c' is neither a folder nor a hub name"),
         ("https://example.org/model", "neither a folder nor a hub name"),
         ("", "neither a folder nor a hub name"),
         ("./absent", "there is no folder absent"),
@@ -297,7 +297,7 @@ def test_only_pickles_and_the_command_for_them(opt: Path) -> None:
 
 def test_a_pickle_of_another_name_is_named_in_the_command(opt: Path) -> None:
     (opt / "model.safetensors").rename(opt / "blip2.pth")
-    assert "only as pickles (blip2.pth)" in refusal(opt) and "/blip2.pth')" in refusal(opt)
+    assert "only as pickles (blip2.pth)" in refusal(opt) and refusal(opt).endswith(" blip2.pth")
 
 
 def test_no_weights_at_all_and_a_shard_without_index(opt: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from blip2_chat import checkpoint, hub
+from blip2_chat import checkpoint, hub, provenance
 from blip2_chat.checkpoint import inspect
 from blip2_chat.errors import CheckpointError
 from tests.checkpoints import make_checkpoint
@@ -256,3 +256,75 @@ def test_any_other_failure_is_one_line_too() -> None:
         raise ConnectionResetError("peer went away\n\nfor more see …")
     assert "(ConnectionResetError: peer went away); try again" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# Repositories that are not laid out as the official ones
+
+
+@pytest.fixture
+def parsed(sources: dict[str, Path], served: FakeHub, tmp_path: Path) -> Path:
+    """As microsoft/OmniParser: the model in a folder, shards of another name, no index, no tokenizer."""
+    root = tmp_path / "parsed"
+    inside = Path(shutil.copytree(sources["sharded"], root / "icon_caption_blip2"))
+    shards = sorted(inside.glob("model-*.safetensors"))
+    for shard in shards:
+        shard.rename(inside / f"pytorch_{shard.name}")
+    for name in ("model.safetensors.index.json", "tokenizer.json", "preprocessor_config.json"):
+        (inside / name).unlink()
+    (inside / "processor_config.json").unlink(missing_ok=True)
+    (root / "other").mkdir()
+    (root / "other" / "model.safetensors").write_bytes(b"not wanted")
+    (root / "README.md").write_text("not wanted")
+    served.revisions["someone/Parser"] = {"main": root, "v2": root}
+    return inside
+
+
+@pytest.mark.parametrize("at", ["", "@v2"])
+def test_a_folder_of_a_repository(ask: Ask, served: FakeHub, parsed: Path, at: str) -> None:
+    name = f"someone/Parser/icon_caption_blip2{at}"
+    folder = Path(ask(name)["folder"])
+    assert folder.name == "icon_caption_blip2"
+    assert provenance.hub_commit(folder) == FakeHub.commit_of(parsed.parent)
+    expected = sorted(path.name for path in parsed.glob("*.safetensors"))
+    assert len(expected) > 1
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == expected
+    assert {"README.md", "model.safetensors"}.isdisjoint(served.files_sent)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["icon_caption_blip2"]
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json.*--processor"):
+        inspect(folder)
+    served.requests.clear()
+    assert ask(name, env={"HF_HUB_OFFLINE": "1"})["folder"] == str(folder)
+
+
+def test_a_folder_that_the_repository_lacks(ask: Ask, parsed: Path) -> None:
+    error = ask("someone/Parser/icon_caption")["error"]
+    assert (
+        "there is no folder someone/Parser/icon_caption here, and on the hub: someone/Parser has no" in error
+    )
+
+
+def test_a_processor_comes_without_its_weights(
+    ask: Ask, served: FakeHub, sources: dict[str, Path], parsed: Path
+) -> None:
+    processor = Path(ask(NAME, weights=False)["folder"])
+    assert not any(name.endswith(".safetensors") for name in served.files_sent)
+    model = Path(ask("someone/Parser/icon_caption_blip2")["folder"])
+    checkpoint = inspect(model, processor)
+    assert (
+        checkpoint.companion("tokenizer.json").read_bytes()
+        == (sources["sharded"] / "tokenizer.json").read_bytes()
+    )
+    assert checkpoint.companion("config.json") == model / "config.json"
+
+
+def test_an_adapter_alone_is_named_before_its_weights_come(ask: Ask, served: FakeHub, tmp_path: Path) -> None:
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "Salesforce/blip2-opt-2.7b"})
+    )
+    (lora / "adapter_model.safetensors").write_bytes(b"heavy")
+    served.revisions["someone/lora"] = {"main": lora}
+    error = ask("someone/lora")["error"]
+    assert "someone/lora is a LoRA adapter of Salesforce/blip2-opt-2.7b, and not a whole model" in error
+    assert served.files_sent == ["adapter_config.json"]

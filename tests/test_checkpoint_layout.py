@@ -76,6 +76,7 @@ def random_raw(family: str, seed: int) -> dict[str, Any]:
             "num_decoder_layers": draw.choice([None, 1, 2, 4]),
             "relative_attention_num_buckets": draw.randint(4, 9),
             "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu"]),
+            **draw.choice([{}, {"dense_act_fn": "gelu"}, {"is_gated_act": True}, {"is_gated_act": False}]),
         }
     return raw
 
@@ -119,7 +120,10 @@ def test_true_size_checkpoints(known: KnownCheckpoint) -> None:
     if isinstance(text, OptConfig):
         names = ("vocab_size", "hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads")
     else:
-        names = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "feed_forward_proj")
+        names = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads")
+        names += ("feed_forward_proj", "dense_act_fn")
+        # As the hub's files and the authors' training code have it.
+        assert text.activation == "gelu"
     raw: dict[str, Any] = {
         "vision_config": {"image_size": known.image_size},
         "text_config": {"model_type": known.family, **{name: getattr(text, name) for name in names}},

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers.utils import logging as transformers_logging
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import blip2_chat
@@ -250,6 +251,20 @@ def test_contradictory_options_are_said_before_loading(
     assert said in result.stderr
 
 
+def test_a_run_generates_as_a_caption_does() -> None:
+    def options(command: str) -> dict[str, str]:
+        found = get_command(app).commands[command].params  # type: ignore[attr-defined]
+        return {one.opts[0]: one.help for one in found if one.opts[0].startswith("--")}
+
+    one, many = options("caption"), options("run")
+    generation = ["start", "beams", "length-penalty", "temperature", "top-k", "top-p", "seed"]
+    generation += ["max-new-tokens", "min-new-tokens", "repetition-penalty", "no-repeat-ngram", "stop"]
+    assert all(f"--{name}" in many for name in generation)
+    assert {name: many.get(name, help) for name, help in one.items()} == one, (
+        "the same words for the same thing"
+    )
+
+
 def test_a_run_names_options_as_they_are_typed(pictures: list[str]) -> None:
     result = CliRunner().invoke(app, ["run", *pictures, "--out", "c.csv", "--beams", "0"])
     assert (result.exit_code, result.stderr) == (1, "Error: --beams is 0; give at least 1\n")
@@ -273,7 +288,7 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
     where = ["--precision", "int4", "--engine", "onnx", "--device", "cpu", "--threads", "3"]
     result = CliRunner().invoke(app, ["ask", pictures[0], "?", *where, "--revision", "v2", "--force"])
     assert result.stderr == "Error: enough seen\n"
-    del seen["on_progress"]
+    del seen["on_progress"], seen["limits"]
     assert seen == {
         "name": "from/environment",
         "precision": "int4",
@@ -285,6 +300,23 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
     }
     CliRunner().invoke(app, ["ask", pictures[0], "?", "-m", "mine"])
     assert (seen["name"], seen["precision"], seen["force"]) == ("mine", "auto", False)
+
+
+def test_a_picture_of_many_megapixels_is_refused_with_the_option_that_opens_it(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "phone.png")
+    Image.new("RGB", (1250, 1001)).save(path)
+    for command in (["caption", path], ["ask", path, "?"]):
+        refused = run(*command, "--max-megapixels", "1")
+        assert refused.exit_code == 1
+        assert (
+            "phone.png has 1250 x 1001 pixels" in refused.stderr and "--max-megapixels 2," in refused.stderr
+        )
+        assert run(*command, "--max-megapixels", "2").exit_code == 0
+    listed = run("run", path, "--out", str(tmp_path / "out.jsonl"), "--max-megapixels", "1")
+    assert listed.exit_code == 3
+    assert "--max-megapixels 2," in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
 def test_an_unexpected_error_is_one_line(

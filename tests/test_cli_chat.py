@@ -304,7 +304,7 @@ def test_at_a_terminal(
         at = screen.wait_for("^\r?> ", at)
 
         screen.type("what is it?\n")
-        at = screen.wait_for("what is it\\?\r\n", at)
+        at = screen.wait_for("what is it\\?\r+\n", at)
         at = screen.wait_for(".{10}", at)  # it streams: the answer has begun
         screen.type("\x03")
         at = screen.wait_for("\\(interrupted\\)", at)
@@ -344,3 +344,47 @@ def test_ctrl_c_ends_a_pipe_with_its_status(
     monkeypatch.setattr(model.engine, "prefill", interrupted)
     result = CliRunner().invoke(app, ["chat", pictures[0], "-m", "tiny"], input="what?\nwhy?\n")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_words_for_leaving_are_questions_in_a_pipe(
+    talk: Callable[..., Any], model: blip2_chat.Model, pictures: list[str]
+) -> None:
+    chat = model.chat(pictures[0], **SETTINGS)
+    answers = [chat.ask(one) for one in ("exit", "help", "?")]
+    result = talk(pictures[0], "exit", "help", "?", "/exit", "what?")
+    assert result.stdout.splitlines() == [printable(one) for one in answers]
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("word", "no_color", "options", "shows"),
+    [("exit", "", (), True), (":q", "1", (), False), ("quit", "", ("--no-picture",), False)],
+)
+def test_a_terminal_shows_the_picture_and_knows_words(
+    folder: Path,
+    pictures: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
+    no_color: str,
+    options: tuple[str, ...],
+    shows: bool,
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with terminal("chat", pictures[0], "-m", str(folder), "--engine", "onnx", *options) as screen:
+        at = screen.wait_for("^\r?>")
+        assert ("▀▀▀▀" in screen.shown) is shows
+        assert "Try: what is in the picture?" in screen.shown
+        screen.type("?\r")
+        at = screen.wait_for("/image PATH", at)
+        at = screen.wait_for("^\r?>", at)
+        screen.type("/sav\r")
+        at = screen.wait_for("did you mean /save\\?", at)
+        at = screen.wait_for("^\r?>", at)
+        screen.type("/hist\t")
+        screen.wait_for("/history", at)
+        screen.type("\x03")
+        at = screen.wait_for("^\r?>", len(screen.shown))
+        assert screen.leave(word + "\r") == 0
+        assert "Traceback" not in screen.shown

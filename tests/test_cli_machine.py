@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +17,11 @@ from typer.testing import CliRunner
 
 import blip2_chat
 from blip2_chat.cli import app, machine
+from blip2_chat.conversion_cache import Cached, sole_writer
+from blip2_chat.conversion_prune import is_orphan
 from blip2_chat.known import KNOWN
-from blip2_chat.memory import needed
+from blip2_chat.loading import choose
+from blip2_chat.memory import gigabytes, needed, require_fit
 
 
 def invoke(*arguments: str) -> Any:
@@ -36,10 +43,90 @@ def test_models_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {known.name for known in KNOWN} <= set(offers)
     told = offers[small.name]
     assert told["memory_bytes"]["onnx"]["int8"] == available == told["available_bytes"]
-    assert told["fits"] == {"onnx": "int8", "torch": "int4"}
+    assert told["fits"] == {"onnx": "int4", "torch": "int4"}, "int8 would leave nothing to other programs"
     assert (told["parameters"], told["download_bytes"]) == (small.parameters, 4 * small.parameters)
     assert told["converted"] == []
     assert offers["Salesforce/blip2-flan-t5-xxl"]["fits"] == {"onnx": None, "torch": None}
+
+
+@pytest.mark.parametrize("available", [1_000_000_000, 4_000_000_000, 11_000_000_000, 400_000_000_000])
+def test_models_names_the_precision_that_load_would_choose(
+    monkeypatch: pytest.MonkeyPatch, available: int
+) -> None:
+    monkeypatch.setattr("blip2_chat.memory.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.loading.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.loading._accelerator", lambda: None)
+    offers = {one["model"]: one for one in map(json.loads, invoke("models", "--json").stdout.splitlines())}
+    for known in KNOWN:
+        checkpoint: Any = SimpleNamespace(kind="official", config=known.config)
+        for engine, told in offers[known.name]["fits"].items():
+            plan = choose(checkpoint, engine=engine)
+            try:
+                require_fit(known.config, plan.precision, engine, name=known.name, available=available)
+                assert told == plan.precision
+            except blip2_chat.NotEnoughMemoryError:
+                assert told is None
+
+
+class TestPrune:
+    @pytest.fixture
+    def orphan(self, checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+        """A conversion in the cache whose checkpoint is gone."""
+        source = tmp_path / "mine"
+        shutil.copytree(checkpoint("opt"), source)
+        blip2_chat.load(source, engine="onnx").close()
+        kept = tmp_path / "kept"
+        shutil.copytree(checkpoint("opt", 8), kept)
+        blip2_chat.load(kept, engine="onnx").close()
+        source.rename(tmp_path / "gone")
+        (folder,) = (tmp_path / "cache" / "converted").glob("mine-*")
+        return folder
+
+    def test_conversions_without_checkpoint_are_marked(self, orphan: Path, tmp_path: Path) -> None:
+        lines = [line for line in invoke("models").stdout.splitlines() if line.startswith("Converted")]
+        assert [line.endswith("(its checkpoint is gone)") for line in lines] == [False, True]
+        assert str(tmp_path / "mine") in lines[1]
+        assert "models --prune" in invoke("models").stderr
+
+    def test_it_asks_and_then_removes_only_those(self, orphan: Path) -> None:
+        size = sum(path.stat().st_size for path in orphan.iterdir())
+        refused = CliRunner().invoke(app, ["models", "--prune"], input="n\n")
+        assert refused.exit_code == 1 and orphan.is_dir()
+        assert "nothing was removed" in refused.stderr and f"Remove 1 ({gigabytes(size)})" in refused.stderr
+        assert CliRunner().invoke(app, ["models", "--prune"], input="").exit_code == 1 and orphan.is_dir()
+        assert CliRunner().invoke(app, ["models", "--yes"]).exit_code == 2
+        done = invoke("models", "--prune", "--yes")
+        assert not orphan.exists() and len(list(orphan.parent.iterdir())) == 1
+        assert done.stdout.startswith("Removed ") and f"{gigabytes(size)} freed" in done.stderr
+        assert "Nothing to remove" in invoke("models", "--prune").stderr
+
+    def test_what_is_not_ours_or_in_use_stays(self, orphan: Path) -> None:
+        (orphan / "notes.txt").write_text("mine")
+        result = CliRunner().invoke(app, ["models", "--prune", "--yes"])
+        assert result.exit_code == 1 and "it holds notes.txt" in result.stderr and orphan.is_dir()
+        (orphan / "notes.txt").unlink()
+        with sole_writer(orphan):
+            result = CliRunner().invoke(app, ["models", "--prune", "--yes"])
+        assert result.exit_code == 1 and "another process is writing it" in result.stderr
+        if sys.platform == "linux":
+            running = blip2_chat.load(orphan)
+            result = CliRunner().invoke(app, ["models", "--prune", "--yes"])
+            assert result.exit_code == 1 and "a program is using it" in result.stderr and orphan.is_dir()
+            running.close()
+
+    def test_a_checkpoint_of_the_hub_is_looked_for_in_its_cache(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        commit = "0123456789" * 4
+        made = Cached(tmp_path, "org/name@main", "int4", 1, True, commit)
+        assert is_orphan(made)
+        (tmp_path / "hub" / "models--org--name" / "snapshots" / commit).mkdir(parents=True)
+        assert not is_orphan(made)
+        for unknown in (replace(made, source="demo"), replace(made, source="unknown", revision=None)):
+            assert not is_orphan(unknown)
+        for odd in (None, "main", "../..", 3):
+            assert not is_orphan(replace(made, source="org/other", revision=odd))  # type: ignore[arg-type]
 
 
 def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +143,6 @@ def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_models_tells_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from blip2_chat.conversion_cache import Cached
-
     made = [
         Cached(Path("a"), KNOWN[0].name, "int4", 3_100_000_000, True),
         Cached(Path("b"), KNOWN[0].name, "fp32", 1, False),  # damaged: as if it were not there

@@ -110,7 +110,7 @@ def test_a_set_of_nothing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
-    assert "is not at hand here" in compare(tmp_path, questions, "--with", "onnx-int2").stderr
+    assert "is not available here" in compare(tmp_path, questions, "--with", "onnx-int2").stderr
     assert "cannot be read" in compare(tmp_path, tmp_path / "absent.jsonl").stderr
     result = compare(tmp_path, questions, "--with", "onnx-fp32")
     assert result.exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
@@ -247,3 +248,29 @@ def test_a_set_of_captions_alone_has_figures(
     monkeypatch.setattr("blip2_chat.loading.load", lambda *_, **__: model)
     shown = CliRunner().invoke(app, ["evaluate", "--set", str(captions)]).stdout
     assert "caption F1" in shown and "objects of 1 captions" in shown and "exact match" not in shown
+
+
+def test_a_file_of_ones_own_is_scored_as_compare_scores_it(
+    model: blip2_chat.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    chat = model.chat(tmp_path / "a.png")
+    answer, caption = chat.ask("what is it?").text, chat.caption().text
+    mine = tmp_path / "mine.csv"
+    with mine.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["picture", "question", "answer"])
+        lines.writerows(
+            [["a.png", "what is it?", answer.upper() or "?"], ["a.png", "what is it?", "no such"]]
+        )
+        lines.writerow(["a.png", "", caption or "?"])
+    monkeypatch.setattr("blip2_chat.loading.load", lambda *_, **__: model)
+    result = CliRunner().invoke(app, ["evaluate", "--set", str(mine), "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert (figures["set"], figures["questions"], figures["captions"]) == ("mine.csv", 2, 1)
+    assert figures["exact_match"] == 0.5
+    shown = CliRunner().invoke(app, ["evaluate", "--set", str(mine), "--limit", "2"]).stdout
+    assert "exact match        50.0%   2 questions" in shown and "CIDEr" not in shown
+    absent = CliRunner().invoke(app, ["evaluate", "--set", "absent.csv"])
+    assert absent.exit_code == 1 and absent.stderr.startswith("Error: absent.csv cannot be read")

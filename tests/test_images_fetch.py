@@ -7,9 +7,12 @@ import io
 import select
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ PNG = _stream.getvalue()
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen: list[dict[str, str]] = []  # noqa: RUF012
+    failures: dict[str, int] = {}  # noqa: RUF012
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -52,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(bytes(1000))
             except OSError:
                 self.close_connection = True
+        elif path.startswith("/busy/"):
+            self.busy(*path.split("/")[2:])
         elif path == "/short":
             self.answer(200, {"Content-Length": str(len(PNG))}, PNG[:50])
             self.close_connection = True
@@ -61,6 +67,24 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"Content-Length": "15"}, b"<!doctype html>")
         else:
             self.answer(404, {"Content-Length": "0"})
+
+    def busy(self, status: str, times: str, retry_after: str = "") -> None:
+        """The picture, but only after so many failures; status 0 breaks the connection off in the middle."""
+        if self.failures.setdefault(self.path, 0) >= int(times):
+            self.answer(200, {"Content-Length": str(len(PNG))}, PNG)
+            return
+        self.failures[self.path] += 1
+        if status == "0":
+            self.answer(200, {"Content-Length": str(len(PNG))}, PNG[:50])
+            self.close_connection = True
+        elif status == "1":
+            self.close_connection = True
+        else:
+            headers = {
+                "Content-Length": "0",
+                **({"Retry-After": unquote(retry_after)} if retry_after else {}),
+            }
+            self.answer(int(status), headers)
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
@@ -87,6 +111,15 @@ def site() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between tries, which are noted and not made."""
+    made: list[float] = []
+    monkeypatch.setattr("blip2_chat.images.fetch._pause", made.append)
+    Handler.failures.clear()
+    return made
 
 
 def refusal(url: str, limits: PictureLimits | None = None) -> str:
@@ -143,6 +176,52 @@ def test_bytes_are_limited_by_header_and_by_count(site: str) -> None:
 def test_cut_connection_and_web_page(site: str) -> None:
     assert "could not be downloaded" in refusal(f"{site}/short")
     assert "web page" in refusal(f"{site}/page")
+
+
+@pytest.mark.parametrize("status", [429, 503, 500, 502, 504, 408, 0, 1])
+def test_what_may_pass_is_tried_again(site: str, pauses: list[float], status: int) -> None:
+    picture = open_picture(f"{site}/busy/{status}/2")
+    assert np.array_equal(np.asarray(picture.image), PIXELS)
+    assert len(pauses) == 2 and 0 < pauses[0] < pauses[1]
+
+
+def test_the_server_says_how_long_to_wait(site: str, pauses: list[float]) -> None:
+    open_picture(f"{site}/busy/429/1/7")
+    assert 7 <= pauses.pop() < 10
+    open_picture(f"{site}/busy/503/1/" + quote(formatdate(time.time() + 12, usegmt=True)))
+    assert 5 < pauses.pop() < 16
+    open_picture(f"{site}/busy/503/1/soon")
+    assert 0 < pauses.pop() < 1
+
+
+def test_a_wait_that_is_too_long_is_not_begun(site: str, pauses: list[float]) -> None:
+    message = refusal(f"{site}/busy/429/1/3600")
+    assert "answered 429 Too Many Requests, and asks to wait 3600 seconds; try again later" in message
+    assert pauses == []
+    assert "check the address" not in message
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("busy/429/9", "answered 429 Too Many Requests, 4 times; try again later, with fewer"),
+        ("busy/503/9", "answered 503 Service Unavailable, 4 times; the server is in trouble"),
+        ("busy/0/9", "4 times; try again later"),
+        ("busy/1/9", "4 times; try again later"),
+        ("busy/403/9", "answered 403 Forbidden: it is not given to everyone; download it in a browser"),
+        ("busy/404/9", "answered 404 Not Found; check the address"),
+        ("busy/410/9", "answered 410 Gone; check the address"),
+    ],
+)
+def test_tries_end_and_the_advice_fits(site: str, pauses: list[float], path: str, says: str) -> None:
+    assert says in refusal(f"{site}/{path}")
+    assert len(pauses) == (3 if "4 times" in says else 0)
+
+
+def test_tries_can_be_switched_off(site: str, pauses: list[float]) -> None:
+    assert "answered 503 Service Unavailable; " in refusal(f"{site}/busy/503/1", PictureLimits(max_retries=0))
+    assert "answered 503" in refusal(f"{site}/busy/503/9", PictureLimits(max_wait_seconds=0))
+    assert pauses == []
 
 
 def test_policy_sees_the_first_url_and_every_redirect(site: str) -> None:

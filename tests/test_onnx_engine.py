@@ -378,7 +378,7 @@ def test_close(tmp_path: Path, official: Case) -> None:
     [
         ({"do_layer_norm_before": False}, "as opt-350m.*use engine='torch'"),
         ({"do_layer_norm_before": False, "word_embed_proj_dim": 24}, "as opt-350m; BLIP-2's have one width"),
-        ({"activation_function": "tanh"}, "activation 'tanh': use engine='torch'"),
+        ({"activation_function": "laplace"}, "activation 'laplace': use engine='torch'"),
     ],
 )
 def test_what_the_graphs_do_not_have_is_refused(tmp_path: Path, text: dict[str, Any], said: str) -> None:

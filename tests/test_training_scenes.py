@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from training import scenes
+import torch
+
+from training import checkpoints, scenes
 from training.backgrounds import COLOURS
 from training.batches import IGNORED, SceneBatches, Writer
-from training.catalog import KINDS, SETS, plain_name
+from training.catalog import ALIKE, KINDS, SETS, plain_name
+from training.colours import plain_colour
 from training.icons import ICON_SIZE, IconStore
+from training.optimiser import orthogonalised
 from training.questions import COUNTS, NOTHING, Asker, beside, caption, listing, outermost
 from training.scenes import Placed, Scene
 from training.tokenizer import BOS_ID, build_tokenizer, newline_id
@@ -55,7 +60,7 @@ def test_plans_keep_things_apart_and_in_order(store: IconStore) -> None:
     table = store.table(held_out=False)
     for number in range(200):
         scene = scenes.plan(table, rng(number))
-        assert 1 <= len(scene.things) <= scenes.MAX_THINGS
+        assert 0 <= len(scene.things) <= scenes.MAX_THINGS
         xs = [thing.x for thing in scene.things]
         assert all(b - a >= scenes.MIN_STEP for a, b in itertools.pairwise(xs))
         assert all(store.kinds[thing.icon] == thing.kind for thing in scene.things)
@@ -71,20 +76,22 @@ def test_the_unseen_style_is_never_planned_for_training(store: IconStore) -> Non
 def test_same_seed_same_picture(store: IconStore) -> None:
     table = store.table(held_out=False)
     first, second = (scenes.draw(scenes.plan(table, rng(5)), store, rng(6)) for _ in range(2))
-    assert first[0].tobytes() == second[0].tobytes()
-    assert first[0].size == (scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
-    assert (first[1].kind == second[1].kind).all()
+    assert first.picture.tobytes() == second.picture.tobytes()
+    assert first.picture.size == (scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
+    assert (first.patches.kind == second.patches.kind).all()
+    assert first.colours == second.colours
 
 
 def test_patch_labels_name_what_is_drawn(store: IconStore) -> None:
     scene = Scene((Placed(2, 2, 0.25, 0.25, 0.4), Placed(4, 4, 0.75, 0.75, 0.4)), 3)
-    _, labels = scenes.draw(scene, store, rng(1), strength=0.0)
-    grid = labels.kind.reshape(8, 8)
-    assert grid[2, 2] == 3 and grid[5, 5] == 5
-    assert grid[0, 7] == 0 and grid[7, 0] == 0
+    labels = scenes.draw(scene, store, rng(1), strength=0.0).patches
+    cells = scenes.IMAGE_SIZE // scenes.PATCH
+    grid = labels.kind.reshape(cells, cells)
+    assert grid[2, 2] == 3 and grid[7, 7] == 5
+    assert grid[0, 9] == 0 and grid[9, 0] == 0
     assert set(grid.flatten().tolist()) <= {0, 3, 5, -100}
-    belongs = labels.thing.reshape(8, 8)
-    assert belongs[2, 2] == 0 and belongs[5, 5] == 1 and belongs[0, 7] == -100
+    belongs = labels.thing.reshape(cells, cells)
+    assert belongs[2, 2] == 0 and belongs[7, 7] == 1 and belongs[0, 9] == -100
 
 
 DOG, CAT, APPLE = 0, 1, [kind.name for kind in KINDS].index("apple")
@@ -133,9 +140,119 @@ def test_answers_agree_with_the_scene(store: IconStore) -> None:
                 assert turn.about_kind is not None
                 assert (turn.answer == "yes") == (KINDS[turn.about_kind].name in present)
             elif turn.task in ("left", "right", "top", "bottom"):
-                assert turn.answer in names
+                assert turn.answer in names | {NOTHING}
             elif turn.task in ("relation", "follow-up"):
-                assert turn.answer in names | {NOTHING, "yes", "no"} | set(COUNTS)
+                answers = names | {NOTHING, "yes", "no"} | set(COUNTS) | {one.name for one in COLOURS}
+                assert turn.answer in answers or turn.answer.startswith("there is no ")
+
+
+RED, GREEN = ([colour.name for colour in COLOURS].index(name) for name in ("red", "green"))
+
+
+def asked(scene: Scene, task: str, colours: tuple[int | None, ...] = ()) -> dict[str, str]:
+    """Many questions of one task about a scene, in lower case without final punctuation → answers."""
+    found: dict[str, str] = {}
+    for number in range(400):
+        for turn in Asker(scene, rng(number), colours).conversation(1, task):
+            found[turn.question.lower().rstrip("?.")] = turn.answer
+    return found
+
+
+def test_colours_are_named_only_where_they_are_plain() -> None:
+    def block(*shades: tuple[int, int, int]) -> np.ndarray:
+        return np.repeat(np.array(shades, np.uint8), 50, axis=0)
+
+    assert plain_colour(block((220, 20, 30))) == RED
+    assert plain_colour(block((30, 160, 60), (30, 160, 60), (20, 20, 20))) == GREEN
+    assert plain_colour(block((220, 20, 30), (30, 160, 60))) is None  # half and half
+    assert plain_colour(block((195, 230, 40))) is None  # between yellow and green
+
+
+def test_single_colour_drawings_are_seen_in_their_colour(store: IconStore) -> None:
+    scene = Scene((Placed(2, 2, 0.3, 0.5, 0.4, RED), Placed(4, 4, 0.7, 0.5, 0.4, GREEN)), 0)
+    seen = [scenes.draw(scene, store, rng(number), strength=0.0).colours for number in range(10)]
+    assert (RED, GREEN) in seen
+    # the discs are all line: those drawn with dark or white lines are seen as that
+    lines = {index for index, one in enumerate(COLOURS) if one.name in ("black", "grey", "white")}
+    assert {colours[0] for colours in seen} <= {RED, None} | lines
+
+
+def test_questions_about_colours_name_the_colour_seen_or_say_that_there_is_none() -> None:
+    pair = Scene((Placed(DOG, 0, 0.2, 0.5, 0.2), Placed(APPLE, 1, 0.8, 0.5, 0.2)), 0)
+    answers = asked(pair, "colour", (None, RED))
+    assert answers["what colour is the apple"] == "red"
+    assert "what colour is the dog" not in answers  # of several colours
+    others = {answer for answer in answers.values() if answer != "red"}
+    assert others and all(answer.startswith("there is no ") for answer in others)
+    assert not others & {"there is no dog", "there is no apple"}
+    yes_or_no = asked(pair, "is-colour", (None, RED))
+    assert yes_or_no["is the apple red"] == "yes" and yes_or_no["is the apple green"] == "no"
+
+
+def test_groups_are_counted_by_what_belongs_to_them() -> None:
+    answers = asked(THREE, "count-group")
+    assert answers["how many animals are there"] == "two"
+    assert answers["how many fruits are there"] == "one"
+    assert answers["how many vehicles are there"] == "none"
+    assert asked(THREE, "is-there-group")["are there any vehicles"] == "no"
+
+
+def test_yes_or_no_about_places() -> None:
+    pair = Scene((Placed(DOG, 0, 0.2, 0.5, 0.2), Placed(APPLE, 1, 0.8, 0.5, 0.2)), 0)
+    compared = asked(pair, "compare")
+    assert compared["is the dog left of the apple"] == "yes"
+    assert compared["is the apple to the left of the dog"] == "no"
+    assert not any("above" in question for question in compared)  # level: not plain to see
+    placed = asked(pair, "place")
+    assert placed["is there a dog on the left"] == "yes" and placed["is there a dog on the right"] == "no"
+
+
+def test_honest_answers_about_what_is_not_there() -> None:
+    empty = Scene((), 3)
+    assert caption(empty) == f"nothing on a {COLOURS[3].name} background"
+    assert set(asked(empty, "what").values()) == {NOTHING}
+    assert set(asked(empty, "count").values()) == {"none"}
+    one = Scene((Placed(DOG, 0, 0.2, 0.5, 0.2),), 0)
+    assert asked(one, "side")["what is on the right"] == NOTHING
+    assert asked(one, "side")["what is on the left"] == "a dog"
+
+
+def test_yes_and_no_are_balanced_and_no_is_hard(store: IconStore) -> None:
+    table, yes, no, hard = store.table(held_out=False), 0, 0, 0
+    for number in range(300):
+        scene = scenes.plan(table, rng(number), count=2)
+        (turn,) = Asker(scene, rng(number)).conversation(1, "is-there")
+        yes, no = yes + (turn.answer == "yes"), no + (turn.answer == "no")
+        hard += turn.answer == "no" and any(turn.about_kind in ALIKE[thing.kind] for thing in scene.things)
+    assert 0.4 < yes / (yes + no) < 0.6
+    assert hard > 0.5 * no
+
+
+def test_an_interrupted_checkpoint_is_ignored(tmp_path: Path) -> None:
+    def saved(step: int, ranks: int) -> None:
+        folder = checkpoints.step_folder(tmp_path, step)
+        for rank in range(ranks):
+            checkpoints.write(folder / checkpoints.optimiser_file(rank), {})
+        checkpoints.write(folder / checkpoints.WEIGHTS, {"processes": 2})
+
+    saved(10, 2)
+    saved(20, 2)
+    saved(30, 1)  # killed before the second process had written its share
+    assert [folder.name for folder in checkpoints.complete(tmp_path)] == ["step-0000010", "step-0000020"]
+    saved(40, 2)
+    checkpoints.remove_old(tmp_path)
+    assert [folder.name for folder in sorted(tmp_path.iterdir())] == ["step-0000020", "step-0000040"]
+
+
+def test_muon_orthogonalises_in_float32() -> None:
+    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(1))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalised(matrix)
+    assert found.dtype == torch.float32
+    # Muon's polynomial brings every singular value near one, and keeps the singular vectors
+    values = torch.diagonal(u.T @ found @ v.T)
+    assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+    assert torch.allclose(found, (u * values) @ v, atol=1e-4)
 
 
 def test_only_answers_are_taught_each_with_its_stop() -> None:

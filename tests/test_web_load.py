@@ -22,6 +22,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blip2_chat.cli import app as cli
+from blip2_chat.installation import install_command
 from blip2_chat.web.app import make_app
 from blip2_chat.web.metrics import Metrics
 from blip2_chat.web.record import Record
@@ -350,4 +351,4 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "fastapi" else real(name))
     result = CliRunner().invoke(cli, ["serve"])
     assert result.exit_code == 1
-    assert "pip install 'blip2-chat[web]'" in result.output
+    assert install_command("web") in result.output

@@ -97,18 +97,26 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(normal).permute(0, 3, 1, 2).contiguous()
 
 
-def scene_truth(planned: Sequence[scenes.Scene], patches: Sequence[scenes.PatchTruth]) -> SceneTargets:
+def scene_truth(planned: Sequence[scenes.Scene], drawn: Sequence[scenes.Drawn]) -> SceneTargets:
     """Targets of the throw-away heads: things from left to right, then from top to bottom."""
     slots = np.full((len(planned), 2 * scenes.MAX_THINGS), NONE, np.int64)
     places = np.zeros((len(planned), 2 * scenes.MAX_THINGS, 3), np.float32)
+    patches = [one.patches for one in drawn]
     ranks = np.full((len(planned), 2, len(patches[0].thing)), IGNORED, np.int64)
+    patch_tints = np.full((len(planned), len(patches[0].thing)), IGNORED, np.int64)
+    slot_tints = np.full((len(planned), 2 * scenes.MAX_THINGS), IGNORED, np.int64)
     for row, scene in enumerate(planned):
+        tints = [IGNORED if colour is None else colour for colour in drawn[row].colours]
+        for index, tint in enumerate(tints):
+            patch_tints[row, patches[row].thing == index] = tint
         down = sorted(range(len(scene.things)), key=lambda index: scene.things[index].y)
         for index in range(len(scene.things)):
             ranks[row, 0, patches[row].thing == index] = index
             ranks[row, 1, patches[row].thing == index] = down.index(index)
-        for start, order in ((0, scene.things), (scenes.MAX_THINGS, sorted(scene.things, key=lambda t: t.y))):
-            for index, thing in enumerate(order):
+        for start, order in ((0, range(len(scene.things))), (scenes.MAX_THINGS, down)):
+            for index, number in enumerate(order):
+                thing = scene.things[number]
+                slot_tints[row, start + index] = tints[number]
                 slots[row, start + index] = thing.kind + 1
                 places[row, start + index] = (thing.x, thing.y, thing.size)
     return SceneTargets(
@@ -117,7 +125,9 @@ def scene_truth(planned: Sequence[scenes.Scene], patches: Sequence[scenes.PatchT
         torch.from_numpy(slots),
         torch.from_numpy(places),
         torch.tensor([scene.colour for scene in planned]),
-        torch.tensor([len(scene.things) - 1 for scene in planned]),
+        torch.tensor([len(scene.things) for scene in planned]),
+        torch.from_numpy(patch_tints),
+        torch.from_numpy(slot_tints),
     )
 
 
@@ -148,18 +158,18 @@ class SceneBatches(Dataset[Batch]):
         if number >= self.length:
             raise IndexError(number)
         writer = self._writer = self._writer or Writer(self.tokenizer)
-        planned, pictures, patches, talks, captions = [], [], [], [], []
+        planned, drawn, talks, captions = [], [], [], []
         for row in range(self.size):
             rng = np.random.default_rng((self.seed, number, row))
             scene = scenes.plan(self.table, rng)
-            picture, labels = scenes.draw(scene, self.store, rng, self.strength)
+            shown = scenes.draw(scene, self.store, rng, self.strength)
             planned.append(scene)
-            pictures.append(picture)
-            patches.append(labels)
+            drawn.append(shown)
             # The vision side needs the most pictures by far, so half of them are only looked at.
             if row % 2 == 0:
-                turns = Asker(scene, rng).conversation(int(rng.integers(3, MAX_TURNS + 1)))
+                turns = Asker(scene, rng, shown.colours).conversation(int(rng.integers(3, MAX_TURNS + 1)))
                 talks.append((row, *writer.conversation(turns)))
             if row % 4 == 1:
                 captions.append((row, *self._caption_row(scene, writer, rng)))
-        return Batch(to_pixels(pictures), scene_truth(planned, patches), pad(talks), pad(captions))
+        pixels = to_pixels([one.picture for one in drawn])
+        return Batch(pixels, scene_truth(planned, drawn), pad(talks), pad(captions))

@@ -19,6 +19,7 @@ class PictureSet:
     licence: str
     home: str
     held_out: bool = False
+    single_colour: bool = False  # silhouettes with holes, drawn in a colour of our choice
 
     @property
     def package(self) -> str:
@@ -40,6 +41,22 @@ SETS: tuple[PictureSet, ...] = (
         "Streamline",
         "CC-BY-4.0",
         "https://github.com/webalys-hq/streamline-vectors",
+    ),
+    PictureSet(
+        "fluent-emoji-high-contrast",
+        "1.2.6",
+        "Microsoft",
+        "MIT",
+        "https://github.com/microsoft/fluentui-emoji",
+        single_colour=True,
+    ),
+    PictureSet(
+        "emojione-monotone",
+        "1.2.1",
+        "EmojiOne/EmojiTwo",
+        "CC-BY-4.0",
+        "https://github.com/EmojiTwo/emojitwo",
+        single_colour=True,
     ),
     PictureSet(
         "twemoji", "1.2.5", "Twitter", "CC-BY-4.0", "https://github.com/jdecked/twemoji", held_out=True
@@ -128,7 +145,38 @@ KINDS: tuple[Kind, ...] = (
     _kind("heart", "red-heart heart-suit"),
     _kind("crown", "crown"),
 )
+# The words for groups of kinds that questions use.
+_GROUPS = """
+animal: dog cat horse cow pig sheep elephant rabbit monkey penguin fish octopus turtle snake snail butterfly bee
+fruit: apple banana strawberry lemon pineapple
+vehicle: car bus bicycle airplane train boat rocket helicopter
+"""
+GROUPS: dict[str, frozenset[str]] = {
+    group: frozenset(names.split())
+    for group, names in (line.split(": ") for line in _GROUPS.strip().splitlines())
+}
+# Kinds that are easily taken for one another, in small drawings at least.
+_ALIKE = """
+dog cat rabbit monkey pig | horse cow sheep pig dog elephant | penguin fish turtle octopus
+snake snail turtle octopus | butterfly bee flower | apple strawberry heart balloon ball | banana lemon moon
+pineapple strawberry cactus tree | mushroom umbrella hat cake | pizza doughnut hamburger cake
+ice cream/cake/cup/mushroom | car bus train house | airplane helicopter rocket boat | bicycle car clock
+tree flower cactus | moon star heart | book gift house camera | clock ball camera doughnut
+guitar trumpet key | hat shoe crown cup | balloon umbrella apple lemon
+"""
 KIND_INDEX: dict[str, int] = {kind.name: index for index, kind in enumerate(KINDS)}
+
+
+def _alike() -> tuple[tuple[int, ...], ...]:
+    near: list[set[int]] = [set() for _ in KINDS]
+    for names in _ALIKE.strip().replace("\n", "|").split("|"):
+        group = {KIND_INDEX[name] for name in (names.strip().split("/") if "/" in names else names.split())}
+        for kind in group:
+            near[kind] |= group - {kind}
+    return tuple(tuple(sorted(kinds)) for kinds in near)
+
+
+ALIKE: tuple[tuple[int, ...], ...] = _alike()
 
 
 def plain_name(icon: str) -> str:

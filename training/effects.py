@@ -1,6 +1,6 @@
 """Distortions of drawings and pictures that leave every answer as it is.
 
-They exist because seven drawing styles are few: colours, outlines and shapes are varied so that the
+They exist because nine drawing styles are few: colours, outlines and shapes are varied so that the
 model has to look at what stays the same between styles.
 """
 
@@ -53,7 +53,40 @@ def _colour_matrix(rng: Generator, strength: float) -> NDArray[np.float32]:
     return np.asarray(matrix * brightness, np.float32)
 
 
-def distort(icon: Image.Image, size: int, style: Style, rng: Generator, strength: float) -> Image.Image:
+def _recoloured(sprite: Image.Image, style: Style, rng: Generator, strength: float) -> Image.Image:
+    pixels = np.array(sprite)
+    colours = pixels[..., :3].astype(np.float32) @ _colour_matrix(rng, strength).T
+    if rng.random() < 0.3 * strength:
+        colours = (colours - 128) * rng.uniform(0.6, 1.4) + 128 + rng.uniform(-25, 25)
+    if style.posterise:
+        colours = np.round(colours / 64) * 64
+    pixels[..., :3] = colours.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels, "RGBA")
+
+
+def coloured_in(
+    icon: Image.Image, silhouette: Image.Image, shade: NDArray[np.float32], dark_ground: bool, rng: Generator
+) -> Image.Image:
+    """A single-colour drawing in one shade (RGB in 0..255): its lines alone, or its body between lines that
+    are dark or, on a dark ground at least, white."""
+    rgb = tuple(shade.round().astype(int).tolist())
+    chance = rng.random()
+    dark = int(rng.integers(0, 45))
+    body, lines = (rgb, (dark,) * 3) if chance < 0.7 else (None, rgb)
+    if body is not None and shade.mean() < 170 and (dark_ground or chance < 0.1 or shade.mean() < 60):
+        lines = (255, 255, 255)
+    out = Image.new("RGBA", icon.size, (*(body or lines), 0))
+    if body is not None:
+        out.putalpha(silhouette)
+    drawn = Image.new("RGBA", icon.size, (*lines, 0))
+    drawn.putalpha(icon.getchannel("A"))
+    out.alpha_composite(drawn)
+    return out
+
+
+def distort(
+    icon: Image.Image, size: int, style: Style, rng: Generator, strength: float, recolour: bool = True
+) -> Image.Image:
     """One drawing at its size in the scene: stretched, mirrored, turned, recoloured, outlined."""
     if rng.random() < 0.5:
         icon = ImageOps.mirror(icon)
@@ -69,15 +102,8 @@ def distort(icon: Image.Image, size: int, style: Style, rng: Generator, strength
         sprite = sprite.transform(
             sprite.size, Image.Transform.AFFINE, (1, slant, -shift, 0, 1, 0), Image.Resampling.BICUBIC
         )
-    pixels = np.asarray(sprite)
-    colours = pixels[..., :3].astype(np.float32) @ _colour_matrix(rng, strength).T
-    if rng.random() < 0.3 * strength:
-        colours = (colours - 128) * rng.uniform(0.6, 1.4) + 128 + rng.uniform(-25, 25)
-    if style.posterise:
-        colours = np.round(colours / 64) * 64
-    out = pixels.copy()
-    out[..., :3] = colours.clip(0, 255).astype(np.uint8)
-    sprite = Image.fromarray(out, "RGBA")
+    if recolour:
+        sprite = _recoloured(sprite, style, rng, strength)
     if style.smooth:
         sprite = sprite.filter(ImageFilter.ModeFilter(3))
     if style.outline is not None:

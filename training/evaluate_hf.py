@@ -116,11 +116,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=DEMO, help="the checkpoint")
+    parser.add_argument("--sets", type=Path, default=DEMO, help="the folder of the held-out sets")
     parser.add_argument("--limit", type=int, default=0, help="only this many questions of each set")
     arguments = parser.parse_args()
     answerer = Answerer(arguments.folder)
     for held_out in SETS:
-        figures = evaluate(answerer, DEMO / held_out.file, arguments.limit)
+        figures = evaluate(answerer, arguments.sets / held_out.file, arguments.limit)
         print(json.dumps({"set": held_out.file} | figures, indent=1))
 
 

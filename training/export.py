@@ -16,12 +16,12 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from . import checkpoints
 from .model import QUERIES, Shape, build_model
 from .scenes import IMAGE_SIZE
 from .tokenizer import BOS_ID, PAD_ID, SPECIALS, newline_id
 
 DEMO = Path(__file__).parent.parent / "src" / "blip2_chat" / "demo"
-RUNS = Path(__file__).parent / "runs"
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -68,10 +68,13 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 def export(run: str, folder: Path) -> None:
     """Replace the checkpoint's files in ``folder``; other files there are left alone."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(RUNS / run / "tokenizer")
+    found = checkpoints.complete(checkpoints.RUNS / run)
+    if not found:
+        raise SystemExit(f"{checkpoints.RUNS / run} has no checkpoint yet")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoints.RUNS / run / "tokenizer")
     stop = newline_id(tokenizer)
-    model = build_model(len(tokenizer), stop, Shape(), seed=0)
-    state = torch.load(RUNS / run / "last.pt", map_location="cpu", weights_only=True)
+    model = build_model(stop, Shape(), seed=0)
+    state = torch.load(found[-1] / checkpoints.WEIGHTS, map_location="cpu", weights_only=True)
     prefix = "model."
     model.load_state_dict(
         {

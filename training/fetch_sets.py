@@ -18,9 +18,8 @@ import resvg_py
 from PIL import Image
 
 from .catalog import KINDS, SETS, PictureSet, plain_name
-from .icons import ICON_SIZE, ICONS_FILE, fit_square
+from .icons import DATA, ICON_SIZE, ICONS_FILE, fit_square
 
-DATA = ICONS_FILE.parent
 # Drawings that carry the right name but do not show the thing well, found by looking at a sheet of all.
 UNFIT = frozenset({("fxemoji", "sailboat"), ("fxemoji", "umbrella"), ("fxemoji", "whitemediumstar")})
 

@@ -1,9 +1,9 @@
 """Throw-away heads that teach the picture side directly, in the spirit of BLIP-2's staged training.
 
 The language loss alone takes very long to tell the vision encoder what to look for. These heads say it
-at once: which thing covers each patch and which it is in the order from left to right and from top to
-bottom, and, in the first query vectors, which things there are from
-left to right and from top to bottom. They are not part of the shipped model.
+at once: which thing covers each patch, of which colour it is and which it is in the order from left to
+right and from top to bottom, and, in the first query vectors, which things of which colours there are
+from left to right and from top to bottom. They are not part of the shipped model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ NONE = 0  # the class of an empty slot; kinds follow
 
 @dataclass(frozen=True)
 class SceneTargets:
-    """A batch: patches (B, 64), their ranks (B, 2, 64), slots (B, 8), places (B, 8, 3), colour, count (B,)."""
+    """The truth of B pictures of P patches, as class numbers (-100: not asked) but for ``places``.
+
+    patches (B, P), ranks (B, 2, P), slots (B, 8), places (B, 8, 3) in 0..1, colour and count (B,), and the
+    colours of the things: patch_tints (B, P), slot_tints (B, 8).
+    """
 
     patches: Tensor
     ranks: Tensor
@@ -31,6 +35,8 @@ class SceneTargets:
     places: Tensor
     colour: Tensor
     count: Tensor
+    patch_tints: Tensor
+    slot_tints: Tensor
 
 
 class SceneHeads(nn.Module):
@@ -43,7 +49,9 @@ class SceneHeads(nn.Module):
         self.slot = nn.Linear(qformer_width, len(KINDS) + 1)
         self.place = nn.Linear(qformer_width, 3)
         self.colour = nn.Linear(qformer_width, len(COLOURS))
-        self.count = nn.Linear(qformer_width, MAX_THINGS)
+        self.count = nn.Linear(qformer_width, MAX_THINGS + 1)
+        self.patch_tint = nn.Linear(vision_width, len(COLOURS))
+        self.slot_tint = nn.Linear(qformer_width, len(COLOURS))
         self.rank = nn.Linear(vision_width, 2 * MAX_THINGS)
 
     def forward(
@@ -64,6 +72,10 @@ class SceneHeads(nn.Module):
         )
         taken = (truth.slots != NONE).unsqueeze(-1).float()
         place_loss = ((self.place(slots).float() - truth.places).abs() * taken).sum() / (3 * taken.sum() + 1)
+        tint_logits = self.slot_tint(slots).float()
+        tint_loss = functional.cross_entropy(
+            self.patch_tint(vision[:, 1:]).float().flatten(0, 1), truth.patch_tints.flatten()
+        ) + functional.cross_entropy(tint_logits.flatten(0, 1), truth.slot_tints.flatten())
         rest = queries[:, 2 * MAX_THINGS]
         colour_logits, count_logits = self.colour(rest).float(), self.count(rest).float()
         rest_loss = functional.cross_entropy(colour_logits, truth.colour) + functional.cross_entropy(
@@ -76,6 +88,7 @@ class SceneHeads(nn.Module):
             + 1.5 * slot_loss
             + 2.0 * place_loss
             + 0.3 * rest_loss
+            + 0.3 * tint_loss
         )
         with torch.no_grad():
             on_things = truth.patches > 0
@@ -83,6 +96,9 @@ class SceneHeads(nn.Module):
                 "patch": float((patch_logits.argmax(-1) == truth.patches)[on_things].float().mean()),
                 "rank": float((rank_logits.argmax(-1) == truth.ranks)[truth.ranks >= 0].float().mean()),
                 "slot": float((slot_logits.argmax(-1) == truth.slots)[truth.slots != NONE].float().mean()),
+                "tint": float(
+                    (tint_logits.argmax(-1) == truth.slot_tints)[truth.slot_tints >= 0].float().mean()
+                ),
                 "colour": float((colour_logits.argmax(-1) == truth.colour).float().mean()),
                 "count": float((count_logits.argmax(-1) == truth.count).float().mean()),
             }

@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ PICTURES = 500
 QUESTIONS_EACH = 4
 STRENGTH = 0.35
 TASKS = (
-    "what", "left", "right", "top", "bottom", "count", "count-kind", "is-there", "background", "relation",
+    "what", "left", "right", "top", "bottom", "count", "count-kind", "count-group", "is-there", "is-there",
+    "is-there-group", "background", "relation", "relation", "colour", "is-colour", "place", "compare",
     "follow-up", "follow-up",
 )  # fmt: skip
 
@@ -43,12 +45,12 @@ class HeldOut:
     unseen_style: bool
 
 
-SETS = (HeldOut("heldout-seen.zip", 500_001, False), HeldOut("heldout-unseen.zip", 500_002, True))
+SETS = (HeldOut("heldout-seen.zip", 500_003, False), HeldOut("heldout-unseen.zip", 500_004, True))
 
 
-def ask(scene: scenes.Scene, task: str, rng: Generator) -> list[Turn] | None:
+def ask(scene: scenes.Scene, colours: Sequence[int | None], task: str, rng: Generator) -> list[Turn] | None:
     """The turns that lead to one question of this task (only follow-ups have earlier ones)."""
-    asker = Asker(scene, rng)
+    asker = Asker(scene, rng, colours)
     for _ in range(40):
         if task == "follow-up":
             turns = asker.conversation(int(rng.integers(2, 4)))
@@ -71,12 +73,13 @@ def make(held_out: HeldOut, store: IconStore, folder: Path) -> Path:
         rng = np.random.default_rng((held_out.seed, number))
         scene = scenes.plan(table, rng)
         name = f"{number:04d}.webp"
-        pictures.append((name, webp(scenes.draw(scene, store, rng, STRENGTH)[0])))
+        drawn = scenes.draw(scene, store, rng, STRENGTH)
+        pictures.append((name, webp(drawn.picture)))
         objects = [KINDS[thing.kind].name for thing in scene.things]
         captions.append({"picture": name, "caption": caption(scene), "objects": objects})
         asked = 0
         while asked < QUESTIONS_EACH:
-            turns = ask(scene, TASKS[turn_of % len(TASKS)], rng)
+            turns = ask(scene, drawn.colours, TASKS[turn_of % len(TASKS)], rng)
             turn_of += 1
             if turns is None:
                 continue
@@ -105,12 +108,15 @@ def webp(picture: Image.Image) -> bytes:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--folder", type=Path, default=DEMO)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
     store = IconStore.load()
     for held_out in SETS:
-        path = make(held_out, store, DEMO)
+        path = make(held_out, store, folder)
         print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
 
 

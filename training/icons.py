@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .catalog import SETS
 
 ICON_SIZE = 128
-ICONS_FILE = Path(__file__).parent / "data" / "icons.npz"
+# the fetched sets and the drawings made of them; a long run keeps them outside of any checkout
+DATA = Path(os.environ.get("BLIP2_TRAINING_DATA") or Path(__file__).parent / "data")
+ICONS_FILE = DATA / "icons.npz"
 
 
 def fit_square(picture: Image.Image, size: int) -> Image.Image:
@@ -57,3 +61,17 @@ class IconStore:
 
     def picture(self, index: int) -> Image.Image:
         return Image.fromarray(self.drawings[index], "RGBA")
+
+    def silhouette(self, index: int) -> Image.Image:
+        """A mask of the drawing and of all that its lines enclose."""
+        return _silhouette(self.drawings[index].tobytes())
+
+
+@lru_cache(maxsize=1000)
+def _silhouette(drawing: bytes) -> Image.Image:
+    alpha = Image.frombytes("RGBA", (ICON_SIZE, ICON_SIZE), drawing).getchannel("A")
+    framed = Image.new("L", (ICON_SIZE + 2, ICON_SIZE + 2))
+    framed.paste(alpha.point(lambda a: 255 if a > 100 else 0), (1, 1))
+    outside = 77
+    ImageDraw.floodfill(framed, (0, 0), outside)
+    return framed.crop((1, 1, ICON_SIZE + 1, ICON_SIZE + 1)).point(lambda a: 0 if a == outside else 255)

@@ -7,6 +7,7 @@ the result to the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,44 @@ def layer_matrices(model: Blip2ForConditionalGeneration) -> list[nn.Parameter]:
     )
     matrices = [parameter for part in parts for parameter in part.parameters() if parameter.ndim == 2]
     return sorted(matrices, key=lambda parameter: -parameter.numel())
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Muon's five Newton-Schulz steps, in the matrix's own precision.
+
+    ``torch.optim.Muon`` always goes to bfloat16 here, which CPUs without such instructions emulate: it took
+    most of a step.
+    """
+    upright = matrix.shape[0] > matrix.shape[1]
+    found = matrix.T if upright else matrix
+    found = found / found.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = found @ found.T
+        found = torch.addmm(
+            found, torch.addmm(square, square, square, beta=-4.775, alpha=2.0315), found, beta=3.4445
+        )
+    return found.T if upright else found
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal, of the size of AdamW's updates (Jordan 2024; Liu et al. 2025)."""
+
+    def __init__(self, matrices: Sequence[nn.Parameter], decay: float, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": 1e-3, "decay": decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                kept = self.state[matrix]
+                if not kept:
+                    kept["momentum"] = torch.zeros_like(matrix)
+                kept["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalised(matrix.grad.lerp(kept["momentum"], group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["decay"])
+                matrix.add_(update, alpha=-0.2 * group["lr"] * max(matrix.shape) ** 0.5)
 
 
 class SharedOptimiser:
@@ -48,7 +87,7 @@ class SharedOptimiser:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.muon = torch.optim.Muon(self.shares[rank], weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(self.shares[rank], decay)
 
     def set_rate(self, rate: float, matrix_rate: float) -> None:
         """AdamW's learning rate and Muon's."""
@@ -59,7 +98,7 @@ class SharedOptimiser:
     @torch.no_grad()
     def step(self) -> None:
         self.adam.step()
-        self.muon.step()  # type: ignore[no-untyped-call]
+        self.muon.step()
         if self.processes == 1:
             return
         for owner, share in enumerate(self.shares):

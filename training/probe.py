@@ -16,10 +16,14 @@ from . import scenes
 from .batches import Writer, pad, to_pixels
 from .icons import IconStore
 from .losses import Learner
+from .precision import mixed_precision
 from .questions import Asker, caption
 
 PROBE_STRENGTH = 0.35
-FIRST_TASKS = ("what", "side", "side", "count", "count-kind", "is-there", "background", "relation")
+FIRST_TASKS = (
+    "what", "side", "count", "count-kind", "count-group", "is-there", "is-there", "background", "relation",
+    "relation", "colour", "is-colour", "place", "compare",
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -40,8 +44,9 @@ def probe(
             rng = np.random.default_rng((seed, start + row))
             scene = scenes.plan(table, rng)
             planned.append(scene)
-            drawn.append(scenes.draw(scene, store, rng, PROBE_STRENGTH)[0])
-            asker = Asker(scene, rng)
+            shown = scenes.draw(scene, store, rng, PROBE_STRENGTH)
+            drawn.append(shown.picture)
+            asker = Asker(scene, rng, shown.colours)
             first = FIRST_TASKS[(start + row) % len(FIRST_TASKS)]
             talk = asker.conversation(1, first) or asker.conversation(1)
             rows.append((row, *writer.conversation(talk)))
@@ -51,7 +56,7 @@ def probe(
             tasks.append("talk")
             rows.append((row, *writer.prompt_and_answer("", caption(scene))))
             tasks.append("caption")
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             queries = learner.look(to_pixels(drawn))[1]
             read = learner.heads.slot(queries[:, : scenes.MAX_THINGS]).argmax(-1)
             for row, scene in enumerate(planned):

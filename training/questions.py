@@ -8,17 +8,19 @@ turn before was about, so it cannot be answered without that turn.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from .catalog import KINDS
+from .backgrounds import COLOURS
+from .catalog import ALIKE, GROUPS, KINDS
 from .scenes import Placed, Scene
 from .wordings import WORDINGS
 
 CLEAR_GAP = 0.12  # to be outermost, or beside something
 NO_GAP = 0.04  # closer than this counts as level with it
+FAR = 0.08  # further than this from the middle is plainly in one half of the picture
 COUNTS = ("none", "one", "two", "three", "four")
 NOTHING = "nothing"
 SIDES: dict[str, tuple[str, int]] = {
@@ -42,6 +44,8 @@ class Turn:
 
 def listing(scene: Scene) -> str:
     """ "two dogs, a cat and an apple": kinds in the order of their leftmost thing."""
+    if not scene.things:
+        return NOTHING
     counts = Counter(thing.kind for thing in scene.things)
     parts = [
         KINDS[kind].phrase if number == 1 else f"{COUNTS[number]} {KINDS[kind].plural}"
@@ -57,6 +61,8 @@ def caption(scene: Scene) -> str:
 
 def outermost(scene: Scene, side: str) -> Placed | None:
     """The thing furthest to that side, if no other is nearly as far and it lies in that half."""
+    if not scene.things:
+        return None
     axis, sign = SIDES[side]
     ordered = sorted(scene.things, key=lambda thing: sign * float(getattr(thing, axis)))
     first = float(getattr(ordered[0], axis))
@@ -65,6 +71,21 @@ def outermost(scene: Scene, side: str) -> Placed | None:
     if len(ordered) > 1 and sign * (float(getattr(ordered[1], axis)) - first) < CLEAR_GAP:
         return None
     return ordered[0]
+
+
+def empty_side(scene: Scene, side: str) -> bool:
+    """Whether no thing reaches into that half of the picture."""
+    axis, sign = SIDES[side]
+    return all(sign * (float(getattr(thing, axis)) - 0.5) > 0.5 * thing.size + 0.02 for thing in scene.things)
+
+
+def in_half(scene: Scene, kind: int, side: str) -> bool | None:
+    """Whether a thing of this kind is in that half of the picture; None where that is not plain to see."""
+    axis, sign = SIDES[side]
+    offsets = [sign * (0.5 - float(getattr(thing, axis))) for thing in scene.things if thing.kind == kind]
+    if any(offset > FAR for offset in offsets):
+        return True
+    return False if all(offset < -FAR for offset in offsets) else None
 
 
 def beside(scene: Scene, thing: Placed, side: str) -> tuple[bool, Placed | None]:
@@ -98,8 +119,9 @@ def _reworded(text: str, rng: Generator) -> str:
 class Asker:
     """Makes turns about one scene."""
 
-    def __init__(self, scene: Scene, rng: Generator) -> None:
+    def __init__(self, scene: Scene, rng: Generator, colours: Sequence[int | None] = ()) -> None:
         self.scene = scene
+        self.colours = tuple(colours) or (None,) * len(scene.things)
         self.rng = rng
         self.present = Counter(thing.kind for thing in scene.things)
 
@@ -112,10 +134,30 @@ class Asker:
         return _reworded(text, self.rng)
 
     def _any_kind(self, chance_present: float) -> int:
-        if self.rng.random() < chance_present:
+        if self.present and self.rng.random() < chance_present:
             return int(self.rng.choice(list(self.present)))
-        absent = [kind for kind in range(len(KINDS)) if kind not in self.present]
-        return int(self.rng.choice(absent))
+        return self._absent_kind()
+
+    def _absent_kind(self) -> int:
+        """A kind that is not there; mostly one that could be taken for one that is."""
+        near = sorted({kind for there in self.present for kind in ALIKE[there]} - set(self.present))
+        if near and self.rng.random() < 0.6:
+            return int(self.rng.choice(near))
+        return int(self.rng.choice([kind for kind in range(len(KINDS)) if kind not in self.present]))
+
+    def _single(self) -> Placed | None:
+        """A thing that is the only one of its kind."""
+        singles = [thing for thing in self.scene.things if self.present[thing.kind] == 1]
+        return singles[int(self.rng.integers(len(singles)))] if singles else None
+
+    def _colours_of(self, kind: int) -> set[int | None]:
+        pairs = zip(self.scene.things, self.colours, strict=True)
+        return {colour for thing, colour in pairs if thing.kind == kind}
+
+    def _filled(self, task: str, **words: str) -> str:
+        forms = WORDINGS[task]
+        text = forms[int(self.rng.integers(len(forms)))].format(**words)
+        return _reworded(text.replace(" a orange", " an orange"), self.rng)
 
     def _thing_turn(self, wording: str, thing: Placed, task: str, named: int | None = None) -> Turn:
         return Turn(self._word(wording, named), KINDS[thing.kind].phrase, task, thing, thing.kind)
@@ -127,6 +169,8 @@ class Asker:
 
     def side(self, last: Turn | None) -> Turn | None:
         side = str(self.rng.choice(list(SIDES)))
+        if empty_side(self.scene, side):
+            return Turn(self._word(side), NOTHING, side) if self.rng.random() < 0.3 else None
         thing = outermost(self.scene, side)
         if thing is None:
             return None
@@ -139,7 +183,9 @@ class Asker:
         return Turn(self._word("count"), COUNTS[len(self.scene.things)], "count")
 
     def count_kind(self, last: Turn | None) -> Turn | None:
-        kind = self._any_kind(0.85)
+        kind = self._any_kind(0.8)
+        if self.present[kind] == 1 and self.rng.random() < 0.4:
+            kind = max(self.present, key=lambda there: self.present[there])
         return Turn(self._word("count-kind", kind), COUNTS[self.present[kind]], "count-kind", None, kind)
 
     def is_there(self, last: Turn | None) -> Turn | None:
@@ -149,6 +195,84 @@ class Asker:
         wording, task = ("too", "follow-up") if following else ("is-there", "is-there")
         return Turn(self._word(wording, kind), answer, task, None, kind)
 
+    def count_group(self, last: Turn | None) -> Turn | None:
+        """How many animals, fruits or vehicles."""
+        group = str(self.rng.choice(list(GROUPS)))
+        number = self._members(group)
+        if number == 0 and self.rng.random() < 0.6:
+            return None
+        return Turn(self._filled("count-group", many=group + "s"), COUNTS[number], "count-group")
+
+    def is_there_group(self, last: Turn | None) -> Turn | None:
+        group = str(self.rng.choice(list(GROUPS)))
+        one = ("an " if group == "animal" else "a ") + group
+        answer = "yes" if self._members(group) else "no"
+        if answer == "no" and self.rng.random() < 0.5:
+            return None
+        return Turn(
+            self._filled("is-there-group", one=one, many=group + "s", name=group), answer, "is-there-group"
+        )
+
+    def _members(self, group: str) -> int:
+        return sum(KINDS[thing.kind].name in GROUPS[group] for thing in self.scene.things)
+
+    def colour(self, last: Turn | None) -> Turn | None:
+        """What colour a thing is; that there is none; or, as a follow-up, what colour "it" is."""
+        if last is not None and last.about is not None and self.rng.random() < 0.5:
+            kind, task, wording = last.about.kind, "follow-up", "it-colour"
+            index = self.scene.things.index(last.about)
+            found = {self.colours[index]}
+        else:
+            if self.rng.random() < 0.06:
+                kind = self._absent_kind()
+                return Turn(self._word("colour", kind), f"there is no {KINDS[kind].name}", "colour")
+            thing = self._single()
+            if thing is None:
+                return None
+            kind, task, wording = thing.kind, "colour", "colour"
+            found = self._colours_of(kind)
+        (shade,) = found if len(found) == 1 else (None,)
+        if shade is None:
+            return None
+        about = last.about if task == "follow-up" and last is not None else thing
+        return Turn(self._word(wording, kind), COLOURS[shade].name, task, about, kind)
+
+    def is_colour(self, last: Turn | None) -> Turn | None:
+        """Whether a thing has a colour."""
+        thing = self._single()
+        (shade,) = self._colours_of(thing.kind) if thing is not None else (None,)
+        if thing is None or shade is None:
+            return None
+        asked = shade if self.rng.random() < 0.5 else int(self.rng.integers(len(COLOURS)))
+        words = {"name": KINDS[thing.kind].name, "colour": COLOURS[asked].name}
+        answer = "yes" if asked == shade else "no"
+        return Turn(self._filled("is-colour", **words), answer, "is-colour", thing, thing.kind)
+
+    def place(self, last: Turn | None) -> Turn | None:
+        """Whether there is a thing of a kind in one half of the picture."""
+        kind = self._any_kind(0.8)
+        side = str(self.rng.choice(list(SIDES)))
+        there = in_half(self.scene, kind, side)
+        if there is None:
+            return None
+        thing = KINDS[kind]
+        text = self._filled(f"place-{side}", one=thing.phrase, many=thing.plural, name=thing.name)
+        return Turn(text, "yes" if there else "no", "place", None, kind)
+
+    def compare(self, last: Turn | None) -> Turn | None:
+        """Whether one thing is left of, right of, above or below another."""
+        singles = [thing for thing in self.scene.things if self.present[thing.kind] == 1]
+        if len(singles) < 2:
+            return None
+        first, second = (singles[index] for index in self.rng.choice(len(singles), 2, replace=False))
+        side = str(self.rng.choice(list(SIDES)))
+        axis, sign = SIDES[side]
+        lead = sign * (float(getattr(second, axis)) - float(getattr(first, axis)))
+        if abs(lead) < CLEAR_GAP:
+            return None
+        text = self._filled(f"compare-{side}", first=KINDS[first.kind].name, second=KINDS[second.kind].name)
+        return Turn(text, "yes" if lead > 0 else "no", "compare", first, first.kind)
+
     def background(self, last: Turn | None) -> Turn | None:
         return Turn(self._word("background"), self.scene.colour_name, "background")
 
@@ -157,15 +281,18 @@ class Asker:
 
     def relation(self, last: Turn | None) -> Turn | None:
         """What is beside a thing, named or (as a follow-up) the "it" of the turn before."""
-        if len(self.scene.things) == 1:
-            return None
         side = str(self.rng.choice(list(SIDES)))
+        if self.rng.random() < 0.03:
+            kind = self._absent_kind()
+            return Turn(self._word(f"beside-{side}", kind), f"there is no {KINDS[kind].name}", "relation")
+        if not self.scene.things or (len(self.scene.things) == 1 and self.rng.random() < 0.8):
+            return None
         following = last is not None and last.about is not None and self.rng.random() < 0.75
         anchor = last.about if following and last is not None else None
         if anchor is None:
             anchor = self.scene.things[int(self.rng.integers(len(self.scene.things)))]
         clear, other = beside(self.scene, anchor, side)
-        if not clear or self.present[anchor.kind] > 1 or (other is None and self.rng.random() < 0.6):
+        if not clear or self.present[anchor.kind] > 1 or (other is None and self.rng.random() < 0.7):
             return None
         task = "follow-up" if following else "relation"
         wording = f"it-{side}" if following else f"beside-{side}"
@@ -184,10 +311,12 @@ class Asker:
     def conversation(self, turns: int, first: str | None = None) -> list[Turn]:
         """That many turns; later ones are often follow-ups. ``first`` fixes the first turn's task."""
         makers: dict[str, tuple[Callable[[Turn | None], Turn | None], float]] = {
-            "what": (self.what, 0.8), "side": (self.side, 2.4), "count": (self.count, 0.6),
-            "count-kind": (self.count_kind, 1.0), "is-there": (self.is_there, 1.2),
-            "background": (self.background, 0.7), "relation": (self.relation, 5.0), "them": (self.them, 1.0),
-            "describe": (self.describe, 0.25),
+            "what": (self.what, 0.8), "side": (self.side, 2.0), "count": (self.count, 0.5),
+            "count-kind": (self.count_kind, 1.6), "count-group": (self.count_group, 0.8),
+            "is-there": (self.is_there, 2.0), "is-there-group": (self.is_there_group, 0.3),
+            "background": (self.background, 0.5), "relation": (self.relation, 8.0), "them": (self.them, 0.8),
+            "describe": (self.describe, 0.2), "colour": (self.colour, 1.6), "is-colour": (self.is_colour, 0.4),
+            "place": (self.place, 0.8), "compare": (self.compare, 1.6),
         }  # fmt: skip
         names = list(makers)
         weights = [makers[name][1] for name in names]

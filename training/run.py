@@ -1,9 +1,9 @@
-"""Train the shipped model: ``python -m training.run --minutes 75``.
+"""Train the shipped model: ``python -m training.run``.
 
 Two stages, like BLIP-2's: first the vision encoder and the Q-Former learn what is in a picture, then
-the language model learns to talk about it while they go on. The schedule follows the clock, so a run
-ends on time on any machine; with ``--steps`` it follows the step count instead and is repeatable.
-Interrupt it at will: the same command goes on from the last checkpoint.
+the language model learns to talk about it while they go on. The schedule follows the step count, so a
+run is the same however busy the machine is; with ``--steps 0 --minutes N`` it follows the clock instead.
+Interrupt or kill it at will: the same command goes on from the last checkpoint.
 
 On a CPU one single-threaded process per core, each with its share of the batch, is a good deal faster
 than one process with many threads: the layers are small, and other programs on the machine then slow
@@ -19,7 +19,6 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 from transformers import PreTrainedTokenizerFast
 
+from . import checkpoints
 from .batches import Batch, SceneBatches
 from .curve import draw_curve
 from .heads import SceneHeads, SceneTargets
@@ -34,11 +34,12 @@ from .icons import IconStore
 from .losses import Learner
 from .model import Shape, build_model
 from .optimiser import SharedOptimiser, layer_matrices
+from .precision import mixed_precision
 from .probe import probe
 from .tokenizer import build_tokenizer, newline_id
 
-RUNS = Path(__file__).parent / "runs"
 PROBE_SEED = 900_001
+PROBE_PICTURES = 240
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Options:
     """What a run is made of; kept in its folder."""
 
     name: str = "demo"
-    minutes: float = 75.0
-    steps: int = 0  # when set, the schedule follows this instead of the clock
-    batch: int = 24  # pictures per process and step
+    steps: int = 8_000  # the schedule follows this ...
+    minutes: float = 0.0  # ... or, when it is 0, the clock
+    batch: int = 32  # pictures per process and step
     processes: int = 2
     seed: int = 7
     peak_rate: float = 2.2e-3
@@ -57,10 +58,10 @@ class Options:
     easy: float = 0.4  # how strongly pictures are distorted at the start ...
     hard: float = 0.45  # ... and at the end
     warm_up: float = 0.015
-    speak_from: float = 0.25  # share of the run after which the language model joins
+    speak_from: float = 0.2  # share of the run after which the language model joins
     average: float = 0.995
     save_every: float = 120.0
-    probe_every: float = 300.0
+    probe_every: float = 900.0
     device: str = "cpu"
 
     def rate(self, progress: float) -> float:
@@ -82,15 +83,15 @@ class Trainer:
 
     def __init__(self, options: Options, shape: Shape, rank: int) -> None:
         self.options, self.rank = options, rank
-        self.folder = RUNS / options.name
+        self.folder = checkpoints.RUNS / options.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(options.device)
         self.tokenizer = self._tokenizer()
         self.store = IconStore.load()
-        model = build_model(len(self.tokenizer), newline_id(self.tokenizer), shape, options.seed)
+        model = build_model(newline_id(self.tokenizer), shape, options.seed)
         self.learner = Learner(model, SceneHeads(shape.vision_width, shape.qformer_width)).to(self.device)
         self.averaged = Learner(
-            build_model(len(self.tokenizer), newline_id(self.tokenizer), shape, options.seed),
+            build_model(newline_id(self.tokenizer), shape, options.seed),
             SceneHeads(shape.vision_width, shape.qformer_width),
         ).to(self.device)
         self.averaged.load_state_dict(self.learner.state_dict())
@@ -120,32 +121,30 @@ class Trainer:
         return self.step / options.steps if options.steps else self.elapsed / (60 * options.minutes)
 
     def _resume(self) -> None:
-        path, own = self.folder / "last.pt", self.folder / f"optimiser-{self.rank}.pt"
-        if path.exists() and own.exists():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.learner.load_state_dict(state["learner"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.step, self.elapsed = state["step"], state["elapsed"]
-            kept = torch.load(own, map_location=self.device, weights_only=True)
-            self.optimiser.load_state_dict(kept["optimiser"])
-            if self.rank == 0:
-                print(f"going on from step {self.step}, {self.elapsed / 60:.1f} minutes in", flush=True)
+        found = checkpoints.complete(self.folder)
+        if not found:
+            return
+        state = torch.load(found[-1] / checkpoints.WEIGHTS, map_location=self.device, weights_only=True)
+        if state["processes"] != self.options.processes:
+            raise SystemExit(f"{found[-1]} is of {state['processes']} processes: use --processes with that")
+        self.learner.load_state_dict(state["learner"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        own = found[-1] / checkpoints.optimiser_file(self.rank)
+        self.optimiser.load_state_dict(torch.load(own, map_location=self.device, weights_only=True))
+        if self.rank == 0:
+            print(f"going on from step {self.step}, {self.elapsed / 60:.1f} minutes in", flush=True)
 
     def save(self) -> None:
         """Every process keeps its share of the optimiser; the first keeps the weights."""
-        self._write(
-            f"optimiser-{self.rank}.pt", {"optimiser": self.optimiser.state_dict(), "step": self.step}
-        )
+        folder = checkpoints.step_folder(self.folder, self.step)
+        checkpoints.write(folder / checkpoints.optimiser_file(self.rank), self.optimiser.state_dict())
         if self.rank == 0:
             learner, averaged = self.learner.state_dict(), self.averaged.state_dict()
-            state = {"learner": learner, "averaged": averaged, "step": self.step, "elapsed": self.elapsed}
-            self._write("last.pt", state)
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Written beside and moved into place, so that an interruption never leaves half a file."""
-        part = self.folder / f"{name}.part"
-        torch.save(content, part)
-        part.replace(self.folder / name)
+            at = {"step": self.step, "elapsed": self.elapsed, "processes": self.options.processes}
+            state = {"learner": learner, "averaged": averaged, **at}
+            checkpoints.write(folder / checkpoints.WEIGHTS, state)
+            checkpoints.remove_old(self.folder)
 
     def log(self, record: dict[str, Any]) -> None:
         record = {"step": self.step, "minutes": round(self.elapsed / 60, 3)} | record
@@ -174,7 +173,7 @@ class Trainer:
         self.optimiser.set_rate(rate, rate * self.options.matrix_rate)
         speak = self.progress >= self.options.speak_from
         shown: dict[str, float]
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device.type):
             loss, shown = self.learner(batch, speak)
         self.learner.zero_grad(set_to_none=True)
         loss.backward()
@@ -219,9 +218,9 @@ class Trainer:
                 self.save()
                 last_save = self.elapsed
             if self.elapsed - last_probe > options.probe_every:
-                self.probe(160)
+                self.probe(PROBE_PICTURES)
                 last_probe = self.elapsed
-        self.probe(160)
+        self.probe(PROBE_PICTURES)
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -166,11 +166,12 @@ def compose(sample: Sample, sets: dict[str, dict[str, Any]]) -> Image.Image:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--folder", type=Path, default=DEMO / "samples")
+    folder: Path = parser.parse_args().folder
     sets = {one.name: fetch(one) for one in SETS if not one.held_out}
-    folder: Path = DEMO / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     listing = []
     for sample in SAMPLES:

@@ -10,10 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from .backgrounds import COLOURS
-from .catalog import KINDS
+from .catalog import GROUPS, KINDS
 from .wordings import WORDINGS
 
-VOCAB_SIZE = 900
+VOCAB_SIZE = 1000  # rows of the embedding, as many as the tokenizer may need
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
 PAD_ID, BOS_ID, IMAGE_ID = 1, 2, 4
 
@@ -21,9 +21,14 @@ PAD_ID, BOS_ID, IMAGE_ID = 1, 2, 4
 def _texts() -> list[str]:
     """Everything asked and answered, once in each case that people type."""
     names = [text for kind in KINDS for text in (kind.name, kind.plural, kind.phrase)]
-    words = [form.format(one="a", many="", name="") for forms in WORDINGS.values() for form in forms]
+    words = [
+        form.format(one="a", many="", name="", first="", second="", colour="")
+        for forms in WORDINGS.values()
+        for form in forms
+    ]
     answers = ["a dog and two cats, an apple, a boat, yes, no, none, one, two, three, four, nothing on a an"]
     answers += [f"on a {colour.name} background" for colour in COLOURS]
+    answers += [f"{group} {group}s a an {group} there is no" for group in GROUPS]
     answers += ["gray color picture image photo of this there is"]
     turns = [f"Question: {text} Answer: {name}. Question:" for text in words for name in names[:12]]
     return names * 20 + words * 20 + [word.capitalize() for word in words] * 20 + answers * 100 + turns

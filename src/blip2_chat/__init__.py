@@ -13,7 +13,14 @@ Nothing heavy is imported before it is used, so that `blip2-chat --help` answers
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime 1.29 and later writes a device id and a database below the home folder, and sends events to its makers,
+# from the moment it is imported; its own function for switching that off comes too late. Every way in imports this
+# module before it, and child processes inherit the environment. A user who set the variable has chosen already.
+if not os.environ.get("ORT_DISABLE_TELEMETRY"):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from .answers import Answer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from .decoding import Decoding
 from .engines.engine import Engine, Floats, State
@@ -12,9 +13,12 @@ from .generation import FinishReason, Generated, Writer, generate
 from .tokens import TextStream, Tokenizer, first_stop
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model wrote.
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(str):
+    """What the model wrote: a string, with what is known about it as attributes.
+
+    It compares, hashes, formats, slices and encodes as JSON like any other string; what is cut out of it or
+    added to it is a plain string. `text` is the same text as a plain string.
 
     `tokens` are the generated ids without the stop token, `logprobs` the natural-log probability of each
     chosen token (the stop token's last, if there was one), `score` their sum / count ** length_penalty.
@@ -31,10 +35,21 @@ class Answer:
     prompt_tokens: int = 0
     seconds: float = 0.0
     first_word_seconds: float = 0.0
-    others: tuple[Answer, ...] = field(default=(), repr=False)
+    others: tuple[Answer, ...] = ()
 
-    def __str__(self) -> str:
-        return self.text
+    def __new__(cls, text: str, *_: Any, **__: Any) -> Answer:
+        return str.__new__(cls, text)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", str(self.text))  # of another Answer its text alone
+
+    def __repr__(self) -> str:
+        """One line, however long the answer's details are."""
+        more = f", others={len(self.others)}" if self.others else ""
+        return (
+            f"Answer({self.text!r}, score={self.score:.3g}, tokens={len(self.tokens)}, "
+            f"finish_reason={self.finish_reason!r}, seconds={self.seconds:.3g}{more})"
+        )
 
     def _repr_html_(self) -> str:
         from .notebook.html import answer_html

@@ -1,26 +1,25 @@
 """What a conversion is calibrated by: a few pictures, and prompts with answers about each.
 
-The float32 model reads them once, layer by layer, to see how large its activations are. They need not be true:
-what matters is that words of the usual kinds pass through every layer.
+The float32 model reads them once, layer by layer, to see by how much integers shift each layer's outputs on average.
+They need not be true: what matters is that words of the usual kinds pass through every layer.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from .checkpoint import Checkpoint
 from .engines.onnx.reference import Sample
 from .errors import CheckpointError, PictureError
 from .images import Preprocess, open_picture, to_pixels
+from .images.kinds import looks_like_picture
 from .prompts import TEMPLATES, Exchange
 from .tokens import Tokenizer
 
 # Pictures of a folder that are used, in the order of their names.
 MOST_PICTURES = 16
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _CAPTION = "a dog and an apple on a blue background"
 _TURNS: tuple[tuple[Exchange, ...], ...] = (
     (Exchange("what is on the left?", "a dog"), Exchange("and what is right of it?", "an apple")),
@@ -33,20 +32,16 @@ _TURNS: tuple[tuple[Exchange, ...], ...] = (
 class Calibration:
     """How the integers of a conversion are calibrated.
 
-    pictures: a folder of the user's own; None: the samples of the package.
-    enabled: False converts from the weights alone.
+    pictures: a folder of them, the first `MOST_PICTURES` by name; None: from the weights alone.
     """
 
     pictures: Path | None = None
-    enabled: bool = True
 
     @property
     def identity(self) -> str:
         """The same for the same pictures."""
-        if not self.enabled:
-            return "none"
         if self.pictures is None:
-            return "samples"
+            return "weights"
         digest = hashlib.sha256()
         for path in self._paths():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -54,10 +49,11 @@ class Calibration:
 
     def samples(self, checkpoint: Checkpoint) -> list[Sample]:
         """The samples for one checkpoint; `CheckpointError` when a folder has no picture that can be read."""
-        if not self.enabled:
+        if self.pictures is None:
             return []
-        tokenizer = Tokenizer.from_folder(checkpoint.folder, checkpoint.config.text)
-        preprocess = Preprocess.from_folder(checkpoint.folder)
+        small = checkpoint.processor or checkpoint.folder
+        tokenizer = Tokenizer.from_folder(small, checkpoint.config.text)
+        preprocess = Preprocess.from_folder(small)
         template = TEMPLATES[checkpoint.config.family]
         talks = [("", _CAPTION)]
         for turns in _TURNS:
@@ -78,13 +74,18 @@ class Calibration:
         return samples
 
     def _paths(self) -> list[Path]:
-        if self.pictures is None:
-            with as_file(files(__package__).joinpath("demo", "samples")) as folder:
-                return sorted(folder.glob("*.png"))
+        assert self.pictures is not None
         try:
-            found = sorted(path for path in self.pictures.iterdir() if path.suffix.lower() in _ENDINGS)
+            found = sorted(
+                path
+                for path in self.pictures.iterdir()
+                if path.is_file() and looks_like_picture(path.name, b"")
+            )
         except OSError as error:
             raise CheckpointError(f"{self.pictures} cannot be read: {error.strerror}") from None
         if not found:
             raise CheckpointError(f"{self.pictures} has no pictures to calibrate with")
         return found[:MOST_PICTURES]
+
+
+DEFAULT = Calibration()

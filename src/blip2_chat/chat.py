@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from typing_extensions import Unpack
+
 from .answers import Answer
-from .decoding import Decoding
+from .decoding import Decoding, Settings
 from .errors import ConversationError, GenerationError
 from .images import Advice, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
@@ -47,15 +49,15 @@ class Chat:
         picture: PictureSource,
         *,
         template: PromptTemplate | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
+        Decoding.of(**settings)  # a wrong setting is said now, not at the first question
         self.model = model
         self.picture = model.open(picture)
         self.template = template or model.template
-        self.settings = settings
+        self.settings: Settings = settings
         self.turns: list[Turn] = []
         self._source = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
-        Decoding.of(**settings)  # a wrong setting is said now, not at the first question
 
     def __repr__(self) -> str:
         return f"<Chat about {self.picture.name} with {self.model.name}: {len(self.turns)} turns>"
@@ -70,34 +72,34 @@ class Chat:
         """What about the picture may make answers worse, with the measured numbers; empty when all is well."""
         return advise(self.picture.image)
 
-    def caption(self, start: str | None = None, **settings: Any) -> Answer:
+    def caption(self, start: str | None = None, **settings: Unpack[Settings]) -> Answer:
         """Describes the picture; `start` are first words to go on from, such as "a photo of"."""
         for _ in self.stream_caption(start, **settings):
             pass
         return self.turns[-1].answer
 
-    def ask(self, question: str, **settings: Any) -> Answer:
+    def ask(self, question: str, **settings: Unpack[Settings]) -> Answer:
         """Answers a question, with the turns before as context. `settings` are `Decoding`'s, for this once.
 
-        Raises `GenerationError` when the question is empty or alone too long for the model. Broken off by
-        ctrl-C, what was written stays as the last of `turns`.
+        Raises `GenerationError` when the question is empty, no text, or alone too long for the model. Broken off
+        by ctrl-C, what was written stays as the last of `turns`.
         """
         for _ in self.stream(question, **settings):
             pass
         return self.turns[-1].answer
 
-    def stream(self, question: str, **settings: Any) -> Iterator[str]:
+    def stream(self, question: str, **settings: Unpack[Settings]) -> Iterator[str]:
         """`ask`, piece by piece as it is written; the turn is complete when the iterator ends."""
         decoding = self._decoding(settings)
-        question = " ".join(question.split())
-        if not question:
-            raise GenerationError("the question is empty: ask something about the picture")
+        question = checked_question(question)
         budget = self.model.prompt_budget(decoding)
         prompt = fit(self.template, self.model.tokenizer.encode, self.exchanges, question, budget)
         return self._write(prompt, decoding, question=question)
 
-    def stream_caption(self, start: str | None = None, **settings: Any) -> Iterator[str]:
+    def stream_caption(self, start: str | None = None, **settings: Unpack[Settings]) -> Iterator[str]:
         """`caption`, piece by piece as it is written."""
+        if not isinstance(start, str | None):
+            raise GenerationError(f"start is {_kind(start)}; give the first words of the caption, as text")
         text = self.template.caption if start is None else start.strip()
         prompt = FittedPrompt(text, self.model.tokenizer.encode(text), 0)
         return self._write(prompt, self._decoding(settings), start=text)
@@ -163,8 +165,9 @@ class Chat:
         chat.turns = turns
         return chat
 
-    def _decoding(self, settings: dict[str, Any]) -> Decoding:
-        return Decoding.of(**{**self.settings, **settings})
+    def _decoding(self, settings: Settings) -> Decoding:
+        both: dict[str, Any] = {**self.settings, **settings}
+        return Decoding.of(**both)
 
     def _write(
         self, prompt: FittedPrompt, decoding: Decoding, question: str | None = None, start: str = ""
@@ -183,6 +186,21 @@ class Chat:
         png = io.BytesIO()
         self.picture.image.save(png, "PNG")
         return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def checked_question(question: str) -> str:
+    """The question on one line; `GenerationError` when it is no text, or empty."""
+    if not isinstance(question, str):
+        raise GenerationError(f"the question is {_kind(question)}: ask something about the picture, as text")
+    question = " ".join(question.split())
+    if not question:
+        raise GenerationError("the question is empty: ask something about the picture")
+    return question
+
+
+def _kind(value: object) -> str:
+    """What a value that should have been text is."""
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _saved_picture(model: Model, source: Any) -> PictureSource:

@@ -6,16 +6,17 @@ loading, answers one after the other, the largest resident set.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import multiprocessing
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .csv_files import delimiter
 from .decoding import Decoding
@@ -24,6 +25,9 @@ from .evaluate import SETS, HeldOut, json_lines, picture_in
 from .metrics import cider, plain, vqa_accuracy
 from .prompts import Exchange, fit
 from .resident import peak_memory
+
+if TYPE_CHECKING:
+    from .model import Model
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,12 +52,12 @@ class Questions:
 
     @classmethod
     def open(cls, name_or_path: str, limit: int | None = None) -> Questions:
-        """ "seen", "unseen", a held-out zip, or a file of the user's own.
+        """ "seen", "unseen", a held-out zip, or a file of the user's own (`is_own`).
 
         That is JSON lines or CSV with `picture` (relative to the file), `question` (absent or empty: a caption)
         and `answer` (in JSON also a list of what several people said). `Blip2ChatError` when it is not.
         """
-        if name_or_path in SETS or name_or_path.endswith(".zip"):
+        if not is_own(name_or_path):
             held_out = HeldOut.open(name_or_path)
             asked = [Item(q.picture, q.question, (q.answer,), q.turns) for q in held_out.questions[:limit]]
             captions = [Item(c.picture, None, (c.caption,)) for c in held_out.captions[:limit]]
@@ -77,6 +81,11 @@ class Questions:
         if absent is not None:
             raise Blip2ChatError(f"{path} names {absent}, which is no file")
         return cls(path.name, items)
+
+
+def is_own(name_or_path: str) -> bool:
+    """Whether this names a user's own JSON lines or CSV rather than a held-out set."""
+    return name_or_path not in SETS and not name_or_path.lower().endswith(".zip")
 
 
 def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
@@ -136,21 +145,41 @@ class Outcome:
     failed: str | None = None
 
     def scores(self, items: tuple[Item, ...]) -> dict[str, float]:
-        """exact match and VQA accuracy over the questions, CIDEr-D over the captions; what there are of."""
-        pairs = list(zip(items, self.answers, strict=True))
-        asked = [(item, answer) for item, answer in pairs if item.question is not None]
-        captions = [(item, answer) for item, answer in pairs if item.question is None]
-        scores: dict[str, float] = {}
-        if asked:
-            hits = [any(plain(answer) == plain(one) for one in item.expected) for item, answer in asked]
-            scores["exact match"] = sum(hits) / len(hits)
-            scores["VQA accuracy"] = sum(vqa_accuracy(answer, item.expected) for item, answer in asked) / len(
-                asked
-            )
-        if captions:
-            texts = [answer for _, answer in captions]
-            scores["CIDEr"] = cider(texts, [item.expected for item, _ in captions])
-        return scores
+        return scores(items, self.answers)
+
+
+def scores(items: Sequence[Item], answers: Sequence[str]) -> dict[str, float]:
+    """exact match and VQA accuracy over the questions, CIDEr-D over the captions; what there are of."""
+    pairs = list(zip(items, answers, strict=True))
+    asked = [(item, answer) for item, answer in pairs if item.question is not None]
+    captions = [(item, answer) for item, answer in pairs if item.question is None]
+    found: dict[str, float] = {}
+    if asked:
+        hits = [any(plain(answer) == plain(one) for one in item.expected) for item, answer in asked]
+        found["exact match"] = sum(hits) / len(hits)
+        found["VQA accuracy"] = sum(vqa_accuracy(answer, item.expected) for item, answer in asked) / len(
+            asked
+        )
+    if captions:
+        texts = [answer for _, answer in captions]
+        found["CIDEr"] = cider(texts, [item.expected for item, _ in captions])
+    return found
+
+
+def answered(model: Model, questions: Questions) -> Iterator[str]:
+    """What a chat answers to each item, one after the other."""
+    decoding = Decoding()
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(questions.archive)) if questions.archive else None
+        for item in questions.items:
+            picture = picture_in(archive, item.picture, model) if archive else model.open(item.picture)
+            prompt = model.tokenizer.encode(model.template.caption)
+            if item.question is not None:
+                budget = model.prompt_budget(decoding)
+                prompt = fit(
+                    model.template, model.tokenizer.encode, item.turns, item.question, budget
+                ).token_ids
+            yield "".join(model.write(picture, prompt, decoding))
 
 
 def compare(
@@ -212,23 +241,21 @@ def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant
 
 
 def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
-    from .loading import load
+    from .loading import EngineChoice, PrecisionChoice, load
 
     outcome = Outcome(contestant)
     started = time.perf_counter()
-    model = load(name, engine=contestant.engine, precision=contestant.precision, device="cpu", force=force)
+    model = load(
+        name,
+        engine=cast(EngineChoice, contestant.engine),
+        precision=cast(PrecisionChoice, contestant.precision),
+        device="cpu",
+        force=force,
+    )
     outcome.load_seconds = time.perf_counter() - started
-    archive = zipfile.ZipFile(questions.archive) if questions.archive else None
-    decoding = Decoding()
     started = time.perf_counter()
-    for place, item in enumerate(questions.items):
-        picture = picture_in(archive, item.picture, model) if archive else model.open(item.picture)
-        prompt = model.tokenizer.encode(model.template.caption)
-        if item.question is not None:
-            budget = model.prompt_budget(decoding)
-            prompt = fit(model.template, model.tokenizer.encode, item.turns, item.question, budget).token_ids
-        writing = model.write(picture, prompt, decoding)
-        outcome.answers.append("".join(writing))
+    for place, answer in enumerate(answered(model, questions)):
+        outcome.answers.append(answer)
         pipe.send(("progress", place + 1))
     outcome.answer_seconds = (time.perf_counter() - started) / len(questions.items)
     outcome.memory = peak_memory()

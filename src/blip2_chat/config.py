@@ -6,12 +6,12 @@ transformers gives it (`Blip2VisionConfig`, `Blip2QFormerConfig`, `OPTConfig`, `
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import CheckpointError
+from .small_files import MissingFileError, read_json, short, shown
 
 Family = Literal["opt", "t5"]
 
@@ -119,6 +119,10 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
+    # The official configurations say "gated-gelu" and, beside it, "gelu": a key that is there overrides what
+    # `feed_forward_proj` means, as in transformers.
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
     # T5 1.0 scales the decoder's output by d_model**-0.5 before the head; 1.1 and Flan do not, and their
     # configurations tell it by `tie_word_embeddings: false`. Whether the head is tied, the weights tell.
     scale_decoder_outputs: bool = True
@@ -141,11 +145,15 @@ class T5Config:
 
     @property
     def is_gated(self) -> bool:
-        return self.feed_forward_proj.startswith("gated-")
+        by_name = self.feed_forward_proj.startswith("gated-")
+        return by_name if self.is_gated_act is None else self.is_gated_act
 
     @property
     def activation(self) -> str:
-        """`gelu_new` for `gated-gelu`, as transformers reads it; else the name after `gated-`."""
+        """`dense_act_fn`. Where a configuration has none, what transformers reads from `feed_forward_proj`:
+        `gelu_new` for `gated-gelu`, else the name after `gated-`."""
+        if self.dense_act_fn is not None:
+            return self.dense_act_fn
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.split("-")[-1]
 
 
@@ -176,11 +184,9 @@ class ModelConfig:
         """Reads `folder/config.json`; `CheckpointError` when it is absent, not JSON, or not BLIP-2."""
         path = Path(folder) / "config.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            raw = read_json(path)
+        except MissingFileError:
             raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint folder") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
         return cls.from_dict(raw, where=str(path))
 
     @classmethod
@@ -189,7 +195,7 @@ class ModelConfig:
         kind = raw.get("model_type") if isinstance(raw, dict) else None
         if kind != "blip-2":
             raise CheckpointError(
-                f"{where}: model_type is {kind!r}, not 'blip-2'; name a BLIP-2 checkpoint, "
+                f"{where}: model_type is {shown(kind)}, not 'blip-2'; name a BLIP-2 checkpoint, "
                 "such as Salesforce/blip2-opt-2.7b"
             )
         if "ForImageTextRetrieval" in str(raw.get("architectures")):
@@ -204,10 +210,10 @@ class ModelConfig:
                 qformer=_qformer(dict(raw.get("qformer_config") or {})),
                 text=_text(text, where),
                 num_query_tokens=int(raw.get("num_query_tokens", 32)),
-                image_token_id=raw.get("image_token_index", raw.get("image_token_id")),
+                image_token_id=_image_token(raw.get("image_token_index", raw.get("image_token_id"))),
             )
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{where}: {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{where}: {short(str(error), 200)}") from None
 
 
 def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
@@ -220,23 +226,30 @@ def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
     return kind(**{**known, **override})
 
 
+# Far above any real size; tables of relative positions are as long as a size says, without a file that proves it.
+_LARGEST_SIZE = 1 << 24
+_FARTHEST = 1 << 16
+
 # What JSON holds for a field that is annotated so; of others (lists of stop tokens) there is no wrong type here.
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "int | None": (int,),
     "float": (int, float),
     "str": (str,),
+    "str | None": (str,),
     "bool": (bool,),
+    "bool | None": (bool,),
 }
 
 
 def _of_type(name: str, annotation: str, value: Any) -> Any:
     """The value, if it can be this field's: a size of nothing would be a division by zero somewhere else."""
     types = _TYPES.get(annotation)
-    least = 0 if name.endswith("layers") else 1
+    # How many layers a model may have, `layout.py` says.
+    least, most = (0, None) if name.endswith("layers") else (1, _LARGEST_SIZE)
     is_size = types == (int,) and not name.endswith("token_id")
-    if (types and type(value) not in types) or (is_size and value < least):
-        raise ValueError(f"{name} is {value!r}")
+    if (types and type(value) not in types) or (is_size and (value < least or (most and value > most))):
+        raise ValueError(f"{name} is {shown(value)}")
     return value
 
 
@@ -245,12 +258,19 @@ def _require_whole_heads(part: str, config: VisionConfig | QFormerConfig | OptCo
         raise ValueError(f"{part} hidden_size {config.hidden_size} is not a multiple of its heads")
 
 
+def _require_feed_forward(name: str) -> None:
+    """Transformers' own rule: an activation's name, or "gated-" and one."""
+    parts = name.split("-")
+    if len(parts) > 2 or (len(parts) == 2 and parts[0] != "gated"):
+        raise ValueError(f"feed_forward_proj is {shown(name)}, and not an activation or gated-ACTIVATION")
+
+
 def _square(value: int | list[int], name: str) -> int:
     if isinstance(value, int):
         return value
     sides = [int(side) for side in value]
     if len(set(sides)) != 1:
-        raise ValueError(f"{name} {value} is not square")
+        raise ValueError(f"{name} {shown(value)} is not square")
     return sides[0]
 
 
@@ -260,6 +280,8 @@ def _vision(raw: dict[str, Any]) -> VisionConfig:
     }
     config: VisionConfig = _pick(VisionConfig, {**raw, **sides})
     _require_whole_heads("vision", config)
+    if config.patch_size > config.image_size:
+        raise ValueError(f"patch_size {config.patch_size} is larger than image_size {config.image_size}")
     return config
 
 
@@ -269,10 +291,33 @@ def _qformer(raw: dict[str, Any]) -> QFormerConfig:
     return config
 
 
-def _ids(value: int | list[int] | None, default: int) -> tuple[int, ...]:
-    if value is None:
-        return (default,)
-    return tuple(value) if isinstance(value, list) else (int(value),)
+def _image_token(value: object) -> int | None:
+    if value is not None and type(value) is not int:
+        raise ValueError(f"image_token_index is {shown(value)}")
+    return value
+
+
+def _ids(value: object, default: int) -> tuple[int, ...]:
+    """`eos_token_id`: one token, or several that end an answer."""
+    found = value if isinstance(value, list) else [default if value is None else value]
+    if not found or not all(type(token) is int for token in found):
+        raise ValueError(f"eos_token_id is {shown(value)}")
+    return tuple(found)
+
+
+def _require_tokens(text: TextConfig) -> None:
+    """The tokens that the package itself puts into prompts and looks for in answers are in the vocabulary."""
+    named = {"bos_token_id": text.bos_token_id, "decoder_start_token_id": text.decoder_start_token_id}
+    for name, token in [*named.items(), *(("eos_token_id", token) for token in text.eos_token_ids)]:
+        if token is not None and not 0 <= token < text.vocab_size:
+            raise ValueError(f"{name} is {shown(token)}, and the vocabulary has {text.vocab_size} tokens")
+
+
+def _require_distances(t5: T5Config) -> None:
+    """Near distances have a bucket each, far ones share the rest: both kinds must exist."""
+    buckets, most = t5.relative_attention_num_buckets, t5.relative_attention_max_distance
+    if not 4 <= buckets <= _FARTHEST or not buckets // 2 < most <= _FARTHEST:
+        raise ValueError(f"relative positions with {buckets} buckets up to distance {most} do not exist")
 
 
 def _text(raw: dict[str, Any], where: str) -> TextConfig:
@@ -285,8 +330,10 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             remove_final_layer_norm=bool(raw.get("_remove_final_layer_norm", False)),
         )
         _require_whole_heads("text", opt)
+        _require_tokens(opt)
         return opt
     if kind == "t5":
+        _require_feed_forward(str(raw.get("feed_forward_proj", T5Config.feed_forward_proj)))
         layers = int(raw.get("num_layers", T5Config.num_layers))
         t5: T5Config = _pick(
             T5Config,
@@ -297,5 +344,7 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
             ),
             eos_token_ids=_ids(raw.get("eos_token_id"), 1),
         )
+        _require_distances(t5)
+        _require_tokens(t5)
         return t5
-    raise CheckpointError(f"{where}: the language model is {kind!r}; this package knows 'opt' and 't5'")
+    raise CheckpointError(f"{where}: the language model is {shown(kind)}; this package knows 'opt' and 't5'")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import __version__
-from .calibration import Calibration
+from .calibration import DEFAULT, Calibration
 from .checkpoint import EMBEDDED, Checkpoint
 from .conversion_cache import (
     WAY_OUT,
@@ -43,7 +43,7 @@ from .engines.onnx.manifest import FORMAT, MANIFEST, Manifest
 from .errors import CheckpointError
 from .memory import gigabytes
 from .provenance import Hashing, fingerprint, hub_commit
-from .safetensors_files import read_json
+from .small_files import read_json
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and bytes done and in all."""
@@ -63,7 +63,7 @@ def converted(
     *,
     name: str,
     block_size: int | None = None,
-    calibration: Calibration = Calibration(),
+    calibration: Calibration = DEFAULT,
     on_progress: Progress | None = None,
 ) -> Path:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
@@ -107,7 +107,7 @@ def convert(
     name: str,
     block_size: int | None = None,
     force: bool = False,
-    calibration: Calibration = Calibration(),
+    calibration: Calibration = DEFAULT,
     on_progress: Progress | None = None,
 ) -> Path:
     """Converts into the new or empty folder `out`, and returns its absolute path.
@@ -152,7 +152,7 @@ class _Job:
             raise CheckpointError(
                 f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
             )
-        identity = fingerprint(checkpoint.folder, checkpoint.weight_files)
+        identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
         kind = cast(engine.Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
@@ -162,8 +162,9 @@ class _Job:
     def key(self) -> str:
         """The name of the folder in the cache."""
         # Of a newer format another: the package that reads it converts again, and the older one goes on.
-        how = "" if self.precision == "fp32" else self.calibration.identity
-        made_of = f"{self.fingerprint} {FORMAT} {self.block_size} {how}"
+        made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
+        if self.precision != "fp32":
+            made_of += f" {self.calibration.identity}"
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
@@ -230,7 +231,8 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
             while not hashing.wait(0.2):
                 tell(f"hashing {job.name}", hashing.done, hashing.total)
             hashes = hashing.result()
-        if fingerprint(job.checkpoint.folder, job.checkpoint.weight_files) != job.fingerprint:
+        checkpoint = job.checkpoint
+        if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
             raise CheckpointError(f"{job.checkpoint.folder} changed while it was being converted; try again")
         manifest = Manifest.from_folder(made)
         manifest = dataclasses.replace(manifest, source={**source, "sha256": hashes})

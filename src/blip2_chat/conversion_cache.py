@@ -22,9 +22,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .engines.onnx.manifest import MANIFEST, Manifest
+from .engines.onnx.manifest import MANIFEST
 from .errors import CheckpointError
-from .safetensors_files import read_json
+from .small_files import read_json
 
 ENVIRONMENT = "BLIP2_CHAT_CACHE"
 WAY_OUT = f"set {ENVIRONMENT} to a cache folder elsewhere"
@@ -78,9 +78,11 @@ def partial_of(target: Path) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `folder` is a finished conversion with all its files."""
+    """Whether `folder` is a finished conversion with all its files, as this version would make it."""
+    from .engines.onnx.verify import verify  # brings the onnx package
+
     try:
-        Manifest.from_folder(folder)
+        verify(folder)
     except CheckpointError:
         return False
     return True
@@ -151,6 +153,7 @@ class Cached:
     precision: str
     size: int  # bytes
     is_usable: bool  # whole, and of the format that this version reads
+    revision: str | None = None  # the commit, of a hub name
 
     def is_called(self, name: str) -> bool:
         """Whether a user means this one by `name`: a model's name, or that of the cached folder."""
@@ -165,12 +168,13 @@ def cached() -> list[Cached]:
 
 
 def _cached(folder: Path) -> Cached:
-    source, precision = "unknown", "?"
+    source, precision, revision = "unknown", "?", None
     with contextlib.suppress(CheckpointError, AttributeError, KeyError, TypeError):
         # Not by `Manifest`, which rightly refuses other formats.
         raw = read_json(folder / MANIFEST)
         precision, source = str(raw["precision"]), str(raw["source"]["name"])
-    return Cached(folder, source, precision, folder_size(folder), is_whole(folder))
+        revision = raw["source"].get("revision")
+    return Cached(folder, source, precision, folder_size(folder), is_whole(folder), revision)
 
 
 def folder_size(folder: Path) -> int:

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict, Unpack
 
 from .errors import GenerationError
 
 Row = NDArray[np.float32]  # [V]
+
+
+class Settings(TypedDict, total=False):
+    """`Decoding`'s fields as keyword arguments, each optional; `stop` may be one string."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool
+    num_answers: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    stop: str | Iterable[str]
+
+
+# What other libraries call a setting, where no similar spelling would lead to ours.
+_ELSEWHERE = {
+    "num_return_sequences": "num_answers",
+    "n": "num_answers",
+    "max_length": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "min_length": "min_new_tokens",
+    "do_sample": "temperature",
+    "beam_size": "num_beams",
+    "stop_strings": "stop",
+}
+_WHOLE = ("max_new_tokens", "min_new_tokens", "num_beams", "num_answers", "no_repeat_ngram_size")
+_WHOLE_OR_NONE = ("top_k", "seed")
+_NUMBERS = ("length_penalty", "temperature", "repetition_penalty")
+_NUMBERS_OR_NONE = ("top_p",)
 
 
 @dataclass(frozen=True)
@@ -38,9 +76,27 @@ class Decoding:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._require_types()
         for wrong, rule in self._faults():
             if wrong:
                 raise GenerationError(rule)
+
+    def _require_types(self) -> None:
+        """Numbers of NumPy count as Python's; True and False are no numbers here."""
+        for names, kind, said, optional in (
+            (_WHOLE, Integral, "a whole number", False),
+            (_WHOLE_OR_NONE, Integral, "a whole number or None", True),
+            (_NUMBERS, Real, "a number", False),
+            (_NUMBERS_OR_NONE, Real, "a number or None", True),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                right = isinstance(value, kind) and not isinstance(value, bool)
+                if not right and not (optional and value is None):
+                    raise GenerationError(f"{name} is {value!r}; give {said}")
+        wrong = [one for one in self.stop if not isinstance(one, str) or not one]
+        if wrong:
+            raise GenerationError(f"stop holds {wrong[0]!r}; give strings of at least one character")
 
     def _faults(self) -> list[tuple[bool, str]]:
         sampling = self.temperature > 0
@@ -95,16 +151,22 @@ class Decoding:
         ]
 
     @classmethod
-    def of(cls, **settings: Any) -> Decoding:
-        """From keyword arguments; an unknown name is a `GenerationError` that lists the known ones."""
-        unknown = sorted(set(settings) - set(cls.__dataclass_fields__))
+    def of(cls, **settings: Unpack[Settings]) -> Decoding:
+        """From keyword arguments; an unknown name is a `GenerationError` that suggests a known one, and lists
+        all."""
+        known = list(cls.__dataclass_fields__)
+        unknown = sorted(set(settings) - set(known))
         if unknown:
-            raise GenerationError(
-                f"unknown setting {unknown[0]!r}; known: {', '.join(cls.__dataclass_fields__)}"
-            )
-        if isinstance(settings.get("stop"), str):
-            settings["stop"] = (settings["stop"],)
-        return cls(**{**settings, "stop": tuple(settings.get("stop") or ())})
+            close = _ELSEWHERE.get(unknown[0]) or next(iter(get_close_matches(unknown[0], known, 1)), None)
+            meant = f" (did you mean {close}?)" if close else ""
+            raise GenerationError(f"unknown setting {unknown[0]!r}{meant}; known: {', '.join(known)}")
+        stop = settings.get("stop") or ()
+        if isinstance(stop, str):
+            stop = (stop,)
+        if not isinstance(stop, Iterable):
+            raise GenerationError(f"stop is {stop!r}; give a string, or several in a list")
+        given: dict[str, Any] = {**settings, "stop": tuple(stop)}
+        return cls(**given)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Room for two long paths and a command; what is quoted from files is cut shorter where it is quoted.
+_LONGEST = 1500
+
 
 class Blip2ChatError(Exception):
     """Base of every error this package raises on purpose; its text is one line, fit to show as it is."""
@@ -12,7 +15,17 @@ class PictureError(Blip2ChatError):
 
 
 class CheckpointError(Blip2ChatError):
-    """A model name or folder is not a complete, safe BLIP-2 checkpoint."""
+    """A model name or folder is not a complete, safe BLIP-2 checkpoint.
+
+    Its text is one line of bounded length without control characters, whatever names and values it quotes from
+    files: it is shown on terminals and written to logs as it is.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(message.splitlines()))
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+        super().__init__(line)
 
 
 class NotEnoughMemoryError(Blip2ChatError):
@@ -23,7 +36,9 @@ class MissingExtraError(Blip2ChatError):
     """An optional part is not installed; the message carries the `pip install` that brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the [{extra}] extra: pip install 'blip2-chat[{extra}]'")
+        from .installation import install_command  # reads files, and is wanted only when this is raised
+
+        super().__init__(f"{what} needs the [{extra}] extra: {install_command(extra)}")
         self.extra = extra
 
 

@@ -15,66 +15,92 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .adapters import alone, has_adapter
 from .config import ModelConfig
 from .errors import CheckpointError
 from .known import suggest
-from .safetensors_files import is_pickle, weight_files
+from .safetensors_files import SINGLE, is_pickle, unindexed, weight_files
 
 # on_progress(bytes so far, bytes in all); the second grows while sizes become known.
 Progress = Callable[[int, int], None]
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)((?:/[A-Za-z0-9_][\w.-]*)*)")
 _SMALL_FILES = ["*.json", "merges.txt", "*.model"]
-# Repositories carry exports for other programs in folders of their own.
-_SUBFOLDERS = ["*/*"]
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form `org/name`."""
+    """Whether `name` has the form `org/name`, or `org/name/folder`."""
     return _NAME.fullmatch(name) is not None
 
 
 def download(
-    name: str, revision: str | None = None, token: str | None = None, on_progress: Progress | None = None
+    name: str,
+    revision: str | None = None,
+    token: str | None = None,
+    on_progress: Progress | None = None,
+    weights: bool = True,
 ) -> Path:
-    """The snapshot folder of `org/name`, from the cache or the hub.
+    """The snapshot folder of `org/name`, or the folder in it of `org/name/folder`, from the cache or the hub.
 
+    Of other folders nothing is fetched: repositories carry exports for other programs in them. Without `weights`,
+    only the small files are, whatever they are of.
     Without a network, and with HF_HUB_OFFLINE, it is the cached one. With `on_progress`, no progress bar is
     drawn. Raises `CheckpointError`, one line: not found, not permitted, not reachable, disk full, not BLIP-2,
     only pickles.
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    where: dict[str, Any] = {"repo_id": name, "token": token, "ignore_patterns": _SUBFOLDERS}
-    with _one_line_errors(name, revision):
-        folder = Path(
-            snapshot_download(
-                **where, revision=revision, allow_patterns=_SMALL_FILES, tqdm_class=_bar_class(None)
-            )
+    repository, inside = _parts(name)
+    where: dict[str, Any] = {"repo_id": repository, "token": token, "ignore_patterns": [f"{inside}*/*"]}
+    with _one_line_errors(repository, revision):
+        small = [inside + pattern for pattern in _SMALL_FILES]
+        snapshot = Path(
+            snapshot_download(**where, revision=revision, allow_patterns=small, tqdm_class=_bar_class(None))
         )
+    folder = snapshot / inside
+    if not folder.is_dir():
+        raise CheckpointError(f"{repository} has no folder {inside[:-1]} with the files of a model")
+    if not weights:
+        return folder
+    if has_adapter(folder) and not (folder / "config.json").exists():
+        raise alone(folder, name)
     try:
         ModelConfig.from_folder(folder)
-        wanted = weight_files(folder) or ["model.safetensors"]
+        wanted = weight_files(folder)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     missing = [file for file in wanted if not (folder / file).is_file()]
-    if not missing:
+    if wanted and not missing:
         return folder
-    commit = folder.name  # what `revision` meant a moment ago, so that all files are of one version
-    with _one_line_errors(name, revision):
-        info = HfApi(token=token).model_info(name, revision=commit, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    commit = snapshot.name  # what `revision` meant a moment ago, so that all files are of one version
+    with _one_line_errors(repository, revision):
+        info = HfApi(token=token).model_info(repository, revision=commit, files_metadata=True)
+    sizes = {
+        file.rfilename[len(inside) :]: file.size or 0
+        for file in info.siblings or []
+        if file.rfilename.startswith(inside) and "/" not in file.rfilename[len(inside) :]
+    }
+    if not wanted:
+        missing = [SINGLE] if SINGLE in sizes else unindexed(sizes) or [SINGLE]
     _check_offered(name, revision, missing, sizes)
-    _check_disk(name, folder, sum(sizes[file] for file in missing))
-    with _one_line_errors(name, revision):
+    _check_disk(name, snapshot, sum(sizes[file] for file in missing))
+    with _one_line_errors(repository, revision):
         bars = _bar_class(on_progress) if on_progress else None
-        snapshot_download(**where, revision=commit, allow_patterns=missing, tqdm_class=bars)
+        files = [inside + file for file in missing]
+        snapshot_download(**where, revision=commit, allow_patterns=files, tqdm_class=bars)
     for file in missing:
         if not (folder / file).is_file():
             raise CheckpointError(
                 f"{name}: {file} did not arrive; try again, the download goes on where it stopped"
             )
     return folder
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """`org/name/folder` -> ("org/name", "folder/"); without a folder the second is empty."""
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    return found[1], found[2][1:] + "/" if found[2] else ""
 
 
 def _check_offered(name: str, revision: str | None, missing: list[str], sizes: dict[str, int]) -> None:

@@ -62,6 +62,7 @@ _FLAN_T5_XL = T5Config(
     num_decoder_layers=24,
     num_heads=32,
     feed_forward_proj="gated-gelu",
+    dense_act_fn="gelu",
     scale_decoder_outputs=False,
 )
 _FLAN_T5_XXL = T5Config(
@@ -71,6 +72,7 @@ _FLAN_T5_XXL = T5Config(
     num_decoder_layers=24,
     num_heads=64,
     feed_forward_proj="gated-gelu",
+    dense_act_fn="gelu",
     scale_decoder_outputs=False,
 )
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, cast
 
 from .checkpoint import EMBEDDED, Checkpoint, find, inspect
 from .config import ModelConfig
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
 from .images import PictureLimits, Preprocess
-from .memory import COSTS, Precision, available_memory, best_precision, gigabytes, is_small, require_fit
+from .memory import (
+    COSTS,
+    Precision,
+    available_memory,
+    best_precision,
+    gigabytes,
+    is_small,
+    needed,
+    require_fit,
+)
 from .model import Model
 from .prompts import PromptTemplate
 from .tokens import Tokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
+
+PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
+EngineChoice = Literal["auto", "onnx", "torch"]
 
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
@@ -43,10 +57,11 @@ class Plan:
 def load(
     name_or_path: str | Path = EMBEDDED,
     *,
-    precision: str = "auto",
-    engine: str = "auto",
+    precision: PrecisionChoice = "auto",
+    engine: EngineChoice = "auto",
     device: str = "auto",
     revision: str | None = None,
+    processor: str | Path | None = None,
     token: str | None = None,
     template: PromptTemplate | None = None,
     limits: PictureLimits | None = None,
@@ -59,15 +74,17 @@ def load(
     `precision` is "fp32", "int8" or "int4" (the torch engine has "fp16" and "bf16" too); `engine` "onnx"
     (any CPU, no torch) or "torch" (GPUs, and the reference); "auto" picks what fits this machine. The onnx
     engine converts a checkpoint once, and keeps the result in the user's cache. `threads` are those of the
-    onnx engine (by default all cores). `force` loads what this machine's memory should not hold.
+    onnx engine (by default all cores). `processor` names the checkpoint whose tokenizer and picture settings are
+    used, for one that has none of its own. `force` loads what this machine's memory should not hold.
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """
     download = None if on_progress is None else _downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
-    checkpoint = inspect(folder)
+    small = None if processor is None else find(processor, token=token, weights=False)
+    checkpoint = inspect(folder, small)
     # Small, so before what is slow: a fault in them is not worth a conversion.
-    tokenizer = Tokenizer.from_folder(folder, checkpoint.config.text)
+    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
     preprocess = _preprocess(checkpoint)
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
@@ -77,7 +94,68 @@ def load(
     running = _start(checkpoint, plan, name, threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
+    model.recipe = Recipe(
+        name=_absolute(name),
+        # As chosen here: another machine, or another moment, might choose another, whose answers differ.
+        precision=plan.precision,
+        engine=plan.engine,
+        device=device,
+        revision=revision,
+        processor=_absolute(str(processor)) if processor is not None else None,
+        threads=threads,
+        force=force,
+        template=template,
+        limits=limits,
+    )
     return model
+
+
+def _absolute(name: str) -> str:
+    """A model's name as it is found from another working directory, too."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `load` was asked for, so that a pickled model can be loaded again elsewhere. An access token is no
+    part of it: a secret has no place in a cache or on the way to a worker."""
+
+    name: str
+    precision: str
+    engine: str
+    device: str
+    revision: str | None
+    processor: str | None
+    threads: int | None
+    force: bool
+    template: PromptTemplate | None
+    limits: PictureLimits | None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # In one string, because pickle writes equal strings differently when they are not one object: the same
+        # recipe has the same bytes, by which `datasets` finds what it has computed before.
+        plain = {name: value for name, value in vars(self).items() if name not in ("template", "limits")}
+        return _recipe, (json.dumps(plain, sort_keys=True), self.template, self.limits)
+
+    def load(self) -> Model:
+        """The model again; raises what `load` does."""
+        return load(
+            self.name,
+            precision=cast(PrecisionChoice, self.precision),
+            engine=cast(EngineChoice, self.engine),
+            device=self.device,
+            revision=self.revision,
+            processor=self.processor,
+            template=self.template,
+            limits=self.limits,
+            threads=self.threads,
+            force=self.force,
+        )
+
+
+def _recipe(plain: str, template: PromptTemplate | None, limits: PictureLimits | None) -> Recipe:
+    return Recipe(**json.loads(plain), template=template, limits=limits)
 
 
 def choose(
@@ -113,14 +191,35 @@ def choose(
     return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
 
 
+def default_precision(config: ModelConfig, engine: str, available: int) -> str | None:
+    """What `load` chooses with this engine when the precision is "auto"; None when even that does not fit.
+
+    available: this machine's free memory, in bytes; on a GPU its own free memory counts instead.
+    """
+    device = "cpu" if engine == "onnx" else _accelerator() or "cpu"
+    if device == "mps":
+        return _precision(config, engine, device)[0]
+    if device != "cpu":
+        chosen, _ = _precision(config, engine, device)
+        return chosen if needed(config, chosen, engine) <= sum(_free_gpu_memory(device)) else None
+    best = best_precision(config, engine, available)
+    return best if needed(config, best, engine) <= available else None
+
+
 def _preprocess(checkpoint: Checkpoint) -> Preprocess:
     """The checkpoint's picture settings; `CheckpointError` when they are those of another model."""
-    preprocess = Preprocess.from_folder(checkpoint.folder)
+    folder = checkpoint.processor or checkpoint.folder
+    preprocess = Preprocess.from_folder(folder)
     size = checkpoint.config.vision.image_size
-    if preprocess.do_resize and preprocess.size != (size, size):
+    if not preprocess.do_resize:
+        raise CheckpointError(
+            f"{folder} says that pictures are not resized (do_resize), and its model takes those of {size} x {size} "
+            f"pixels: copy its picture settings again from the model's repository"
+        )
+    if preprocess.size != (size, size):
         height, width = preprocess.size
         raise CheckpointError(
-            f"{checkpoint.folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
+            f"{folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
             f"{size}: take config.json and preprocessor_config.json from the same checkpoint"
         )
     return preprocess
@@ -193,8 +292,10 @@ def _start(
     if plan.engine == "torch":
         _require_torch()
         from .engines.torch_engine import TorchEngine
+        from .engines.torch_folder import standard_folder
 
-        return TorchEngine.load(checkpoint.folder, plan.precision, plan.device, on_progress)
+        with standard_folder(checkpoint) as folder:
+            return TorchEngine.load(folder, plan.precision, plan.device, on_progress)
     from .conversion import converted
     from .engines.onnx.session import load_onnx_engine
 

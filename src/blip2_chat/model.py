@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import Unpack
 
 from .answers import Answer, Writing
-from .decoding import Decoding
+from .decoding import Decoding, Settings
 from .engines.engine import Engine, Floats, State
 from .errors import ConversationError, GenerationError
 from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
@@ -19,7 +22,7 @@ from .tokens import Tokenizer
 
 if TYPE_CHECKING:
     from .chat import Chat
-    from .loading import Plan
+    from .loading import Plan, Recipe
 
 
 class Model:
@@ -41,11 +44,24 @@ class Model:
         self.template = template or TEMPLATES[engine.config.family]
         self.limits = limits or PictureLimits()
         self.plan: Plan | None = None  # what `load` runs it with, and why
+        self.recipe: Recipe | None = None  # what `load` was asked for: a pickle holds this, not the weights
         self._vectors = QueryVectorCache()
         self.states = StateCache()
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {self.engine.name}, {self.engine.precision}, {self.engine.device}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled, a model is its name and settings; it is loaded where it is unpickled."""
+        if self.recipe is None:
+            raise pickle.PicklingError("only a model made by blip2_chat.load can be pickled")
+        return _loaded, (self.recipe,)
+
+    def __copy__(self) -> Model:
+        return self  # the weights are not loaded twice
+
+    def __deepcopy__(self, _: object) -> Model:
+        return self
 
     def open(self, picture: PictureSource) -> Picture:
         """A path, URL, bytes, file, PIL image or array -> a picture, within this model's limits."""
@@ -60,19 +76,41 @@ class Model:
         return vectors
 
     def chat(
-        self, picture: PictureSource, *, template: PromptTemplate | None = None, **settings: Any
+        self, picture: PictureSource, *, template: PromptTemplate | None = None, **settings: Unpack[Settings]
     ) -> Chat:
         """A conversation about one picture; `settings` are `Decoding`'s, for all its answers."""
         from .chat import Chat
 
         return Chat(self, picture, template=template, **settings)
 
-    def generate(self, picture: PictureSource, prompt: str = "", **settings: Any) -> Answer:
+    def caption(
+        self, picture: PictureSource, start: str | None = None, **settings: Unpack[Settings]
+    ) -> Answer:
+        """Describes a picture; `start` are first words to go on from. `settings` are `Decoding`'s.
+
+        Raises `PictureError` and `GenerationError`.
+        """
+        return self.chat(picture, **settings).caption(start)
+
+    def ask(self, picture: PictureSource, question: str, **settings: Unpack[Settings]) -> Answer:
+        """Answers one question about a picture; for several that build on each other there is `chat`.
+
+        `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
+        """
+        from .chat import checked_question
+
+        question = checked_question(question)  # before the picture, which may be a download
+        return self.chat(picture, **settings).ask(question)
+
+    def generate(self, picture: PictureSource, prompt: str = "", **settings: Unpack[Settings]) -> Answer:
         """Goes on from a raw prompt ("this is a picture of"), or captions when it is empty.
 
         `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
-        writing = self.write(self.open(picture), self.tokenizer.encode(prompt), Decoding.of(**settings))
+        decoding = Decoding.of(**settings)
+        if not isinstance(prompt, str):
+            raise GenerationError(f"the prompt is of type {type(prompt).__name__}; give text")
+        writing = self.write(self.open(picture), self.tokenizer.encode(prompt), decoding)
         for _ in writing:
             pass
         return writing.answer()
@@ -125,3 +163,7 @@ class Model:
         """Frees the model's memory."""
         self.states.clear()
         self.engine.close()
+
+
+def _loaded(recipe: Recipe) -> Model:
+    return recipe.load()

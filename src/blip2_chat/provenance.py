@@ -32,19 +32,22 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fingerprint(folder: Path, weight_files: Sequence[str]) -> str:
+def fingerprint(folder: Path, weight_files: Sequence[str], processor: Path | None = None) -> str:
     """64 hex digits that change when the checkpoint in `folder` does, in milliseconds for any size.
 
     The small files count by content. Weights count by the hash that the hub's cache names them by, or, when
     small, by their content; larger ones by size, modification time and a few kilobytes spread over the file
     (times alone are equal in unpacked archives that normalise them).
+    `processor` is where the small files other than the configurations are, if not in `folder`.
     Moving or renaming the folder changes nothing. `CheckpointError` when a file cannot be read.
     """
     try:
         digest = hashlib.sha256()
         for name in _COMPANIONS:
-            if (folder / name).is_file():
-                digest.update(json.dumps([name, sha256(folder / name)]).encode())
+            is_models = name in ("config.json", "generation_config.json")
+            path = (folder if is_models or processor is None else processor) / name
+            if path.is_file():
+                digest.update(json.dumps([name, sha256(path)]).encode())
         is_small = sum((folder / name).stat().st_size for name in weight_files) <= _SMALL
         for name in weight_files:
             path = folder / name
@@ -66,9 +69,11 @@ def hub_hash(path: Path) -> str | None:
 
 
 def hub_commit(folder: Path) -> str | None:
-    """The commit of a snapshot folder in the hub's cache; None for any other folder."""
-    folder = folder.absolute()
-    return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
+    """The commit of a snapshot in the hub's cache that the folder is, or is in; None for any other folder."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place.parent.name == "snapshots" and _COMMIT.fullmatch(place.name):
+            return place.name
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from .config import OptConfig, TextConfig
 from .errors import CheckpointError
+from .small_files import MOST_TOKENIZER_BYTES, read_small, short
 
 # What a byte-level decoder shows for the first bytes of a character whose last ones have not come yet.
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -31,10 +32,27 @@ class Tokenizer:
     @classmethod
     def from_folder(cls, folder: Path, text_config: TextConfig) -> Tokenizer:
         path = folder / "tokenizer.json"
+        content = read_small(path, MOST_TOKENIZER_BYTES)
         try:
-            return cls(_Tokenizer.from_file(str(path)), text_config)
-        except Exception as error:  # tokenizers raises bare Exception for every fault of the file
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
+            tokenizer = cls(_Tokenizer.from_buffer(content), text_config)
+        # The library raises bare Exception for every fault of the file, and its Rust part's panics are not even that.
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise CheckpointError(
+                f"{path} cannot be read ({short(str(error), 100)}); copy it from where the checkpoint came from"
+            ) from None
+        largest = max(tokenizer._ids(), default=0)
+        if largest >= text_config.vocab_size:
+            raise CheckpointError(
+                f"{path} has tokens up to number {largest} and the model knows {text_config.vocab_size}: "
+                "it is another model's; copy it from where the checkpoint came from"
+            )
+        return tokenizer
+
+    def _ids(self) -> list[int]:
+        """What `encode` may give, control tokens aside."""
+        return [at for at in self._tokenizer.get_vocab().values() if at not in self._controls]
 
     def encode(self, text: str) -> list[int]:
         """The prompt's ids: OPT reads `</s>` first, T5 reads `</s>` last, also when the text is empty."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard
 
-from ..images import PictureSource
+from ..images import PictureSource, is_one_picture
 from ..loading import load
 from ..model import Model
 from .captioner import Captioner, Tasks
+from .errors import RunError
 from .items import Part, positioned
 from .journal import Journal
 from .pipeline import Pipeline
@@ -22,11 +23,12 @@ from .tables import Columns
 
 
 def caption_all(
-    pictures: str | os.PathLike[str] | Iterable[PictureSource | Part],
+    pictures: PictureSource | Iterable[PictureSource | Part],
     *,
     model: Model | str | Path = "demo",
     captions: int = 1,
     ask: Iterable[str] = (),
+    start: str | None = None,
     column: str | None = None,
     name_column: str | None = None,
     limit: int | None = None,
@@ -37,20 +39,20 @@ def caption_all(
     """Captions, and answers to questions, for all pictures: results in order, each when its batch is written.
 
     `pictures` is what `blip2-chat run` takes (a folder, a pattern, a list, a CSV, JSONL or Parquet table, WebDataset
-    shards), or an iterable of such and of whatever `open_picture` takes: bytes, PIL images, arrays. They are read as
-    the results are asked for. A picture that cannot be opened has a result with an `error`. `model` is a loaded one,
-    or a name to load; `settings` are `Decoding`'s. Pictures with the same pixels are written about once.
+    shards, a zip file), whatever `open_picture` takes as one picture (bytes, an open file, a PIL image, an array
+    [H, W, 3], `{"bytes": ...}`), or an iterable of such; an array [N, H, W, 3] is N pictures. They are read as the
+    results are asked for. A picture that cannot be opened, or is not there, has a result with an `error`. `model` is
+    a loaded one, or a name to load; `start` holds the first words of each caption, which the model continues;
+    `settings` are `Decoding`'s. Pictures with the same pixels are written about
+    once.
 
     Raises `RunError`, and what loading raises, before the first result.
     """
-    tasks = Tasks(captions, tuple(ask), settings)
+    tasks = Tasks(captions, tuple(ask), settings, start)
     columns = Columns(column, name_column)
-    sources: Iterable[Source]
-    if isinstance(pictures, str | os.PathLike):
+    if isinstance(pictures, str | os.PathLike) and os.path.exists(pictures):
         check([pictures], columns)
-        sources = [pictures]
-    else:
-        sources = _as_sources(pictures)
+    sources = _as_sources([pictures] if is_one_picture(pictures) or _is_part(pictures) else pictures)
     mine = None if isinstance(model, Model) else load(model, threads=threads(str(model)))
     running = mine or model
     assert isinstance(running, Model)
@@ -70,7 +72,7 @@ def _results(
     try:
         captioner = Captioner(model, tasks)
         size = BatchSize(captioner.bytes_per_picture(), batch_size)
-        items = positioned(open_sources(sources, columns), limit)
+        items = positioned(open_sources(sources, columns, lenient=True), limit)
         # A temporary journal finds pictures with the same pixels without keeping all results in memory.
         with Journal(None) as journal:
             pipeline = Pipeline(captioner, items, journal.same_content, size, workers)
@@ -85,11 +87,22 @@ def _results(
             model.close()
 
 
-def _as_sources(pictures: Iterable[PictureSource | Part]) -> Iterator[Source]:
-    for number, picture in enumerate(pictures):
-        if isinstance(picture, str | os.PathLike):
-            yield picture
-        elif callable(getattr(picture, "items", None)):
-            yield cast(Part, picture)
-        else:
-            yield InMemory((cast(PictureSource, picture),), number)
+def _as_sources(pictures: Any) -> Iterator[Source]:
+    """Raises `RunError` at once when there is nothing to go through."""
+    try:
+        every = iter(pictures)
+    except TypeError as error:
+        raise RunError(
+            f"a {type(pictures).__name__} is neither a picture nor a collection of them; give a path, bytes, a PIL "
+            "image, an array, or an iterable of such"
+        ) from error
+    return (
+        picture
+        if isinstance(picture, str | os.PathLike) or _is_part(picture)
+        else InMemory((picture,), number)
+        for number, picture in enumerate(every)
+    )
+
+
+def _is_part(value: object) -> TypeGuard[Part]:
+    return not isinstance(value, Mapping) and callable(getattr(value, "items", None))

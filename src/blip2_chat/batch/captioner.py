@@ -21,17 +21,25 @@ from .result import Result
 
 @dataclass(frozen=True)
 class Tasks:
-    """What is wanted of every picture: so many captions, and answers to questions. `settings` are `Decoding`'s."""
+    """What is wanted of every picture: so many captions, and answers to questions.
+
+    settings: `Decoding`'s. start: first words of each caption, which the model continues (None: its own prompt).
+    """
 
     captions: int = 1
     questions: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if self.captions < 0 or not (self.captions or self.questions):
             raise GenerationError("ask for captions (1 or more), or give questions")
         if not all(question.strip() for question in self.questions):
             raise GenerationError("a question is empty: ask something about the pictures")
+        if self.start is not None and not self.captions:
+            raise GenerationError(
+                "a start is continued by captions, and none are asked for: ask for 1 or more"
+            )
         self.caption_decoding()
 
     def caption_decoding(self) -> Decoding:
@@ -73,7 +81,8 @@ class Captioner:
         template = model.template
         wanted: list[tuple[str | None, str, Decoding]] = []
         if tasks.captions:
-            wanted.append((None, template.caption, tasks.caption_decoding()))
+            start = template.caption if tasks.start is None else tasks.start.strip()
+            wanted.append((None, start, tasks.caption_decoding()))
         for question in tasks.questions:
             text = " ".join(question.split())
             wanted.append((question, template.render([], text), tasks.answer_decoding()))
@@ -108,13 +117,17 @@ class Captioner:
                 texts = [clean(self.model.tokenizer.decode(one.token_ids), stop) for one in group]
                 scores[row].append(_mean_logprob(group[0]))
                 if prompt.question is None:
-                    captions[row] = tuple(texts)
+                    captions[row] = tuple(self._started(text) for text in texts)
                 else:
                     answers[row][prompt.question] = texts[0]
         return [
             Written(captions[row], answers[row], one[0] if self.tasks.captions else sum(one) / len(one))
             for row, one in enumerate(scores)
         ]
+
+    def _started(self, text: str) -> str:
+        """A caption with the first words that the user gave: they are part of the description."""
+        return f"{(self.tasks.start or '').strip()} {text}".strip()
 
     def bytes_per_picture(self) -> int:
         """Memory that one more picture in a batch takes while it is written about."""

@@ -8,3 +8,7 @@ from ..errors import Blip2ChatError
 class RunError(Blip2ChatError):
     """A run cannot start or go on: nothing to read, nowhere to write, settings that changed. What was done
     before stays done."""
+
+
+class UnreadableError(RunError):
+    """A list, table or shard is not there or damaged. Among several sources it is a row, and the others are read."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".heic", ".heif", ".avif", ".jp2", ".qoi", ".ppm", ".pgm"}
-)
+from ..images.naming import one_line
+from .storage import scheme
 
 Position: TypeAlias = "tuple[int, int]"
 """The part, and the place in it: positions compare as the collection is ordered."""
@@ -61,6 +61,16 @@ class Head:
         return min(self.size, self.part.count())
 
 
+def path_item(path: str) -> Item:
+    """The item of a picture's path or URL."""
+    if path[:5].lower() == "data:":
+        # It may be megabytes: its beginning shows what it is, its hash tells it from others.
+        shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
+        return Item(shown, shown, path)
+    shown = showable(path)
+    return Item(shown, shown, path, file=None if scheme(path) else path)
+
+
 def positioned(parts: Iterable[Part], limit: int | None = None) -> Iterator[Item]:
     """All pictures of all parts, numbered, at most `limit`."""
     every = (
@@ -85,6 +95,27 @@ def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
     """The key of a picture inside a table or shard: such a file is often written anew, with another picture in the
     same row or under the same number, and that one must not get the words of the one before."""
     return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it is in, is hidden by a dot, or is what macOS puts into archives: "._a.jpg"
+    beside a.jpg, and __MACOSX/. `name`: relative to what the user gave."""
+    return any(
+        (part[:1] == "." and part not in (".", "..")) or part == "__MACOSX" for part in _parts_of(name)
+    )
+
+
+def is_excluded(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern of --exclude matches the relative path `name`, the file's own name, or that of a folder
+    on the way to it."""
+    parts = _parts_of(name)
+    tails = [*parts, *("/".join(parts[: end + 1]) for end in range(1, len(parts)))]
+    wanted = (pattern.replace("\\", "/").strip("/") for pattern in patterns)
+    return any(fnmatch.fnmatchcase(tail, pattern) for pattern in wanted for tail in tails)
+
+
+def _parts_of(name: str) -> list[str]:
+    return [part for part in re.split(r"[/\\]", name) if part]
 
 
 def stamped(item: Item) -> Item:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..images.naming import one_line
 from .errors import RunError
-from .items import Item, is_same, packed, unpacked
+from .items import Item, Position, is_same, packed, unpacked
 from .result import Result
 
 _FORMAT = "blip2-chat run 1"
@@ -49,6 +49,8 @@ class Row:
     file: str | None
     result: Result
     sidecar: str | None
+    position: Position
+    stamp: str | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Journal:
         self.path = path
         self.changed = 0  # listed files that are not what they were when they got their result
         self._lock = threading.RLock()
+        if path is not None and path.exists() and not path.is_file():
+            raise RunError(f"{path} is no file; give another --progress or --out")
         try:
             self._db = sqlite3.connect(
                 path or "", isolation_level=None, timeout=0.5, check_same_thread=False, cached_statements=32
@@ -81,6 +85,10 @@ class Journal:
                 self._db.execute("PRAGMA synchronous = EXTRA")
                 # macOS's fsync leaves data in the drive's cache; this is its way to have it written.
                 self._db.execute("PRAGMA fullfsync = ON")
+                # A view or trigger is none of ours, and might run for ever.
+                foreign = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+                if self._db.execute(foreign).fetchone():
+                    raise self._damaged("it has views or triggers")
                 self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
                 self._db.executescript(_LISTING)
                 columns = [row[1] for row in self._db.execute("PRAGMA table_info(results)")]
@@ -114,7 +122,14 @@ class Journal:
         """What was noted under a name; None when nothing was."""
         with self._told():
             found = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
-        return None if found is None else json.loads(found[0])
+            return None if found is None else json.loads(found[0])
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """`about`, for what was noted as a dict; empty when nothing was. Raises `RunError` for something else."""
+        found = self.about(name)
+        if found is not None and not isinstance(found, dict):
+            raise self._damaged(f"its {name} are {found!r}")
+        return found or {}
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Keeps what is to be known of the run: its settings."""
@@ -153,6 +168,11 @@ class Journal:
                     self.changed += kept is not None
         return new
 
+    def has(self, key: str) -> bool:
+        """Whether there is a result under a key."""
+        with self._told():
+            return bool(self._db.execute("SELECT 1 FROM results WHERE key = ?", (key,)).fetchone())
+
     def stamps(self) -> dict[str, str | None]:
         """The keys of all results, with what `is_same` compares."""
         with self._told():
@@ -180,7 +200,7 @@ class Journal:
             found = self._db.execute(
                 "SELECT result FROM results WHERE digest = ? AND ok LIMIT 1", (digest,)
             ).fetchone()
-        return None if found is None else Result.from_row(json.loads(found[0]))
+            return None if found is None else _result(found[0])
 
     def located(self, batch: Iterable[tuple[str, Result]]) -> Iterator[tuple[str, str | None, Result]]:
         """With each result of a batch, the paths on this machine that are listed under its key."""
@@ -210,6 +230,16 @@ class Journal:
             ).fetchone()
         return Counts(rows, failed, rows - failed - distinct)
 
+    def failures(self, most: int) -> tuple[tuple[str, str], ...]:
+        """(path, error) of this run's first failed pictures."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT l.path, r.result FROM listing l JOIN results r USING (key) WHERE NOT r.ok"
+                " ORDER BY l.part, l.place LIMIT ?",
+                (most,),
+            ).fetchall()
+        return tuple((path, Result.from_row(json.loads(result)).error or "") for path, result in found)
+
     def rows(self, block: int = 500) -> Iterator[Row]:
         """The rows of this run's sources that have a result, in the sources' order, a few in memory at a time."""
         with self._told():
@@ -224,7 +254,7 @@ class Journal:
         while True:
             with self._told():
                 found = self._db.execute(
-                    "SELECT l.part, l.place, l.key, l.file, l.path, r.result, r.sidecar, o.path"
+                    "SELECT l.part, l.place, l.key, l.file, l.path, r.result, r.sidecar, l.stamp, o.path"
                     " FROM listing l JOIN results r USING (key)"
                     " LEFT JOIN firsts f ON r.ok AND f.digest = r.digest"
                     " LEFT JOIN listing o ON o.part = f.part AND o.place = f.place"
@@ -234,19 +264,22 @@ class Journal:
                 ).fetchall()
             if not found:
                 return
-            for part, place, key, file, path, result, sidecar, first in found:
+            for part, place, key, file, path, result, sidecar, stamp, first in found:
                 after = (part, place)
-                made = Result.from_row(json.loads(result))
-                yield Row(key, unpacked(file), replace(made, path=path, duplicate_of=first), sidecar)
+                with self._told():
+                    made = replace(_result(result), path=path, duplicate_of=first)
+                yield Row(key, unpacked(file), made, sidecar, after, stamp)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """SQLite's errors as one line."""
+        """SQLite's errors as one line, and those of values that no run wrote."""
         with self._lock:
             try:
                 yield
             except sqlite3.Error as error:
                 raise self._trouble(error) from error
+            except (ValueError, TypeError, RecursionError, OverflowError) as error:
+                raise self._damaged(str(error)) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -271,9 +304,48 @@ class Journal:
             return RunError(
                 "the disk is full; what was done stays done: free some space and give the same command again"
             )
-        if "not a database" in what or "malformed" in what:
-            return RunError(f"{self.path} is not a progress file of blip2-chat, or damaged; move it away")
+        # What damage looks like to SQLite: a wrong header, a page that makes no sense, a table that is another.
+        signs = (
+            "not a database",
+            "malformed",
+            "no such",
+            "no column",
+            "UTF-8",
+            "datatype",
+            "constraint",
+            "file format",
+        )
+        if any(sign in what for sign in signs) or not isinstance(error, sqlite3.OperationalError):
+            return self._damaged(what)
         return RunError(
-            f"{self.path} cannot be written ({one_line(what)}); what was done stays done: "
+            f"{self.path} cannot be opened or written ({one_line(what)}); what was done stays done: "
             "give the same command again when it can be"
         )
+
+    def _damaged(self, what: str) -> RunError:
+        return RunError(
+            f"{self.path} is damaged, or no progress file of blip2-chat ({one_line(what)}). Move it away to start "
+            "over; what was written before stays as it is"
+        )
+
+
+# What the fields of a result are, if they are not None.
+_TEXTS = ("path", "error", "digest", "model", "precision", "duplicate_of")
+_NUMBERS = ("score", "seconds", "width", "height")
+
+
+def _result(text: str) -> Result:
+    """A result as `commit` keeps it. Raises `ValueError` for anything else."""
+    row = json.loads(text)
+    captions, answers = (row.get("captions"), row.get("answers")) if isinstance(row, dict) else (None, None)
+    is_sound = (
+        isinstance(captions, list)
+        and isinstance(answers, dict)
+        and all(isinstance(one, str) for one in (*captions, *answers.values()))
+        and isinstance(row.get("path"), str)
+        and all(isinstance(row.get(name), (str, type(None))) for name in _TEXTS)
+        and all(isinstance(row.get(name), (int, float, type(None))) for name in _NUMBERS)
+    )
+    if not is_sound:
+        raise ValueError("a result in it is none that a run writes")
+    return Result.from_row(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import OrderedDict
@@ -10,22 +9,16 @@ from dataclasses import dataclass
 
 from ..engines.engine import Floats
 from ..errors import PictureError
-from ..images import PictureLimits, Preprocess, open_picture, to_pixels
+from ..images import PictureLimits, Preprocess, advise, open_picture, to_pixels
 from .errors import RunError
 from .items import Item
-from .storage import NamedBytes, is_remote, parent, reading, reason
-
-# What reading says when the disk or the share itself is no longer there.
-_UNPLUGGED = {
-    number
-    for name in ("ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "ESHUTDOWN")
-    if (number := getattr(errno, name, None)) is not None
-}
+from .storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A picture as the model reads it: float32 [1,3,H,W]; or `error`, and nothing else."""
+    """A picture as the model reads it: float32 [1,3,H,W], with what may spoil its caption; or `error`, and nothing
+    else."""
 
     item: Item
     pixels: Floats | None = None
@@ -33,6 +26,7 @@ class Opened:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    advice: tuple[str, ...] = ()
 
 
 class Opener:
@@ -58,7 +52,8 @@ class Opener:
         self._folders.remember(item.file)
         width, height = picture.image.size
         pixels = to_pixels(picture, self._preprocess)
-        return Opened(item, pixels, picture.digest, width, height)
+        advice = tuple(one.message for one in advise(picture))
+        return Opened(item, pixels, picture.digest, width, height, advice=advice)
 
     def _fetched(self, address: str) -> NamedBytes:
         try:
@@ -108,7 +103,7 @@ class _Folders:
         with self._lock:
             seen = dict(self._seen)
         gone = None
-        if error.__cause__.errno in _UNPLUGGED:
+        if error.__cause__.errno in UNPLUGGED:
             gone = mine
         elif _lost(mine, seen.get(mine)):
             gone = next((one for one, at in seen.items() if _lost(one, at)), None)

@@ -227,6 +227,7 @@ class Pipeline:
             width=opened.width,
             height=opened.height,
             digest=opened.digest,
+            advice=opened.advice,
         )
 
 

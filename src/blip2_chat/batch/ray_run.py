@@ -30,6 +30,7 @@ from .items import Head, Item, Part, is_same, packed, stamped, unpacked
 from .pictures import Opener
 from .result import Result
 from .run import Run, RunOptions, parts
+from .sidecar import Sidecar, SidecarNames, is_left_alone
 from .storage import reason
 
 # Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
@@ -122,7 +123,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
     options = plan.options
     pieces = [
         {"number": number, "part": pickle.dumps(part)}
-        for number, part in enumerate(_limited(parts(options, _CHUNK), options.limit))
+        for number, part in enumerate(_limited(parts(options, _CHUNK, run.passed_over), options.limit))
     ]
     # One copy per machine, whatever the number of tasks.
     done = ray.put(run.journal.stamps())
@@ -133,7 +134,12 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
         batch_size=1,
         batch_format="numpy",
         num_cpus=0.5,
-        fn_kwargs={"done": [done], "preprocess": preprocess},
+        fn_kwargs={
+            "done": [done],
+            "preprocess": preprocess,
+            "limits": plan.loading.get("limits") or PictureLimits(),
+            "sidecar": None if options.out is not None else options.sidecar,
+        },
     )
     return read.map_batches(
         _Actor,
@@ -177,21 +183,34 @@ def _preprocess(plan: RayPlan) -> Preprocess:
     """How pictures are read, from the checkpoint's small files; the weights are the actors' business."""
     from ..checkpoint import find
 
+    if plan.loading.get("processor"):
+        return Preprocess.from_folder(find(plan.loading["processor"], weights=False))
     return Preprocess.from_folder(find(plan.loading["name_or_path"], revision=plan.loading.get("revision")))
 
 
-def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Iterator[Any]:
-    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on."""
+def _read(
+    batch: dict[str, Any],
+    done: list[Any],
+    preprocess: Preprocess,
+    limits: PictureLimits,
+    sidecar: Sidecar | None,
+) -> Iterator[Any]:
+    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on, and of those
+    whose sidecar is to stay as it is."""
     import ray
 
     known = ray.get(done[0])
-    opener = Opener(preprocess, PictureLimits())
+    opener = Opener(preprocess, limits)
     number, part = int(batch["number"][0]), pickle.loads(batch["part"][0])
+    names = SidecarNames(sidecar.ending) if sidecar else None
     rows = []
     for place, item in enumerate(map(stamped, part.items())):
         row = {"key": item.key, "path": item.path, "part": number, "place": place}
         row.update(file=packed(item.file), stamp=item.stamp)
-        if item.key in known and is_same(known[item.key], item.stamp):
+        is_done = item.key in known and is_same(known[item.key], item.stamp)
+        if sidecar and names and item.key not in known:
+            is_done = is_left_alone(sidecar, names, item)
+        if is_done:
             rows.append({**row, "done": True})
         else:
             opened = opener(item)
@@ -203,6 +222,7 @@ def _read(batch: dict[str, Any], done: list[Any], preprocess: Preprocess) -> Ite
                     "digest": opened.digest,
                     "width": opened.width,
                     "height": opened.height,
+                    "advice": list(opened.advice),
                     "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
                 }
             )
@@ -218,6 +238,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
     fields = [(name, pa.string()) for name in ("key", "path", "stamp", "error", "digest")]
     fields += [(name, pa.int64()) for name in ("part", "place", "width", "height")]
+    fields.append(("advice", pa.list_(pa.string())))
     schema = pa.schema([*fields, ("done", pa.bool_()), ("pixels", pa.binary()), ("file", pa.binary())])
     return pa.Table.from_pylist(rows, schema)
 
@@ -241,7 +262,7 @@ class _Actor:
         results = [
             None if row["done"] else self._result(row, written.get(row["digest"]), seconds) for row in rows
         ]
-        kept = table.drop_columns(["pixels", "error", "digest", "width", "height", "done"])
+        kept = table.drop_columns(["pixels", "error", "digest", "width", "height", "advice", "done"])
         return kept.append_column("result", pa.array(results, pa.string()))
 
     def _write(self, pixels: dict[str, bytes]) -> list[Written]:
@@ -256,7 +277,7 @@ class _Actor:
 
     def _result(self, row: dict[str, Any], written: Written | None, seconds: float) -> str:
         about = {name: row[name] for name in ("path", "error", "width", "height", "digest")}
-        result = self._captioner.result(**about)
+        result = self._captioner.result(**about, advice=tuple(row["advice"] or ()))
         if written is not None:
             result = result.saying(written, seconds=seconds)
         return json.dumps(result.as_row())
@@ -276,6 +297,7 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
         for row in rows
     ]
     new = run.journal.list(items)
+    run.left_alone += sum(item.key not in results for item in new)
     return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]
 
 

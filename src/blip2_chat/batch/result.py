@@ -21,6 +21,7 @@ class Result:
     digest: sha256 of the decoded pixels; pictures with the same one are written about once.
     seconds: this picture's share of its batch.
     duplicate_of: the path of the first picture with the same pixels.
+    advice: what about the picture may make the words worse (dark, blurred, tiny ...), as `caption` says it.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Result:
     model: str = ""
     precision: str = ""
     duplicate_of: str | None = None
+    advice: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str | None:
@@ -58,6 +60,7 @@ class Result:
             "captions": list(fields.pop("captions")),
             "answers": dict(fields.pop("answers")),
             **fields,
+            "advice": list(self.advice),
         }
 
     @classmethod
@@ -67,6 +70,7 @@ class Result:
             name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None
         }
         known["captions"] = tuple(known.get("captions", ()))
+        known["advice"] = tuple(known.get("advice", ()))  # earlier versions did not record it
         # Parquet has every question in every row.
         known["answers"] = {name: text for name, text in known.get("answers", {}).items() if text is not None}
         return cls(**known)

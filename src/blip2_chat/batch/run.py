@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,23 +15,29 @@ from typing import Any
 
 from .. import __version__
 from ..conversion_cache import cache_folder
+from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
 from .captioner import Captioner, Tasks
 from .errors import RunError
 from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
+from .outcome import Pictured, in_folder, is_metadata
 from .pipeline import Pipeline
 from .result import Result
+from .shards import SHARD_SUFFIXES
 from .sidecar import Sidecar, SidecarWriter
 from .sizing import BatchSize
 from .sources import Source, check, open_sources
 from .storage import is_remote, parent, reason, scheme
 from .tables import Columns
 from .writers import Shape, ending, write
+from .zips import ZIP_SUFFIXES
 
 # Items looked up at once; those of shards are held with their bytes.
 _LOOKED_UP = 16
+# Failed pictures that a summary names.
+_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class RunOptions:
     out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
         beside each picture. At least one of the two.
     progress: the journal's path; by default beside what is written.
+    with_pictures: put the pictures themselves into a .tar, too.
+    exclude: patterns of files and folders that are passed over.
     fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
     """
 
@@ -48,6 +57,8 @@ class RunOptions:
     out: str | None = None
     sidecar: Sidecar | None = None
     columns: Columns = field(default_factory=Columns)
+    exclude: tuple[str, ...] = ()
+    with_pictures: bool = False
     limit: int | None = None
     batch_size: int | None = None
     workers: int | None = None
@@ -62,8 +73,11 @@ class Summary:
 
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
-    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept",
-    pictures "nowhere" on this machine.
+    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept" (their
+    pictures are no rows, unless there is an outcome as well), pictures "nowhere" on this machine.
+    failures: the first failed pictures, each with its error.
+    passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it.
+    without_picture: rows of a .tar whose picture was to be put into it and could not be read again.
     """
 
     rows: int
@@ -74,6 +88,9 @@ class Summary:
     seconds: float
     stopped: bool
     sidecars: dict[str, int]
+    failures: tuple[tuple[str, str], ...] = ()
+    passed_over: dict[str, int] = field(default_factory=dict)
+    without_picture: int = 0
 
 
 class Run:
@@ -88,9 +105,12 @@ class Run:
         if options.out is None and options.sidecar is None:
             raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
         if options.out is not None:
+            if options.with_pictures and ending(options.out) != ".tar":
+                raise RunError("--with-pictures belongs to --out FILE.tar; other files hold no pictures")
             ending(options.out)
-        check(options.sources, options.columns)
+        check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
+        _require_in_folder(options)
         self.progress = progress_path(options)
         _require_writable(self.progress.parent)
         if options.out is not None and not is_remote(options.out):
@@ -98,6 +118,9 @@ class Run:
         self.journal = Journal(self.progress)
         self._stopping = threading.Event()
         self._pipeline: Pipeline | None = None
+        self.passed_over: Counter[str] = Counter()
+        self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
+        self.left_alone = 0  # pictures that are not written about, because a text file is beside them
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -116,8 +139,8 @@ class Run:
         """Compares the settings with those of the run that is gone on with."""
         if self.options.fresh:
             self.journal.forget_all()
-        earlier = self.journal.about("settings")
-        if earlier is not None and len(self.journal):
+        earlier = self.journal.noted("settings")
+        if earlier and len(self.journal):
             changed = [
                 f"{name} was {_shown(earlier.get(name))} and is now {_shown(value)}"
                 for name, value in self.settings.items()
@@ -135,8 +158,8 @@ class Run:
     def chosen(self) -> dict[str, str]:
         """The engine and precision that an earlier run chose, for `load`: what "auto" means must not change in
         the middle because less memory is free today."""
-        kept = self.journal.about("chosen") if len(self.journal) else None
-        return dict(kept or {})
+        kept = self.journal.noted("chosen") if len(self.journal) else {}
+        return {name: value for name, value in kept.items() if isinstance(value, str)}
 
     def count(self) -> int:
         """How many pictures the sources hold, up to the limit."""
@@ -173,7 +196,7 @@ class Run:
         """Makes batches durable as they come, then writes the outcome."""
         started = time.perf_counter()
         done = 0
-        sidecars = self._sidecar_writer()
+        sidecars = self._sidecars
         for batch in batches:
             self.journal.commit(batch)
             done += len(batch)
@@ -182,46 +205,80 @@ class Run:
             if on_batch is not None:
                 on_batch([result for _, result in batch])
         seconds = time.perf_counter() - started
-        self.write(sidecars)
+        without_picture = self.write()
+        if sidecars is not None and self.left_alone:
+            sidecars.told["kept"] += self.left_alone
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
         changed = self.journal.changed
-        return Summary(counts.rows, done, changed, counts.failed, counts.duplicates, seconds, stopped, told)
+        return Summary(
+            counts.rows,
+            done,
+            changed,
+            counts.failed,
+            counts.duplicates,
+            seconds,
+            stopped,
+            told,
+            self.journal.failures(_FAILURES),
+            passed_over=dict(self.passed_over),
+            without_picture=without_picture,
+        )
 
-    def write(self, sidecars: SidecarWriter | None = None) -> None:
-        """The outcome, from what is durable: also what a run that was broken off has done."""
-        sidecars = sidecars or self._sidecar_writer()
-        if sidecars is not None:
+    def write(self) -> int:
+        """The outcome, from what is durable: also what a run that was broken off has done. -> how many pictures
+        should be in it and could not be read again."""
+        if (sidecars := self._sidecars) is not None:
             # From here on every picture is looked at once.
             del sidecars.told["kept"], sidecars.told["nowhere"]
             rows = self.journal.rows()
             while block := list(itertools.islice(rows, 500)):
                 sidecars.write((row.key, row.file, row.result) for row in block)
-        if self.options.out is not None:
-            tasks = self.options.tasks
-            about = {"version": __version__, **self.settings, **self.chosen()}
-            shape = Shape(tasks.captions, tasks.questions, about)
-            write(self.options.out, (row.result for row in self.journal.rows()), shape)
-
-    def _sidecar_writer(self) -> SidecarWriter | None:
-        return SidecarWriter(self.options.sidecar, self.journal) if self.options.sidecar else None
+        out = self.options.out
+        if out is None:
+            return 0
+        tasks = self.options.tasks
+        about = {"version": __version__, **self.settings, **self.chosen()}
+        shape = Shape(tasks.captions, tasks.questions, about, has_file_names=is_metadata(out))
+        if is_metadata(out):
+            write(out, in_folder(self.journal, parent(out)), shape)
+        elif self.options.with_pictures:
+            items = positioned(parts(self.options), self.options.limit)
+            pictured = Pictured(self.journal, items, PictureLimits())
+            write(out, pictured, shape)
+            return pictured.missing
+        else:
+            write(out, (row.result for row in self.journal.rows()), shape)
+        return 0
 
     def _new_items(self) -> Iterator[Item]:
         """The pictures without a result; all of them are put into this run's order."""
-        items = positioned(parts(self.options), self.options.limit)
+        items = positioned(parts(self.options, passed=self.passed_over), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
-            yield from self.journal.list(map(stamped, block))
+            yield from self.journal.list(map(stamped, self._wanted(block)))
+
+    def _wanted(self, items: list[Item]) -> list[Item]:
+        """Without those that get no sidecar, if that is all that is written."""
+        if self._sidecars is None or self.options.out is not None:
+            return items
+        sidecars = self._sidecars
+        wanted = [item for item in items if not sidecars.is_left_alone(item)]
+        self.left_alone += len(items) - len(wanted)
+        return wanted
 
 
-def parts(options: RunOptions, chunk: int = 256) -> Iterator[Part]:
-    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder."""
+def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = None) -> Iterator[Part]:
+    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder. `passed` counts what is
+    passed over."""
     own = set()
     if options.out is not None and not is_remote(options.out):
         own.add(os.path.abspath(options.out))
     progress = str(progress_path(options))
     own |= {progress, f"{progress}-journal"}
-    return open_sources(options.sources, options.columns, chunk=chunk, but=own)
+    return open_sources(
+        options.sources, options.columns, chunk=chunk, but=own, exclude=options.exclude, passed=passed
+    )
 
 
 def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:
@@ -233,8 +290,14 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         **model_settings,
         "captions": tasks.captions,
         "questions": list(tasks.questions),
-        "writing": {name: tasks.settings[name] for name in sorted(tasks.settings)},
+        "start": None if tasks.start is None else tasks.start.strip(),
+        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
     }
+
+
+def _as_json(value: Any) -> Any:
+    """A setting as it comes back from the journal, which has no tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _address(source: Source) -> str:
@@ -247,9 +310,9 @@ def _address(source: Source) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "nothing"
+        return one_line(", ".join(map(_shown, value))) or "nothing"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_shown(one)}" for name, one in value.items()) or "the defaults"
+        return one_line(", ".join(f"{name}={_shown(one)}" for name, one in value.items())) or "the defaults"
     return "nothing" if value is None else one_line(str(value))
 
 
@@ -283,6 +346,27 @@ def _require_not_read(options: RunOptions) -> None:
         if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
             raise RunError(
                 f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+            )
+
+
+def _require_in_folder(options: RunOptions) -> None:
+    """`metadata.jsonl` names pictures by their path from its own folder, so they have to be files in it."""
+    if options.out is None or not is_metadata(options.out):
+        return
+    folder = os.path.abspath(parent(options.out))
+    for source in options.sources:
+        address = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+        is_inside = os.path.abspath(os.path.expanduser(address)).startswith(os.path.join(folder, ""))
+        is_same = os.path.abspath(os.path.expanduser(address)) == folder
+        if not address or scheme(address) or not (is_inside or is_same):
+            raise RunError(
+                f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
+                "give --out FOLDER/metadata.jsonl with the folder of the pictures, or another name"
+            )
+        if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
+            raise RunError(
+                f"{one_line(options.out)} is for pictures that are files, and those in {one_line(address)} are not; "
+                "give another name"
             )
 
 

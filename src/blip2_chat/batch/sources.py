@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import os
 import re
-import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from ..images import PictureSource
+from ..images import HEAD_BYTES, PictureSource, looks_like_picture
 from ..images.naming import one_line
-from .errors import RunError
-from .items import PICTURE_SUFFIXES, Item, Part, showable
+from .errors import RunError, UnreadableError
+from .folders import GLOB, Walk, globbed, in_braces, is_picture_file, is_sidecar
+from .items import Item, Part, is_excluded, is_hidden, showable
+from .items import path_item as path_item
+from .lists import LIST_SUFFIXES, listed, stdin_lines
+from .passed_over import kind_of, told
 from .shards import SHARD_SUFFIXES, Shard
-from .sidecar import ENDINGS as SIDECAR_ENDINGS
-from .storage import file_system, is_remote, is_web, join, parent, reading, reason, scheme, translated
+from .storage import file_system, is_remote, is_web, reason, translated
 from .tables import TABLE_SUFFIXES, Columns, table
+from .zips import ZIP_SUFFIXES, Zip
 
-LIST_SUFFIXES = (".txt", ".lst", ".list")
-CONTAINER_SUFFIXES = (*LIST_SUFFIXES, *TABLE_SUFFIXES, *SHARD_SUFFIXES)
-_GLOB = re.compile(r"[*?\[]")
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+CONTAINER_SUFFIXES = (*LIST_SUFFIXES, *TABLE_SUFFIXES, *SHARD_SUFFIXES, *ZIP_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,18 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Closed:
-    """Folders that may not be looked into, such as `lost+found` of a disk: rows with their reason."""
+class Failed:
+    """Sources that cannot be read, such as a shard that is missing, or `lost+found` of a disk: (path, reason) each,
+    and each a row."""
 
-    folders: tuple[str, ...]
+    reasons: tuple[tuple[str, str], ...]
 
     def items(self) -> Iterator[Item]:
-        for folder in self.folders:
-            shown = showable(folder)
-            yield Item(shown, shown, error=f"{one_line(folder)} may not be read; what is in it is left out")
+        for path, why in self.reasons:
+            yield Item(showable(path), showable(path), error=why)
 
     def count(self) -> int:
-        return len(self.folders)
+        return len(self.reasons)
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,19 @@ class InMemory:
         return len(self.pictures)
 
 
-def path_item(path: str) -> Item:
-    """The item of a picture's path or URL."""
-    if path[:5].lower() == "data:":
-        # It may be megabytes: its beginning shows what it is, its hash tells it from others.
-        shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
-        return Item(shown, shown, path)
-    shown = showable(path)
-    return Item(shown, shown, path, file=None if scheme(path) else path)
-
-
 Source: TypeAlias = "str | os.PathLike[str] | Part"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How sources are read: `open_sources`'s arguments."""
+
+    columns: Columns
+    chunk: int
+    but: Collection[str]
+    exclude: tuple[str, ...]
+    lenient: bool
+    passed: Counter[str] = field(default_factory=Counter)
 
 
 def open_sources(
@@ -90,199 +90,205 @@ def open_sources(
     *,
     chunk: int = 256,
     but: Collection[str] = (),
+    exclude: Sequence[str] = (),
+    passed: Counter[str] | None = None,
+    lenient: bool = False,
 ) -> Iterator[Part]:
     """The parts of all sources, in order, folders walked while they are asked for.
 
-    `but`: absolute paths that no pattern matches, because the run itself writes there.
-    Raises `RunError` for a source that is not there, or holds no picture.
+    `but`: absolute paths that no pattern matches, because the run itself writes there. `exclude`: patterns of files
+    and folders that are passed over. `passed`: counts by kind what is passed over.
+
+    A shard, table or list that is missing or damaged is a row, as long as another source can be read. Raises
+    `RunError` when none can, and for any other source that is not there, or holds no picture. `lenient`: those are
+    rows, too.
     """
+    how = _Reading(columns, chunk, but, tuple(exclude), lenient, Counter() if passed is None else passed)
+    failed: list[Failed] = []
+    is_read = lenient
     for source in sources:
-        if not isinstance(source, str | os.PathLike):
-            yield source
-            continue
-        address = os.fspath(source)
-        found = False
-        for part in _parts(address, columns, chunk, but):
-            found = True
+        for part in _source_parts(source, how):
+            if isinstance(part, Failed) and not is_read:
+                failed.append(part)
+                continue
+            is_read = True
+            yield from failed
+            failed.clear()
             yield part
-        if not found:
-            raise RunError(f"there are no pictures in {one_line(address)}{_hint(address)}")
+    if failed:
+        raise UnreadableError(failed[0].reasons[0][1])
 
 
-def check(sources: Sequence[Source], columns: Columns) -> None:
-    """Raises `RunError` for the first source that does not begin well, before anything is loaded."""
+def check(sources: Sequence[Source], columns: Columns, exclude: Sequence[str] = ()) -> None:
+    """Raises `RunError` for the first source that does not begin well, before anything is loaded; of shards, tables
+    and lists, if none does."""
     if not sources:
         raise RunError("give a folder, a pattern, a list, a table or shards to read pictures from")
+    unreadable = []
     for source in sources:
-        next(open_sources([source], columns, chunk=1))
+        try:
+            next(open_sources([source], columns, chunk=1, exclude=exclude))
+        except UnreadableError as error:
+            unreadable.append(error)
+    if len(unreadable) == len(sources):
+        raise unreadable[0]
 
 
 def stdin_list() -> Paths:
     """The paths on standard input, one per line. Raises `RunError` when there are none."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # file names may be any bytes
-    paths = tuple(line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    if not paths:
-        raise RunError("there are no paths on standard input; give one per line")
-    return Paths(paths)
+    return Paths(stdin_lines())
 
 
-def _parts(address: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:
+def _source_parts(source: Source, how: _Reading) -> Iterator[Part]:
+    if not isinstance(source, str | os.PathLike):
+        yield source
+        return
+    address = os.fsdecode(source)
+    before = how.passed.copy()
+    found = False
+    for part in _guarded(address, _parts(address, how), RunError if how.lenient else UnreadableError):
+        found = True
+        yield part
+    if not found:
+        passed = told(how.passed - before)
+        what = (
+            f"there are no pictures in {one_line(address)}{f' ({passed})' if passed else ''}{_hint(address)}"
+        )
+        if not how.lenient:
+            raise RunError(what)
+        yield Failed(((address, what),))
+
+
+def _guarded(address: str, parts: Iterator[Part], kind: type[RunError] = UnreadableError) -> Iterator[Part]:
+    """What can be read of one source, then the reason why no more can, if it is of that kind."""
+    try:
+        yield from parts
+    except kind as error:
+        yield Failed(((address, str(error)),))
+
+
+def _parts(address: str, how: _Reading) -> Iterator[Part]:
     if is_web(address):
         yield Paths((address,))
-    elif braces := _BRACES.search(address):
-        first, last = braces.groups()
-        for number in range(int(first), int(last) + 1):
-            name = f"{address[: braces.start()]}{number:0{len(first)}d}{address[braces.end() :]}"
-            yield from _parts(name, columns, chunk, but)
+    elif (several := in_braces(address)) is not None:
+        for one in several:
+            yield from _guarded(one, _parts(one, how))
     elif is_remote(address):
-        yield from _remote(address, columns, chunk)
+        yield from _remote(address, how)
     else:
-        yield from _local(os.path.expanduser(address), columns, chunk, but)
+        yield from _local(os.path.expanduser(address), how)
 
 
-def _local(path: str, columns: Columns, chunk: int, but: Collection[str]) -> Iterator[Part]:
+def _local(path: str, how: _Reading) -> Iterator[Part]:
     if os.path.isdir(path):
-        closed: list[str] = []
-        yield from _chunks(_walk(path, closed), chunk)
-        if path in closed:
+        walk = Walk(path, how.exclude, how.but, how.passed)
+        yield from _chunks(walk, how.chunk)
+        if path in walk.closed:
             raise RunError(f"{one_line(path)} may not be read; give another folder, or ask its owner")
-        if closed:
-            yield Closed(tuple(closed))
+        if walk.closed:
+            yield Failed(
+                tuple(
+                    (one, f"{one_line(one)} may not be read; what is in it is left out")
+                    for one in walk.closed
+                )
+            )
     elif os.path.exists(path):
-        yield from _file(path, columns, chunk)
-    elif _GLOB.search(path):
+        yield from _file(path, how)
+    elif GLOB.search(path) and ((matches := list(_matches(path, how))) or not how.lenient):
         # Grouped, so that a pattern of pictures makes parts of many and not of one.
-        matches = _without_sidecars(sorted(one for one in _globbed(path) if os.path.abspath(one) not in but))
         for is_container, group in itertools.groupby(matches, _is_container):
             if is_container:
                 for one in group:
-                    yield from _file(one, columns, chunk)
+                    yield from _guarded(one, _file(one, how))
             else:
-                yield from _chunks((one for one in group if os.path.isfile(one)), chunk)
-    elif _is_picture(path):
+                yield from _chunks(group, how.chunk)
+    elif _is_container(path):
+        raise UnreadableError(f"{one_line(path)} was not found; check the path")
+    elif looks_like_picture(path, b"") or how.lenient:
         yield Paths((path,))  # one missing picture is a row of the outcome, and the others are written about
     else:
         raise RunError(f"{one_line(path)} was not found; check the path")
 
 
-def _remote(address: str, columns: Columns, chunk: int) -> Iterator[Part]:
+def _matches(pattern: str, how: _Reading) -> Iterator[str]:
+    """The files that a pattern matches: pictures, and what holds pictures."""
+    found = sorted(one for one in globbed(pattern) if os.path.abspath(one) not in how.but)
+    base = os.path.dirname(re.split(GLOB, pattern)[0]) or "."
+    stems = {os.path.splitext(one)[0] for one in found if looks_like_picture(one, b"")}
+    for one in found:
+        if is_excluded(os.path.relpath(one, base), how.exclude):
+            how.passed["excluded folder" if os.path.isdir(one) else "excluded file"] += 1
+        elif os.path.isdir(one):
+            how.passed["folder"] += 1
+        elif is_sidecar(one, stems):
+            continue  # it is about the picture beside it, and no list of others
+        elif _is_container(one) or is_picture_file(one):
+            yield one
+        else:
+            how.passed[kind_of(one)] += 1
+
+
+def _remote(address: str, how: _Reading) -> Iterator[Part]:
     fs, path = file_system(address)
+
+    found = []
     try:
         with translated(address):
-            if _GLOB.search(address):
-                found = sorted(fs.glob(path))
-            elif fs.isdir(path):
-                found = sorted((one for one in fs.find(path) if _is_picture(one)), key=_as_walked)
-            elif fs.exists(path):
+            is_pattern = bool(GLOB.search(address)) and not fs.exists(path)
+            if is_pattern or fs.isdir(path):
+                base = path.rpartition("/")[0] if is_pattern else path
+                for one in fs.glob(path) if is_pattern else fs.find(path):
+                    name = one[len(base) :] if one.startswith(base) else one
+                    if is_hidden(name) or (is_pattern and fs.isdir(one)):
+                        continue
+                    if is_excluded(name, how.exclude):
+                        how.passed["excluded file"] += 1
+                    elif (is_pattern and _is_container(one)) or _is_remote_picture(fs, one):
+                        found.append(one)
+                    else:
+                        how.passed[kind_of(one)] += 1
+                found.sort(key=None if is_pattern else _as_walked)
+            elif fs.exists(path) or (how.lenient and not _is_container(address)):
                 found = [path]
             else:
-                raise RunError(f"{one_line(address)} was not found; check the address")
+                kind = UnreadableError if _is_container(address) else RunError
+                raise kind(f"{one_line(address)} was not found; check the address")
     except OSError as error:
         raise RunError(f"{one_line(address)} cannot be read ({reason(error)})") from error
     for is_container, group in itertools.groupby(map(fs.unstrip_protocol, found), _is_container):
         if is_container:
             for one in group:
-                yield from _file(one, columns, chunk)
+                yield from _guarded(one, _file(one, how))
         else:
-            yield from _chunks(group, chunk)
+            yield from _chunks(group, how.chunk)
+
+
+def _is_remote_picture(fs: Any, path: str) -> bool:
+    return looks_like_picture(path, lambda: fs.cat_file(path, end=HEAD_BYTES))
 
 
 def _as_walked(path: str) -> list[tuple[bool, str]]:
-    """Sorts paths as `_walk` gives them: files before folders."""
+    """Sorts paths as `Walk` gives them: files before folders."""
     *folders, name = path.split("/")
     return [*((True, folder) for folder in folders), (False, name)]
 
 
-def _file(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
+def _file(path: str, how: _Reading) -> Iterator[Part]:
     lower = path.lower()
     if lower.endswith(SHARD_SUFFIXES):
-        yield Shard(path)
+        yield Shard(path, how.exclude)
+    elif lower.endswith(ZIP_SUFFIXES):
+        yield Zip(path, how.exclude)
     elif lower.endswith(TABLE_SUFFIXES):
-        yield from table(path, columns, chunk)
+        yield from table(path, how.columns, how.chunk)
     elif lower.endswith(LIST_SUFFIXES):
-        yield from _chunks(_listed(path), chunk)
+        yield from _chunks(listed(path, how.passed), how.chunk)
     else:
         yield Paths((path,))
 
 
 def _is_container(path: str) -> bool:
     return path.lower().endswith(CONTAINER_SUFFIXES)
-
-
-def _is_picture(path: str) -> bool:
-    name = re.split(r"[/\\]", path)[-1]
-    # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-
-
-def _walk(folder: str, closed: list[str]) -> Iterator[str]:
-    """Pictures of a folder and of those in it, by name, files before folders. One folder's names are in
-    memory at a time. Those that may not be read are added to `closed`."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] != ".")
-    except PermissionError:
-        closed.append(folder)
-        return
-    except OSError as error:
-        raise RunError(f"{one_line(folder)} cannot be read ({reason(error)})") from error
-    for name, is_folder in found:
-        if not is_folder and _is_picture(name):
-            yield os.path.join(folder, name)
-    for name, is_folder in found:
-        inner = os.path.join(folder, name)
-        # A link to a folder may lead back up.
-        if is_folder and not os.path.islink(inner):
-            yield from _walk(inner, closed)
-
-
-def _globbed(pattern: str) -> Iterator[str]:
-    """What a pattern matches, hidden files apart. `**` does not follow links, which may lead back up (the module
-    `glob` would go round until the path is too long)."""
-    path = Path(pattern)
-    plain = next(at for at, part in enumerate(path.parts) if _GLOB.search(part))
-    base = Path(*path.parts[:plain])
-    try:
-        for found in base.glob(os.path.join(*path.parts[plain:])):
-            if not any(part.startswith(".") for part in found.relative_to(base).parts):
-                yield str(found)
-    except ValueError as error:  # "a/**.jpg", before Python 3.13
-        raise RunError(
-            f"{one_line(pattern)} is no pattern: ** stands for folders, as in 'photos/**/*.jpg'"
-        ) from error
-
-
-def _without_sidecars(matches: Sequence[str]) -> list[str]:
-    """The text file beside a picture is about that picture: no list of others."""
-    pictures = {os.path.splitext(one)[0] for one in matches if _is_picture(one)}
-
-    def is_sidecar(path: str) -> bool:
-        stem, dotted = os.path.splitext(path)
-        return dotted[1:] in SIDECAR_ENDINGS and stem in pictures
-
-    return [one for one in matches if not is_sidecar(one)]
-
-
-def _listed(path: str) -> Iterator[str]:
-    """The lines of a list. Relative ones are looked for beside the list first, then from the current folder."""
-    folder = parent(path)
-    try:
-        with reading(path) as file:
-            for line in file:
-                name = line.decode("utf-8-sig", "surrogateescape").strip()
-                if name and not name.startswith("#"):
-                    yield resolve(name, folder)
-    except OSError as error:
-        raise RunError(f"{one_line(path)} cannot be read ({reason(error)})") from error
-
-
-def resolve(name: str, folder: str) -> str:
-    """Where a name in a list or table leads: beside it, unless it is only in the current folder."""
-    beside = join(folder, name)
-    if beside != name and not is_remote(folder) and not os.path.exists(beside) and os.path.exists(name):
-        return name
-    return beside
 
 
 def _chunks(paths: Iterable[str], size: int) -> Iterator[Part]:
@@ -294,7 +300,7 @@ def _chunks(paths: Iterable[str], size: int) -> Iterator[Part]:
 def _hint(address: str) -> str:
     if os.path.isdir(address):
         inside = {os.path.splitext(name)[1].lower() for name in os.listdir(address)}
-        for suffix in (*SHARD_SUFFIXES, *TABLE_SUFFIXES):
+        for suffix in (*SHARD_SUFFIXES, *ZIP_SUFFIXES, *TABLE_SUFFIXES):
             if suffix in inside:
                 return f"; for the {suffix} files in it give '{os.path.join(address, '*' + suffix)}'"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -17,6 +18,12 @@ from .errors import RunError
 # Two letters at least before the colon, so that C:\photos stays a path.
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _WEB = ("http", "https")
+# What reading says when the disk or the share itself is no longer there.
+UNPLUGGED = {
+    number
+    for name in ("ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "ESHUTDOWN")
+    if (number := getattr(errno, name, None)) is not None
+}
 
 
 def scheme(address: str) -> str:
@@ -101,6 +108,29 @@ def parent(address: str) -> str:
 def reason(error: BaseException) -> str:
     """An OSError as people read it: "No space left on device"."""
     return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def container_error(path: str, error: OSError) -> str:
+    """What to say of a shard or table that cannot be read, when the others still can be. Raises `RunError` when what
+    it is on is gone: then every further one would be called missing too."""
+    shown = one_line(path)
+    if error.errno in UNPLUGGED or (not is_remote(path) and not os.path.isdir(parent(path))):
+        raise RunError(
+            f"{shown} cannot be read ({reason(error)}): was the disk unplugged? What was done stays done: "
+            "give the same command again when it is back"
+        ) from error
+    if isinstance(error, FileNotFoundError):
+        return f"{shown} was not found; check the path"
+    return f"{shown} cannot be read ({reason(error)})"
+
+
+def exists(address: str) -> bool:
+    """Whether there is such a file or folder."""
+    if not is_remote(address):
+        return os.path.exists(address)
+    fs, path = file_system(address)
+    with translated(address):
+        return bool(fs.exists(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,15 +7,16 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
-from ..csv_files import delimiter
+from ..csv_files import delimiter, encoding
 from ..errors import MissingExtraError
 from ..images.naming import one_line
-from .errors import RunError
-from .items import Item, Part, content_key, showable
-from .storage import NamedBytes, parent, reading, reason, translated
+from .cells import row_items
+from .errors import RunError, UnreadableError
+from .items import Item, Part, showable
+from .storage import container_error, reading, reason, translated
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # What picture columns are usually called, likeliest first.
@@ -66,7 +67,7 @@ def table(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
         yield from _row_groups(path, columns)
         return
     whole = Lines(path, columns)
-    if next(whole.items(), None) is not None:
+    if next(whole.read(), None) is not None:
         yield whole
 
 
@@ -78,10 +79,21 @@ class Lines:
     columns: Columns
 
     def items(self) -> Iterator[Item]:
+        """Where the table can be read no further, the last item says so."""
+        try:
+            yield from self.read()
+        except UnreadableError as error:
+            yield Item(showable(self.path), showable(self.path), error=str(error))
+
+    def read(self) -> Iterator[Item]:
+        """`items`, but raises `UnreadableError`."""
         shown = one_line(self.path)
         try:
             with reading(self.path) as raw:
-                rows = self._json(raw) if self.path.lower().endswith(("jsonl", "ndjson")) else self._csv(raw)
+                head = raw.read(4)
+                raw.seek(0)
+                is_json = self.path.lower().endswith(("jsonl", "ndjson"))
+                rows = self._json(raw, encoding(head)) if is_json else self._csv(raw, encoding(head))
                 column = None
                 for number, row in enumerate(rows):
                     if isinstance(row, str):
@@ -89,26 +101,38 @@ class Lines:
                         yield Item(key, key, error=row)
                         continue
                     column = column or self.columns.find(row, shown)
-                    yield row_item(self.path, number, row, column, self.columns.name)
-        except UnicodeDecodeError as error:
-            raise RunError(f"{shown} is not UTF-8 ({one_line(str(error))}); save it as UTF-8") from error
-        except (OSError, csv.Error) as error:
-            raise RunError(f"{shown} cannot be read ({reason(error)})") from error
+                    yield from row_items(self.path, number, row, column, self.columns.name)
+        except UnicodeError as error:
+            raise UnreadableError(
+                f"{shown} is not UTF-8 ({one_line(str(error))}); save it as UTF-8"
+            ) from error
+        except OSError as error:
+            raise UnreadableError(container_error(self.path, error)) from error
+        except csv.Error as error:
+            raise UnreadableError(f"{shown} cannot be read ({reason(error)})") from error
 
     def count(self) -> int:
         return sum(1 for _ in self.items())
 
-    def _csv(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any]]:
+    def _csv(self, raw: IO[bytes], written_in: str) -> Iterator[Mapping[str, Any]]:
         csv.field_size_limit(2**31 - 1)  # a data: URL in a field
-        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(raw, encoding=written_in, newline="") as text:
             first = text.readline()
             between = delimiter(first, "\t" if self.path.lower().endswith(".tsv") else ",")
             for row in csv.DictReader(itertools.chain([first], text), delimiter=between):
                 row.pop(None, None)  # fields beyond those of the first line
                 yield row
 
-    def _json(self, raw: IO[bytes]) -> Iterator[Mapping[str, Any] | str]:
-        for number, line in enumerate(raw, 1):
+    def _json(self, raw: IO[bytes], written_in: str) -> Iterator[Mapping[str, Any] | str]:
+        # A line of UTF-8 that is damaged is an error of its own; in UTF-16 it is not known where the next begins.
+        if written_in == "utf-8-sig":
+            yield from self._objects(raw)
+            return
+        with io.TextIOWrapper(raw, encoding=written_in, newline="\n") as text:
+            yield from self._objects(text)
+
+    def _objects(self, lines: Iterable[str | bytes]) -> Iterator[Mapping[str, Any] | str]:
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
@@ -128,13 +152,15 @@ class RowGroup:
     number: int
     first_row: int
     rows: int
+    is_flat: bool = True  # one picture per row, and no lists of them
 
     def items(self) -> Iterator[Item]:
-        shown = one_line(self.path)
+        """A row group that is damaged gives the rows before the damage, then an item that says so."""
+        told = None
         try:
             with reading(self.path) as file:
                 parquet = pyarrow_parquet().ParquetFile(file)
-                column = self.columns.find(parquet.schema_arrow.names, shown)
+                column = self.columns.find(parquet.schema_arrow.names, one_line(self.path))
                 wanted = [one for one in (column, self.columns.name) if one]
                 rows = (
                     row
@@ -142,12 +168,17 @@ class RowGroup:
                     for row in batch.to_pylist()
                 )
                 for number, row in enumerate(rows, self.first_row):
-                    yield row_item(self.path, number, row, column, self.columns.name)
-        except (OSError, ValueError) as error:  # pyarrow's are ValueErrors, as is text that is no UTF-8
-            raise RunError(f"{shown} cannot be read ({reason(error)})") from error
+                    yield from row_items(self.path, number, row, column, self.columns.name)
+        except OSError as error:
+            told = container_error(self.path, error)
+        except ValueError as error:  # pyarrow's, and text that is no UTF-8
+            told = f"{one_line(self.path)} cannot be read ({reason(error)})"
+        if told is not None:
+            key = showable(f"{self.path}#rows from {self.first_row}")
+            yield Item(key, key, error=told)
 
     def count(self) -> int:
-        return self.rows
+        return self.rows if self.is_flat else sum(1 for _ in self.items())
 
 
 def _row_groups(path: str, columns: Columns) -> Iterator[RowGroup]:
@@ -158,34 +189,15 @@ def _row_groups(path: str, columns: Columns) -> Iterator[RowGroup]:
     try:
         with reading(path) as file, translated(path):
             opened = parquet.ParquetFile(file)
-            columns.find(opened.schema_arrow.names, shown)
+            column = columns.find(opened.schema_arrow.names, shown)
+            is_flat = "list" not in str(opened.schema_arrow.field(column).type).split("<")[0]
             sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
     except (OSError, pyarrow.ArrowException) as error:
-        raise RunError(f"{shown} cannot be read as Parquet ({reason(error)})") from error
+        raise UnreadableError(f"{shown} cannot be read as Parquet ({reason(error)})") from error
     starts = itertools.accumulate(sizes, initial=0)
     for number, (start, size) in enumerate(zip(starts, sizes, strict=False)):
         if size:
-            yield RowGroup(path, columns, number, start, size)
-
-
-def row_item(path: str, number: int, row: Mapping[str, Any], column: str, name_column: str | None) -> Item:
-    """The picture in one row: a path, a URL, bytes, or `{"bytes": ..., "path": ...}` as `datasets` keeps them."""
-    from .sources import path_item, resolve
-
-    value = row.get(column)
-    inner_name = None
-    if isinstance(value, Mapping):
-        inner_name = value.get("path")
-        value = value.get("bytes") or inner_name
-    row_name = showable(f"{path}#{number}")
-    name = row.get(name_column) if name_column else None
-    shown = row_name if name is None else showable(str(name))
-    if isinstance(value, str) and value.strip():
-        item = path_item(resolve(value.strip(), parent(path)))
-        return item if name is None else replace(item, path=shown)
-    if isinstance(value, (bytes, bytearray, memoryview)) and len(value):
-        return Item(content_key(row_name, value), shown, NamedBytes(bytes(value), str(inner_name or shown)))
-    return Item(row_name, shown, error=f"row {number} of {one_line(path)} has no picture in {column!r}")
+            yield RowGroup(path, columns, number, start, size, is_flat)
 
 
 def pyarrow_parquet() -> Any:

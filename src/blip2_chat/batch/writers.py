@@ -20,18 +20,25 @@ from .errors import RunError
 from .result import Result
 from .storage import file_system, is_remote, reading, reason, sync_folder, translated
 from .tables import pyarrow_parquet
+from .tar_writer import write_tar
 
 Writer = Callable[[IO[bytes], Iterable[Result], "Shape"], None]
 _ROWS = 4096
+# CSV has no lists.
+_BETWEEN_ADVICE = " | "
 
 
 class Shape:
     """What columns there are: how many captions, which questions, and what the file says about the run."""
 
-    def __init__(self, captions: int, questions: Iterable[str], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, captions: int, questions: Iterable[str], about: Mapping[str, Any], has_file_names: bool = False
+    ) -> None:
+        """`has_file_names`: the results are `FolderResult`s."""
         self.captions = captions
         self.questions = tuple(questions)
         self.about = dict(about)
+        self.has_file_names = has_file_names
 
 
 def write(address: str, results: Iterable[Result], shape: Shape) -> None:
@@ -77,7 +84,10 @@ def _parquet(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
         ("model", text),
         ("precision", text),
         ("duplicate_of", text),
+        ("advice", pa.list_(text)),
     ]
+    if shape.has_file_names:
+        fields.insert(0, ("file_name", text))
     schema = pa.schema(fields, {"blip2_chat": json.dumps(shape.about)})
     rows = (one.as_row() for one in results)
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -93,11 +103,13 @@ def _jsonl(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
 def _csv(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
     rest = [name for name in Result("").as_row() if name not in ("path", "caption", "captions", "answers")]
+    if shape.has_file_names:
+        rest.append("file_name")
     captions = ["caption", *(f"caption {n}" for n in range(2, shape.captions + 1))]
     writer = csv.writer(text)
     writer.writerow(["path", *captions, *(f"answers.{one}" for one in shape.questions), *rest])
     for one in results:
-        row = one.as_row()
+        row = {**one.as_row(), "advice": _BETWEEN_ADVICE.join(one.advice)}
         padded = [*one.captions, *[""] * len(captions)][: len(captions)]
         answers = [one.answers.get(question, "") for question in shape.questions]
         writer.writerow([one.path, *padded, *answers, *(row[name] for name in rest)])
@@ -106,20 +118,7 @@ def _csv(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
 
 
 def _tar(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
-    """As WebDataset reads it: `key.json` with the whole row, `key.txt` with the caption. Keys count the pictures,
-    because paths may hold what a key may not."""
-    archive: Any  # typeshed does not have `members`
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for number, one in enumerate(results):
-            members = [("json", json.dumps(one.as_row(), ensure_ascii=False))]
-            if one.error is None:
-                members.append(("txt", one.text))
-            for kind, content in members:
-                data = content.encode()
-                info = tarfile.TarInfo(f"{number:09d}.{kind}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-            archive.members.clear()
+    write_tar(file, results)
 
 
 FORMATS: dict[str, Writer] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv, ".tar": _tar}
@@ -174,7 +173,14 @@ def read(address: str) -> Iterator[Result]:
         ) from error
 
 
-_KINDS: dict[str, Any] = {"path": str, "captions": list, "answers": dict, "score": (int, float), "error": str}
+_KINDS: dict[str, Any] = {
+    "path": str,
+    "captions": list,
+    "answers": dict,
+    "score": (int, float),
+    "error": str,
+    "advice": list,
+}
 
 
 def _require_row(row: Any) -> None:
@@ -217,5 +223,6 @@ def _read_csv(file: IO[bytes]) -> Iterator[dict[str, Any]]:
                 name: _NUMBERS[name](value) if name in _NUMBERS else value for name, value in given.items()
             }
             row["captions"] = [value for name, value in given.items() if name.split(" ")[0] == "caption"]
+            row["advice"] = given["advice"].split(_BETWEEN_ADVICE) if "advice" in given else []
             row["answers"] = {name[8:]: value for name, value in given.items() if name.startswith("answers.")}
             yield row

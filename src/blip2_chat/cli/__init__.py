@@ -71,4 +71,4 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(ValueError):
                 stream.reconfigure(errors="replace")
-    app()
+    app(prog_name="blip2-chat")  # also as `python -m blip2_chat`

@@ -7,22 +7,23 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
-from .terminal import note, say, waiting
+from .terminal import note, printable, say, say_lines, waiting
 
 if TYPE_CHECKING:
     from ..answers import Answer
     from ..chat import Chat
-    from ..images import Picture
+    from ..images import Picture, PictureLimits
+    from .wrap import Wrap
 
 # Stands for the picture on stdin.
 STDIN = "-"
 
 
-def open_source(source: str) -> Picture:
+def open_source(source: str, limits: PictureLimits) -> Picture:
     """The picture at a path or URL, or on stdin; `PictureError`."""
     from ..images import open_picture
 
-    return open_picture(sys.stdin.buffer if source == STDIN else source)
+    return open_picture(sys.stdin.buffer if source == STDIN else source, limits=limits)
 
 
 def shown_name(source: str) -> str:
@@ -45,28 +46,42 @@ def write(pieces: Iterator[str], show: Callable[[str], None]) -> None:
             show(piece)
 
 
-def speak(pieces: Iterator[str]) -> None:
-    """`write` on stdout, ended by a newline whatever happens."""
+def speak(pieces: Iterator[str], wrap: Wrap | None = None) -> None:
+    """`write` on stdout, ended by a newline whatever happens. `wrap` breaks it into lines, for a terminal."""
     started = False
 
     def show(piece: str) -> None:
         nonlocal started
         started = True
-        say(piece, end="")
+        if wrap is None:
+            say(piece, end="")
+        else:
+            say_lines(wrap.push(printable(piece)))
 
     try:
         write(pieces, show)
     except BaseException:
         if started:
-            say("")
+            _end(wrap)
         raise
+    _end(wrap)
+
+
+def _end(wrap: Wrap | None) -> None:
+    if wrap is not None:
+        say_lines(wrap.finish())
     say("")
 
 
-def speak_others(answer: Answer, prefix: str = "") -> None:
-    """The further answers, one per line."""
+def speak_others(answer: Answer, prefix: str = "", wrap: Callable[[], Wrap] | None = None) -> None:
+    """The further answers, one per line; with `wrap`, which makes one for each, broken into lines."""
     for other in answer.others:
-        say(prefix + other.text)
+        if wrap is None:
+            say(prefix + other.text)
+        else:
+            lines = wrap()
+            say_lines(lines.push(printable(prefix + other.text)))
+            _end(lines)
 
 
 def entry(source: str, chat: Chat, **what: str) -> dict[str, Any]:
@@ -92,15 +107,15 @@ def entry(source: str, chat: Chat, **what: str) -> dict[str, Any]:
     return made
 
 
-def tell_advice(chat: Chat) -> None:
+def tell_advice(chat: Chat, tell: Callable[[str], None] = note) -> None:
     """What about the picture may make answers worse."""
     for one in chat.advice:
-        note(f"{chat.picture.name}: {one.message}")
+        tell(f"{chat.picture.name}: {one.message}")
 
 
-def tell_dropped(chat: Chat) -> None:
+def tell_dropped(chat: Chat, tell: Callable[[str], None] = note) -> None:
     """How much of the conversation the last answer did not know."""
     dropped = chat.turns[-1].dropped_turns
     if dropped:
         turns = "the oldest turn" if dropped == 1 else f"the oldest {dropped} turns"
-        note(f"({turns} no longer fit the model's context beside this question and were left out)")
+        tell(f"({turns} no longer fit the model's context beside this question and were left out)")

@@ -31,7 +31,9 @@ def ask(
     """
     settings = writing.settings()
     try:
-        opened = open_source(picture)  # before the model, whose loading may take minutes
+        opened = open_source(
+            picture, model.picture_limits()
+        )  # before the model, whose loading may take minutes
     except PictureError as error:
         if as_json:
             say_json({"picture": picture, "error": str(error)})

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import Blip2ChatError, PictureError
 from .answers import entry, open_source, shown_name, speak, speak_others, tell_advice, write
-from .options import Json, ModelOptions, WritingOptions
+from .options import Json, ModelOptions, Start, WritingOptions
 from .terminal import complain, say, say_json
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ def caption(
     ],
     model: ModelOptions,
     writing: WritingOptions,
-    start: Annotated[
-        str | None, typer.Option(metavar="TEXT", help='First words to go on from: "a photo of".')
-    ] = None,
+    start: Start = None,
     as_json: Json = False,
 ) -> None:
     """Describe pictures.
@@ -44,7 +42,7 @@ def caption(
 
     for source in pictures:
         try:
-            picture = open_source(source)
+            picture = open_source(source, model.picture_limits())
         except PictureError as error:
             skip(source, error)
             continue

@@ -10,8 +10,8 @@ import typer
 
 from .answers import STDIN, open_source
 from .options import ModelOptions, WritingOptions
+from .screen import Screen
 from .talk import Talk
-from .terminal import note
 
 # Inside the package, and within what the embedded model can talk about.
 _SAMPLE = Path(__file__).parents[1] / "demo" / "samples" / "dog-and-apple.png"
@@ -23,6 +23,9 @@ def chat(
     picture: Annotated[
         str | None, typer.Argument(metavar="PIC", help="A path or URL; without it, a sample picture.")
     ] = None,
+    no_picture: Annotated[
+        bool, typer.Option("--no-picture", help="Do not show the picture in the terminal.")
+    ] = False,
 ) -> None:
     """Talk about a picture.
 
@@ -34,16 +37,16 @@ def chat(
         raise typer.BadParameter("the questions come from stdin: give the picture as a path or URL")
     source = str(_SAMPLE) if picture is None else picture
     if "://" not in source:
-        open_source(source)  # a wrong path is said before the model loads, which may take minutes
+        open_source(
+            source, model.picture_limits()
+        )  # a wrong path is said before the model loads, which may take minutes
     interactive = sys.stdin.isatty()
     running = model.load()
-    talk = Talk(running, source, settings, interactive)
+    suggestion = "what is on the left?" if picture is None else "what is in the picture?"
+    talk = Talk(running, source, settings, interactive, suggestion, Screen(interactive, not no_picture))
     model.tell_limits()
     if interactive:
-        engine = running.engine
-        about = f"{engine.name}, {engine.precision}, {engine.device}"
-        note(f"{talk.chat.picture.name}, with {running.name} ({about})")
-        note("/help lists the commands, ctrl-D leaves")
+        talk.welcome()
     talk.run()
     if talk.failed and not interactive:
         raise typer.Exit(1)

@@ -19,7 +19,14 @@ _SHOWN = 20
 
 def compare(
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME", envvar="BLIP2_CHAT_MODEL", help="As everywhere.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar="BLIP2_CHAT_MODEL",
+            help="The embedded model (demo), a folder, or a hub name.",
+        ),
     ] = "demo",
     asked: Annotated[
         str,
@@ -39,7 +46,9 @@ def compare(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it too (.png, .svg, .pdf).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load models even if the memory check says they will not fit.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a precision costs: accuracy, memory and speed side by side.
@@ -79,7 +88,7 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
         engine, _, precision = name.partition("-")
         if Contestant(engine, precision) not in found:
             known = ", ".join(f"{one.engine}-{one.precision}" for one in found)
-            raise Blip2ChatError(f"{name!r} is not at hand here; there is {known}")
+            raise Blip2ChatError(f"{name!r} is not available here; choose from {known}")
         wanted.append(Contestant(engine, precision))
     return wanted
 

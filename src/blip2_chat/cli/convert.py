@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,16 @@ def convert(
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
+    processor: Annotated[
+        str | None,
+        typer.Option(help="Take tokenizer and picture settings from this model or folder instead."),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Calibrate int8 and int4 on the pictures of this folder; takes minutes."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
 ) -> None:
     """Convert a checkpoint into a folder of your own.
@@ -40,6 +51,7 @@ def convert(
     Other commands do it by themselves, once, into a cache (see `blip2-chat cache`); this is for a folder to
     copy to another machine, or for another block size.
     """
+    from ..calibration import Calibration
     from ..checkpoint import find, inspect
     from ..conversion import convert as convert_into
     from ..conversion_cache import folder_size
@@ -51,11 +63,12 @@ def convert(
             source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
         )
         made = convert_into(
-            inspect(folder),
+            inspect(folder, None if processor is None else find(processor, weights=False)),
             out,
             precision,
             name=source if revision is None else f"{source}@{revision}",
             block_size=block_size,
+            calibration=Calibration(calibrate),
             force=force,
             on_progress=progress,
         )

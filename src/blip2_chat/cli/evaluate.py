@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,8 @@ from .options import Json, ModelOptions
 from .terminal import ProgressBar, say, say_json
 
 if TYPE_CHECKING:
-    from ..evaluate import Report
+    from ..comparison import Questions
+    from ..evaluate import HeldOut, Report
     from ..model import Model
 
 
@@ -19,7 +21,10 @@ def evaluate(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="SET", help="seen, unseen, or the path of a zip; may repeat. Default: both."
+            "--set",
+            metavar="SET",
+            help="seen, unseen, a held-out zip, or your own JSON lines or CSV with picture, question and answer; "
+            "may repeat. Default: seen and unseen.",
         ),
     ] = None,
     limit: Annotated[
@@ -32,19 +37,74 @@ def evaluate(
 
     The figures of the model card are those of the embedded model on both of its sets.
     """
-    from ..evaluate import SETS, Evaluation, HeldOut
+    from ..comparison import Questions, is_own
+    from ..evaluate import SETS, HeldOut
 
-    held_out = {name: HeldOut.open(name) for name in sets or SETS}
+    # All of them before the model, whose loading may take minutes.
+    opened = {
+        name: Questions.open(name, limit) if is_own(name) else HeldOut.open(name) for name in sets or SETS
+    }
     running = model.load()
-    for name, one in held_out.items():
-        evaluation = Evaluation(running, one, limit)
-        try:
-            with ProgressBar(f"evaluating on {name}") as progress:
-                evaluation.run(progress)
-        finally:
-            # Also what there is when ctrl-C broke it off; the counts say of how many.
-            if evaluation.report.asked or evaluation.report.captions:
-                _tell(running, name, evaluation.report, as_json)
+    for name, one in opened.items():
+        with ProgressBar(f"evaluating on {name}") as progress:
+            if isinstance(one, Questions):
+                _on_questions(running, one, as_json, progress)
+            else:
+                _on_held_out(running, name, one, limit, as_json, progress)
+
+
+def _on_held_out(
+    model: Model, name: str, held_out: HeldOut, limit: int | None, as_json: bool, progress: ProgressBar
+) -> None:
+    from ..evaluate import Evaluation
+
+    evaluation = Evaluation(model, held_out, limit)
+    try:
+        evaluation.run(progress)
+    finally:
+        progress.stop()
+        # Also what there is when Ctrl-C ended it; the counts say of how many.
+        if evaluation.report.asked or evaluation.report.captions:
+            _tell(model, name, evaluation.report, as_json)
+
+
+def _on_questions(model: Model, questions: Questions, as_json: bool, progress: ProgressBar) -> None:
+    """A user's own file, scored as `compare` scores it."""
+    from ..comparison import answered
+
+    answers: list[str] = []
+    started = time.perf_counter()
+    try:
+        for answer in answered(model, questions):
+            answers.append(answer)
+            progress("questions", len(answers), len(questions.items))
+    finally:
+        progress.stop()
+        if answers:
+            _tell_scores(model, questions, answers, time.perf_counter() - started, as_json)
+
+
+def _tell_scores(
+    model: Model, questions: Questions, answers: list[str], seconds: float, as_json: bool
+) -> None:
+    from ..comparison import scores
+
+    items = questions.items[: len(answers)]
+    figures = scores(items, answers)
+    captions = sum(item.question is None for item in items)
+    engine = model.engine
+    if as_json:
+        named = {name.lower().replace(" ", "_"): round(value, 4) for name, value in figures.items()}
+        about = {"model": model.name, "engine": engine.name, "precision": engine.precision}
+        counts = {"questions": len(items) - captions, "captions": captions}
+        say_json({**about, "set": questions.name, **counts, **named, "seconds": round(seconds, 1)})
+        return
+    say(f"{model.name} ({engine.name}, {engine.precision}) on {questions.name}, {seconds:.0f} s")
+    for name, value in figures.items():
+        if name == "CIDEr":
+            say(f"  {name:<16} {value:7.2f}   {captions} captions")
+        else:
+            say(_line(name, value, f"{len(items) - captions} questions"))
 
 
 def _tell(model: Model, name: str, report: Report, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from .. import __version__
 from ..errors import CheckpointError
 from ..images.naming import url_name
+from ..installation import install_command
 from ..memory import available_memory, gigabytes
 
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
@@ -146,7 +147,7 @@ def _engines() -> dict[str, str]:
     torch = all(find_spec(name) for name in ("torch", "transformers"))
     return {
         "onnx": _onnx(),
-        "torch": "installed" if torch else "not installed (pip install 'blip2-chat[torch]')",
+        "torch": "installed" if torch else f"not installed ({install_command('torch')})",
     }
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import CheckpointError
+import typer
+
+from ..errors import Blip2ChatError, CheckpointError
 from .options import Json
-from .terminal import note, say, say_json
+from .terminal import complain, note, say, say_json
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
+    from ..conversion_cache import Cached
 
 # The official checkpoints are published in fp32.
 _PUBLISHED_BYTES = 4
@@ -30,50 +33,104 @@ class _Offer:
     parameters: int
     download: int  # bytes; 0 for what is here already
     memory: dict[str, dict[str, int]]
-
-    def fits(self, engine: str, available: int) -> str | None:
-        """The most precise that fits."""
-        sizes = self.memory[engine]
-        return next((precision for precision, size in sizes.items() if size <= available), None)
+    fits: dict[str, str | None]  # what `load` chooses with each engine; None: nothing fits
 
 
-def models(as_json: Json = False) -> None:
+def models(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove conversions whose checkpoint is gone; asks first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
     """List the models: their sizes, and what fits this machine.
 
     Any other BLIP-2 checkpoint in the official layout loads too, from a folder or the hub.
     """
     from ..conversion_cache import cached
+    from ..conversion_prune import is_orphan
     from ..memory import available_memory, gigabytes
 
-    available = available_memory()
-    offers = _offers()
+    if yes and not prune:
+        raise typer.BadParameter("--yes goes with --prune")
     made = cached()
+    if prune:
+        _prune([one for one in made if is_orphan(one)], yes, as_json)
+        return
+    available = available_memory()
+    offers = _offers(available)
     if as_json:
         for offer in offers:
             here = [one.precision for one in made if one.is_usable and one.is_called(offer.name)]
             say_json({**_as_json(offer, available), "converted": here})
         return
     _print_table(offers, available)
+    orphans = [one for one in made if is_orphan(one)]
     for one in made:
         if one.is_usable:
-            say(f"Converted here: {one.source} at {one.precision}, {gigabytes(one.size)}")
+            gone = " (its checkpoint is gone)" if one in orphans else ""
+            say(f"Converted here: {one.source} at {one.precision}, {gigabytes(one.size)}{gone}")
+    if orphans:
+        total = gigabytes(sum(one.size for one in orphans))
+        note(f"`blip2-chat models --prune` removes the conversions whose checkpoint is gone ({total})")
 
 
-def _offers() -> list[_Offer]:
+def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
+    from ..conversion_cache import conversions_folder
+    from ..conversion_prune import prune
+    from ..memory import gigabytes
+
+    if not orphans:
+        note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
+        return
+    for one in orphans:
+        note(f"{one.source} at {one.precision}, {gigabytes(one.size)}: its checkpoint is gone")
+    total = gigabytes(sum(one.size for one in orphans))
+    if not yes:
+        try:
+            typer.confirm(
+                f"Remove {len(orphans)} ({total}) from {conversions_folder()}?", abort=True, err=True
+            )
+        except typer.Abort:
+            raise Blip2ChatError("nothing was removed; --yes removes without asking") from None
+    removed, kept = prune(orphans)
+    for one in removed:
+        if as_json:
+            say_json({"source": one.source, "precision": one.precision, "bytes": one.size})
+        else:
+            say(f"Removed {one.source} at {one.precision}, {gigabytes(one.size)}")
+    for other in kept:
+        complain(f"{other.entry.source} at {other.entry.precision} was not removed: {other.reason}")
+    note(f"{gigabytes(sum(one.size for one in removed))} freed")
+    if kept:
+        raise typer.Exit(1)
+
+
+def _offers(available: int) -> list[_Offer]:
     from ..checkpoint import EMBEDDED, KNOWN, find, inspect
 
     offers = []
     try:
         embedded = inspect(find(EMBEDDED))
         about = "inside the package: captions and answers about drawn scenes, not photographs"
-        memory = _memory(embedded.config)
-        offers.append(_Offer(EMBEDDED, about, embedded.total_parameters, 0, memory))
+        config = embedded.config
+        parameters = embedded.total_parameters
+        offers.append(_Offer(EMBEDDED, about, parameters, 0, _memory(config), _fits(config, available)))
     except CheckpointError as error:
         note(f"The embedded model is damaged: {error}")  # the others can be told all the same
     for known in KNOWN:
         size = known.parameters * _PUBLISHED_BYTES
-        offers.append(_Offer(known.name, known.description, known.parameters, size, _memory(known.config)))
+        config = known.config
+        memory, fits = _memory(config), _fits(config, available)
+        offers.append(_Offer(known.name, known.description, known.parameters, size, memory, fits))
     return offers
+
+
+def _fits(config: ModelConfig, available: int) -> dict[str, str | None]:
+    from ..loading import default_precision
+    from ..memory import COSTS
+
+    return {engine: default_precision(config, engine, available) for engine in COSTS}
 
 
 def _memory(config: ModelConfig) -> dict[str, dict[str, int]]:
@@ -93,7 +150,7 @@ def _as_json(offer: _Offer, available: int) -> dict[str, Any]:
         "download_bytes": offer.download,
         "memory_bytes": offer.memory,
         "available_bytes": available,
-        "fits": {engine: offer.fits(engine, available) for engine in offer.memory},
+        "fits": offer.fits,
     }
 
 
@@ -115,13 +172,13 @@ def _print_table(offers: list[_Offer], available: int) -> None:
         first = [offer.name, _count(offer.parameters), download]
         for engine, sizes in offer.memory.items():
             cells = [f"{sizes[one] / 1e9:.1f}" if one in sizes else "-" for one in _COLUMNS]
-            fits = offer.fits(engine, available)
+            fits = offer.fits[engine]
             table.add_row(*first, engine, *cells, f"[green]{fits}[/]" if fits else "[red]no[/]")
             first = ["", "", ""]
     console.print(table)
     console.print(
         f"\nMemory in GB at each precision, for one picture and a usual conversation; {gigabytes(available)} "
-        "is available now.\nfits: the most precise that does; --precision takes a smaller one."
+        "is available now.\nfits: what is loaded if you do not give --precision."
     )
 
 

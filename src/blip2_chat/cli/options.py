@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,12 +11,20 @@ from ..errors import Blip2ChatError
 from .terminal import ProgressBar, note
 
 if TYPE_CHECKING:
+    from ..images import PictureLimits
+    from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
 
 # Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
 _EMBEDDED = "demo"
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help='First words of each caption, which the model continues: "a photo of".'
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
@@ -43,14 +51,36 @@ class ModelOptions:
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub name.")
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Load what the memory should not hold.")] = False
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Take tokenizer and picture settings from this model or folder instead."
+        ),
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
+    ] = False
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
+    ] = None
+
+    max_megapixels: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=10_000, help="Largest picture (100; serve: 40)."),
     ] = None
 
     @property
     def is_embedded(self) -> bool:
         return self.model == _EMBEDDED
+
+    def picture_limits(self) -> PictureLimits:
+        """Which pictures are opened; a message about a larger one names the option."""
+        from ..images import PictureLimits
+
+        limits = PictureLimits(pixels_option="--max-megapixels {megapixels}")
+        if self.max_megapixels is not None:
+            limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
+        return limits
 
     def load(self) -> Model:
         """The running model; on a terminal a bar shows its loading."""
@@ -59,12 +89,14 @@ class ModelOptions:
         with ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
-                precision=self.precision,
-                engine=self.engine,
+                precision=cast("PrecisionChoice", self.precision),  # `load` checks the words
+                engine=cast("EngineChoice", self.engine),
                 device=self.device,
                 revision=self.revision,
+                processor=self.processor,
                 threads=self.threads,
                 force=self.force,
+                limits=self.picture_limits(),
                 on_progress=progress,
             )
 
@@ -78,37 +110,47 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class WritingOptions:
-    """How answers are written; what is not given is left to `Decoding`'s defaults."""
+class DecodingOptions:
+    """How the text is generated; what is not given is left to `Decoding`'s defaults."""
 
     max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Longest answer, in tokens (50).")
+        int | None, typer.Option(metavar="N", help="Maximum length in tokens (50).")
     ] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest answer, in tokens.")] = (
+    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Minimum length in tokens (0).")] = (
         None
     )
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
+    beams: Annotated[int | None, typer.Option(metavar="N", help="Number of beams for beam search.")] = None
     length_penalty: Annotated[
-        float | None, typer.Option(metavar="X", help="Of beams: above 1 favours long answers.")
+        float | None,
+        typer.Option(metavar="X", help="Beam search: above 1 favours longer text, below 1 shorter."),
     ] = None
-    answers: Annotated[int | None, typer.Option(metavar="N", help="So many answers, best first.")] = None
     temperature: Annotated[
-        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
+        float | None,
+        typer.Option(metavar="X", help="Sampling temperature; 0 (default) always takes the likeliest token."),
     ] = None
-    top_k: Annotated[int | None, typer.Option(metavar="K", help="Draw among the k likeliest.")] = None
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
-        None
-    )
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw the same again.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
-        None
-    )
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", help="Top-k sampling: sample from the K likeliest tokens.")
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P.",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Random seed for sampling; the same seed gives the same text."),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Above 1 makes repeated tokens less likely.")
+    ] = None
     no_repeat_ngram: Annotated[
-        int | None, typer.Option(metavar="N", help="No sequence of n tokens twice.")
+        int | None, typer.Option(metavar="N", help="Never repeat a sequence of N tokens.")
     ] = None
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="End an answer before this; may repeat."),
+        typer.Option(metavar="TEXT", help="Stop before this text, which is left out; may repeat."),
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -120,14 +162,24 @@ class WritingOptions:
         settings = {
             _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
         }
-        return checked(settings)
+        return _checked(settings)
+
+
+@dataclass(frozen=True)
+class WritingOptions(DecodingOptions):
+    """`DecodingOptions`, and how many answers: a run has captions per picture instead."""
+
+    answers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of answers to return, best first; needs beams or sampling."),
+    ] = None
 
 
 # Where the option is shorter than `Decoding`'s keyword.
 _KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
     from ..decoding import Decoding
 

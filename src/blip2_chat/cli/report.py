@@ -22,19 +22,40 @@ def report(
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURES",
+            help="Where to look for the pictures, as `run` takes it, if they were moved; may repeat.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of a table that has the pictures.")
+    ] = None,
+    name_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of a table that has their names.")
+    ] = None,
 ) -> None:
     """Write a run's result as one HTML page.
 
     Thumbnails, search, order by confidence, the failed ones, word frequencies and lengths, all in one file that
-    needs no network.
+    needs no network. A thumbnail is shown only if the picture is still the one that was captioned.
     """
     from ..batch.report import report as write
     from ..batch.storage import is_remote
+    from ..batch.tables import Columns
 
     beside = os.path.basename(results) if is_remote(results) else results
     page = out or Path(os.path.splitext(beside)[0] + ".html")
     with ProgressBar("making thumbnails") as progress:
-        shown = write(results, page, title=title, on_progress=progress)
-    pictures = "picture" if shown == 1 else "pictures"
-    note(f"{shown:,} {pictures}, {page.stat().st_size / 1e6:.1f} MB")
+        shown = write(
+            results,
+            page,
+            title=title,
+            pictures=pictures or (),
+            columns=Columns(column, name_column),
+            on_progress=progress,
+        )
+    noun = "picture" if shown == 1 else "pictures"
+    note(f"{shown:,} {noun}, {page.stat().st_size / 1e6:.1f} MB")
     say(str(page))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import ModelOptions, checked
+from .options import DecodingOptions, ModelOptions, Start
 from .run_progress import RunProgress, duration, rate
 from .terminal import note, say
 
@@ -33,6 +34,9 @@ class OutputOptions:
             "--out", "-o", metavar="FILE", help="captions.parquet, .jsonl, .csv or .tar (WebDataset)."
         ),
     ] = None
+    with_pictures: Annotated[
+        bool, typer.Option("--with-pictures", help="Put the pictures into the .tar as well.")
+    ] = False
     sidecar: Annotated[
         str | None,
         typer.Option(metavar="TYPE", help="A text file beside each picture: txt or caption."),
@@ -45,6 +49,12 @@ class OutputOptions:
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Sidecar: replace files that something else wrote.")
     ] = False
+    append: Annotated[
+        bool, typer.Option("--append", help="Sidecar: add to the end of text files that are there.")
+    ] = False
+    prepend: Annotated[
+        bool, typer.Option("--prepend", help="Sidecar: add to the beginning of text files that are there.")
+    ] = False
     progress: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to remember what is done (FILE.progress beside --out)."),
@@ -54,44 +64,21 @@ class OutputOptions:
         from ..batch.sidecar import Sidecar
 
         if self.sidecar is None:
-            if self.prefix or self.suffix or self.trigger:
-                raise typer.BadParameter("--prefix, --suffix and --trigger belong to --sidecar txt")
+            if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
+                raise typer.BadParameter(
+                    "--prefix, --suffix, --trigger, --append, --prepend and --overwrite belong to --sidecar txt"
+                )
             return None
+        if self.append and self.prepend:
+            raise typer.BadParameter("give --append or --prepend, not both")
         return Sidecar(
-            self.sidecar.lstrip("."), self.prefix, self.suffix, self.trigger, overwrite=self.overwrite
+            self.sidecar.lstrip("."),
+            self.prefix,
+            self.suffix,
+            self.trigger,
+            overwrite=self.overwrite,
+            join="append" if self.append else "prepend" if self.prepend else None,
         )
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How captions and answers are written."""
-
-    max_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Longest, in tokens (50).")] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Shortest, in tokens.")] = None
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Search with so many beams.")] = None
-    temperature: Annotated[
-        float | None, typer.Option(metavar="X", help="Draw tokens; 0 takes the likeliest.")
-    ] = None
-    top_p: Annotated[float | None, typer.Option(metavar="P", help="Draw among the likeliest of sum p.")] = (
-        None
-    )
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Draw others than with seed 0.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")] = (
-        None
-    )
-
-    def settings(self) -> dict[str, Any]:
-        """`Decoding`'s keywords, checked, without what was not given."""
-        given = {
-            "max_new_tokens": self.max_new_tokens,
-            "min_new_tokens": self.min_new_tokens,
-            "num_beams": self.beams,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "repetition_penalty": self.repetition_penalty,
-        }
-        return checked({name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -116,8 +103,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="PICTURES...",
-            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet) or "
-            "WebDataset shards (.tar).",
+            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet), "
+            "WebDataset shards (.tar) or a .zip file.",
         ),
     ],
     output: OutputOptions,
@@ -131,11 +118,16 @@ def run(
         int | None,
         typer.Option(metavar="N", min=0, help="Captions per picture (1; 0 when there are questions)."),
     ] = None,
+    start: Start = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: the column with paths, URLs or bytes.")
     ] = None,
     name_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a table: the column that names the pictures.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files or folders, such as @eaDir; may repeat."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first so many pictures.")
@@ -156,9 +148,9 @@ def run(
 ) -> None:
     """Caption a whole collection, or ask it questions.
 
-    Each result is on the disk before it is counted: killed or interrupted, the same command goes on where it was.
-    A picture that cannot be read becomes a row with its reason. Exit status: 0 all well, 3 finished with pictures
-    that failed, 130 stopped by Ctrl-C, 1 the run could not go on.
+    Every result is saved before it is counted, so if a run is killed or interrupted, run the same command again to
+    resume. A picture that cannot be read becomes a row with its error. Exit status: 0 all well, 3 finished with
+    pictures that failed, 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
     from ..batch.run import RunOptions
@@ -170,10 +162,12 @@ def run(
         captions = 0 if questions else 1
     options = RunOptions(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
-        tasks=Tasks(captions, questions, decoding.settings()),
+        tasks=Tasks(captions, questions, decoding.settings(), start),
         out=output.out,
+        with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(),
         columns=Columns(column, name_column),
+        exclude=tuple(exclude or ()),
         limit=limit,
         batch_size=batch_size,
         workers=workers,
@@ -197,17 +191,20 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
             note(
                 f"{task.before:,} {_pictures(task.before)} {were} done before (in {task.progress}); going on"
             )
-        with _stopping(task), RunProgress(task.count) as progress:
+        with _stopping(task):
             if cluster.ray is not None:
                 from ..batch.ray_run import RayPlan, ray_batches
 
                 plan = RayPlan(
                     cluster.ray, cluster.actors, cluster.cpus, cluster.gpus, _loading(model), options
                 )
-                summary = task.keep(ray_batches(task, plan), progress)
+                with RunProgress(task.count) as progress:
+                    summary = task.keep(ray_batches(task, plan), progress)
             else:
                 running = _load(model, task)
-                summary = task.go(running, progress)
+                # Not before: loading has a bar of its own, and two at once leave one behind.
+                with RunProgress(task.count) as progress:
+                    summary = task.go(running, progress)
                 running.close()
         _tell(task, summary)
     if summary.stopped:
@@ -222,6 +219,8 @@ def _asked(model: ModelOptions) -> dict[str, Any]:
         "revision": model.revision,
         "asked engine": model.engine,
         "asked precision": model.precision,
+        # Only where it is given: runs that began before there was this option go on.
+        **({"processor": model.processor} if model.processor else {}),
     }
 
 
@@ -233,8 +232,10 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
         "engine": model.engine,
         "device": model.device,
         "revision": model.revision,
+        "processor": model.processor,
         "threads": model.threads,
         "force": model.force,
+        "limits": model.picture_limits(),
     }
 
 
@@ -285,15 +286,51 @@ def _tell(task: Run, summary: Summary) -> None:
     note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
     sidecars = summary.sidecars
     if sidecars.get("kept"):
-        note(f"{sidecars['kept']:,} sidecar files were there already and are left as they are (--overwrite)")
+        were = "text file was" if sidecars["kept"] == 1 else "text files were"
+        note(
+            f"{sidecars['kept']:,} {were} there already and left alone (see --overwrite, --append and --prepend)"
+        )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    if summary.failed:
+        _tell_failures(task, summary)
+    if summary.without_picture:
+        note(
+            f"{summary.without_picture:,} {_pictures(summary.without_picture)} could not be read again for "
+            f"{task.options.out}, which has their rows alone"
+        )
+    if summary.passed_over:
+        from ..batch.passed_over import told
+
+        note(f"passed over: {told(summary.passed_over)}")
     if summary.stopped:
         note("the same command goes on from here")
     elif summary.failed:
         note("--retry-failed tries the failed pictures again")
     if task.options.out is not None:
         say(task.options.out)
+
+
+def _tell_failures(task: Run, summary: Summary) -> None:
+    """The first failed pictures, and where all of them are."""
+    for path, error in summary.failures:
+        note(f"  {_named(path, error)}")
+    out = task.options.out
+    if more := summary.failed - len(summary.failures):
+        where = f"--out FILE.csv --progress {shlex.quote(str(task.progress))} lists them all"
+        if out is not None:
+            where = f"all of them have an error in {out} (`blip2-chat report {shlex.quote(out)}` shows them)"
+        note(f"  and {more:,} more: {where}")
+
+
+def _named(path: str, error: str) -> str:
+    """An error with the picture's whole path: it may begin with the file's name alone, or not name it."""
+    from ..images.naming import file_name, one_line
+
+    shown, name = one_line(path), file_name(path)
+    if error.startswith(f"{shown} "):
+        return error
+    return shown + error[len(name) :] if error.startswith(f"{name} ") else f"{shown}: {error}"
 
 
 def _pictures(count: int) -> str:

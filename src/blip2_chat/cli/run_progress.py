@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, now and then a line elsewhere."""
+"""The progress of a run: a bar on a terminal, a line every half minute in a log."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LINE_EVERY = 30.0
 # The rate is that of the last so many batches: batches grow at first, and pictures differ.
 _BATCHES = 20
+_WIDEST_BAR = 24
+_NARROWEST_BAR = 8
 
 
 def rate(count: int, seconds: float) -> str:
@@ -40,7 +42,10 @@ def duration(seconds: float) -> str:
 
 class RunProgress:
     """Called with each batch of results. `count` says how many pictures there are; it is asked in the background,
-    because a collection may take long to be counted."""
+    because a collection may take long to be counted.
+
+    On a terminal two lines, erased at the end: a bar with numbers, and below it the latest picture with its text.
+    """
 
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
@@ -48,8 +53,8 @@ class RunProgress:
         self._done = self._failed = 0
         self._times: deque[tuple[float, int]] = deque(maxlen=_BATCHES)
         self._last_line = 0.0
-        self._bar: Any = None
-        self._task: Any = None
+        self._latest = ""
+        self._live: Any = None
 
     def __enter__(self) -> RunProgress:
         threading.Thread(target=self._find_total, daemon=True).start()
@@ -57,53 +62,67 @@ class RunProgress:
         self._last_line = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.live import Live
 
-            self._bar = Progress(
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[numbers]}"),
-                TextColumn("[dim]{task.fields[latest]}", table_column=_one_line()),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=None, numbers="starting", latest="")
-            self._bar.start()
+            console = Console(stderr=True, highlight=False)
+            # A terminal that cannot move its cursor gets the lines of a log.
+            if not console.is_dumb_terminal:
+                self._live = Live(
+                    get_renderable=lambda: self._drawn(console.width),
+                    console=console,
+                    transient=True,
+                    refresh_per_second=4,
+                )
+                self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def __call__(self, results: Sequence[Result]) -> None:
+        from ..images.naming import file_name
+
         self._done += len(results)
         self._failed += sum(one.error is not None for one in results)
         now = time.monotonic()
         self._times.append((now, self._done))
         latest = next((one for one in reversed(results) if one.error is None), results[-1])
-        if self._bar is not None:
-            from rich.markup import escape
-
-            self._bar.update(
-                self._task,
-                completed=self._done,
-                total=self._total,
-                numbers=self._numbers(),
-                latest=escape(_printable(latest.text)),
-            )
-        elif now - self._last_line >= _LINE_EVERY:
+        self._latest = f"{file_name(latest.path)}: {_printable(latest.text)}"
+        if self._live is None and now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            note(f"{self._numbers()}: {_printable(latest.text)}")
+            first, *more = self._numbers()
+            details = f" ({', '.join(more)})" if more else ""
+            note(f"{first} pictures{details}; latest: {self._latest}")
 
-    def _numbers(self) -> str:
+    def _drawn(self, width: int) -> Any:
+        from rich.text import Text
+
+        # Lines end before the edge: the terminal's own ^C would wrap, and move the cursor off the bar.
+        width = max(width - len("^C") - 1, 1)
+        numbers = _fitting(self._numbers(), width)
+        shown = Text(no_wrap=True, overflow="ellipsis")
+        # The bar takes what the numbers leave, and goes first when there is little.
+        if self._total and (left := width - len(numbers) - 1) >= _NARROWEST_BAR:
+            cells = min(left, _WIDEST_BAR)
+            done = min(cells, cells * self._done // self._total)
+            shown.append("━" * done, "green").append("─" * (cells - done), "dim").append(" ")
+        shown.append(numbers)
+        latest = Text(self._latest, "dim")
+        latest.truncate(width, overflow="ellipsis")
+        return Text("\n", no_wrap=True, overflow="ellipsis").join([shown, latest])
+
+    def _numbers(self) -> list[str]:
+        """How far it is: the most important first."""
         (first, before), (last, done) = self._times[0], self._times[-1]
         parts = [f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"]
-        if done > before:
-            parts.append(rate(done - before, last - first))
-            if self._total is not None:
-                parts.append(f"{duration((self._total - done) * (last - first) / (done - before))} left")
         if self._failed:
             parts.append(f"{self._failed:,} failed")
-        return ", ".join(parts)
+        if done > before:
+            if self._total is not None:
+                parts.append(f"{duration((self._total - done) * (last - first) / (done - before))} left")
+            parts.append(rate(done - before, last - first))
+        return parts
 
     def _find_total(self) -> None:
         from ..errors import Blip2ChatError
@@ -113,11 +132,15 @@ class RunProgress:
             self._total = self._count()
 
 
+def _fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit side by side, at least the first."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + len(part) + 2 > width:
+            break
+        text += f", {part}"
+    return text
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _one_line() -> Any:
-    from rich.table import Column
-
-    return Column(no_wrap=True, overflow="ellipsis", ratio=1)

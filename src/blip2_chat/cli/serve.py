@@ -75,9 +75,6 @@ def serve(
     max_picture_mib: Annotated[
         int, typer.Option(metavar="N", min=1, max=1024, help="Largest picture file.", rich_help_panel=_LIMITS)
     ] = 20,
-    max_megapixels: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1000, help="Largest picture.", rich_help_panel=_LIMITS)
-    ] = 40,
     time_limit: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=1, help="Seconds for one request.", rich_help_panel=_LIMITS),
@@ -114,7 +111,7 @@ def serve(
         # Base64 takes a third more; and there is text around it.
         max_body_bytes=max_picture_mib * MIB * 3 // 2 + 2 * MIB,
         max_held_bytes=max(256, 8 * max_picture_mib) * MIB,
-        max_pixels=max_megapixels * 1_000_000,
+        max_pixels=(model.max_megapixels or 40) * 1_000_000,
         time_limit=time_limit,
         log_text=log_text,
     )

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import Blip2ChatError, ConversationError, PictureError
-from .answers import speak, speak_others, tell_advice, tell_dropped
-from .terminal import complain, note, say
+from .answers import tell_advice, tell_dropped
+from .screen import Screen
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..chat import Chat, Turn
+    from ..decoding import Settings
     from ..model import Model
 
 _PROMPT = "> "
+# At a terminal, where people type them by habit; in a pipe they are questions like all other lines.
+_WORDS = {"exit": "quit", "quit": "quit", ":q": "quit", ":quit": "quit", "?": "help", "help": "help"}
+# Other names of commands.
+_ALIASES = {"exit": "quit", "q": "quit", "?": "help", "h": "help"}
 
 
 class _Leave(Exception):
@@ -31,9 +37,20 @@ class Talk:
     From a pipe every question has one line of stdout, an empty one when it could not be answered.
     """
 
-    def __init__(self, model: Model, picture: str, settings: dict[str, Any], interactive: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        picture: str,
+        settings: dict[str, Any],
+        interactive: bool,
+        suggestion: str = "what is in the picture?",
+        screen: Screen | None = None,
+    ) -> None:
+        """`suggestion` is a first question for who does not know what to ask."""
         self._model = model
-        self._settings = settings
+        self._suggestion = suggestion
+        self.screen = screen or Screen(interactive)
+        self._settings = cast("Settings", settings)
         self._interactive = interactive
         # Files this conversation may overwrite: those it wrote or came from.
         self._own_files: set[Path] = set()
@@ -51,46 +68,63 @@ class Talk:
                 except KeyboardInterrupt:
                     if not self._interactive:
                         raise
-                    note("(interrupted)")
+                    self.screen.note("(interrupted)")
                 except Blip2ChatError as error:
                     self.failed = True
-                    complain(str(error))
+                    self.screen.complain(str(error))
 
     def _lines(self) -> Iterator[str]:
-        read = _typed_lines() if self._interactive else sys.stdin
-        for line in read:
+        for line in self._typed() if self._interactive else sys.stdin:
             text = line.lstrip("\ufeff").strip()  # Windows' pipes may begin with a byte order mark
             if text:
                 yield text
 
+    def _typed(self) -> Iterator[str]:
+        from .typed import Commands, typed_lines
+
+        commands = {name: name in _PATHS for name in _COMMANDS}
+        return typed_lines(_PROMPT, Commands(commands, self._suggestion), self.screen.has_colour)
+
+    def welcome(self) -> None:
+        """Shows the picture, and what can be done about it."""
+        engine = self._model.engine
+        about = f"{engine.name}, {engine.precision}, {engine.device}"
+        self.screen.picture(self.chat.picture)
+        self.screen.note(f"{self.chat.picture.name}, with {self._model.name} ({about})")
+        self.screen.note(f"Try: {self._suggestion} (Tab types it)")
+        self.screen.note("/help lists the commands, ctrl-D leaves")
+
     def _take(self, line: str) -> None:
+        if self._interactive and line.lower() in _WORDS:
+            line = "/" + _WORDS[line.lower()]
         if not line.startswith("/"):
             self._answer(lambda: self.chat.stream(line))
             return
         name, _, argument = line[1:].partition(" ")
-        command = _COMMANDS.get(name.lower())
+        name = _ALIASES.get(name.lower(), name.lower())
+        command = _COMMANDS.get(name)
         if command is None:
-            raise ConversationError(f"there is no command /{name}; /help lists them")
+            raise ConversationError(_unknown(line, name))
         command(self, argument.strip())
 
     def _answer(self, pieces: Callable[[], Iterator[str]]) -> None:
         try:
             if self._no_picture:
                 raise PictureError(f"not asked, for want of its picture ({self._no_picture})")
-            speak(pieces())
+            self.screen.answer(pieces())
         except Blip2ChatError:
             if not self._interactive:
                 say("")  # line n of the answers belongs to question n
             raise
         answer = self.chat.turns[-1].answer
-        speak_others(answer)
-        tell_dropped(self.chat)
+        self.screen.others(answer)
+        tell_dropped(self.chat, self.screen.note)
         if answer.finish_reason == "length" and self._interactive:
-            note(f"(cut off at {len(answer.tokens)} tokens; --max-new-tokens sets how many)")
+            self.screen.note(f"(cut off at {len(answer.tokens)} tokens; --max-new-tokens sets how many)")
 
     def _about(self, picture: str) -> Chat:
         chat = self._model.chat(picture, **self._settings)
-        tell_advice(chat)
+        tell_advice(chat, self.screen.note)
         return chat
 
     @contextlib.contextmanager
@@ -129,22 +163,23 @@ class Talk:
             raise ConversationError("/image needs a path or URL")
         with self._changing_picture():
             self.chat = self._about(_unquoted(picture))
-        note(f"now about {self.chat.picture.name}")
+        self.screen.picture(self.chat.picture)
+        self.screen.note(f"now about {self.chat.picture.name}")
 
     def undo(self, _: str) -> None:
         """take back the last question and its answer"""
-        note(f"took back: {_called(self.chat.undo())}")
+        self.screen.note(f"took back: {_called(self.chat.undo())}")
 
     def reset(self, _: str) -> None:
         """forget all questions; the picture stays"""
         self.chat.reset()
-        note("forgot all questions")
+        self.screen.note("forgot all questions")
 
     def history(self, _: str) -> None:
         """show the conversation so far"""
         for turn in self.chat.turns:
-            note(_PROMPT + _called(turn))
-            note(turn.text)
+            self.screen.note(_PROMPT + _called(turn))
+            self.screen.note(turn.text)
 
     def save(self, file: str) -> None:
         """write the conversation to FILE, as JSON"""
@@ -155,7 +190,7 @@ class Talk:
             raise ConversationError(f"{path} is there already; give another name")
         self.chat.save(path)
         self._own_files.add(path.resolve())
-        note(f"saved {_turns(self.chat)} to {path}")
+        self.screen.note(f"saved {_turns(self.chat)} to {path}")
 
     def load(self, file: str) -> None:
         """take up the conversation in FILE"""
@@ -171,13 +206,14 @@ class Talk:
         loaded.settings = self._settings
         self.chat = loaded
         self._own_files.add(path.resolve())
-        note(f"about {loaded.picture.name}, {_turns(loaded)}")
+        self.screen.picture(loaded.picture)
+        self.screen.note(f"about {loaded.picture.name}, {_turns(loaded)}")
 
     def help(self, _: str) -> None:
         """list the commands"""
         for name, command in _COMMANDS.items():
-            note(f"  {'/' + name + _ARGUMENTS.get(name, ''):<18} {command.__doc__}")
-        note("Everything else is a question. ctrl-C breaks off an answer, ctrl-D leaves.")
+            self.screen.note(f"  {'/' + name + _ARGUMENTS.get(name, ''):<18} {command.__doc__}")
+        self.screen.note("Everything else is a question. ctrl-C breaks off an answer, ctrl-D leaves.")
 
     def leave(self, _: str) -> None:
         """leave"""
@@ -196,47 +232,19 @@ _COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "help": Talk.help,
     "quit": Talk.leave,
 }
+# Those that a path follows, for Tab.
+_PATHS = {"image", "save", "load"}
 _ARGUMENTS = {"caption": " [START]", "image": " PATH|URL", "save": " FILE", "load": " FILE"}
 
 
-def _typed_lines() -> Iterator[str]:
-    """What a person types. ctrl-D, and ctrl-C at an empty prompt, end it; ctrl-C elsewhere drops the line."""
-    typed = ""
-    # Importing it gives input() line editing and the arrow keys; Windows' own terminal has them.
-    readline: Any = None
-    with contextlib.suppress(ImportError):
-        import readline
-
-    def interrupt(*_: object) -> None:
-        nonlocal typed
-        # Asked here, because the line is gone when input() raises.
-        typed = readline.get_line_buffer() if readline else ""
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        while True:
-            try:
-                line = _typed_line()
-            except EOFError:
-                note("")
-                return
-            except KeyboardInterrupt:
-                note("")
-                if not typed:
-                    return
-                continue
-            yield line
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _typed_line() -> str:
-    if sys.stdout.isatty():
-        return input(_PROMPT)
-    # input() would write its prompt among the answers.
-    print(_PROMPT, end="", file=sys.stderr, flush=True)
-    return input()
+def _unknown(line: str, name: str) -> str:
+    """Why a line that begins with a slash is no command, and what may have been meant."""
+    if Path(_unquoted(line)).is_file():
+        return f"to talk about another picture, type /image {line}"
+    close = [one for one in _COMMANDS if name and one.startswith(name)]
+    close = close or get_close_matches(name, [*_COMMANDS, *(one for one in _ALIASES if len(one) > 1)], 1)
+    meant = f"; did you mean {' or '.join('/' + one for one in close)}?" if close else ";"
+    return f"there is no command /{name}{meant} /help lists them"
 
 
 def _called(turn: Turn) -> str:

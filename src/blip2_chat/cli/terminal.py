@@ -18,7 +18,12 @@ _PATIENCE = 0.5
 
 def say(text: str, end: str = "\n") -> None:
     """A piece of an answer, at once."""
-    _put(_printable(text), end)
+    _put(printable(text), end)
+
+
+def say_lines(text: str) -> None:
+    """A piece of an answer that has been broken into lines, at once."""
+    _put("\n".join(printable(line) for line in text.split("\n")), "")
 
 
 def say_json(entry: dict[str, Any]) -> None:
@@ -40,10 +45,10 @@ def _put(text: str, end: str) -> None:
 def note(line: str) -> None:
     """A line about the answers. Nothing ends for want of who reads it: ctrl-C ends `2>&1 | tee` before us."""
     with contextlib.suppress(OSError):
-        print(_printable(line), file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A model can write any byte, and a file have any name: no escape sequence reaches the terminal, and what
     is to be one line is one."""
     return "".join(c if c.isprintable() else " " for c in text)
@@ -84,6 +89,10 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Removes the bar: to be called before anything else is printed."""
         if self._bar is not None:
             self._bar.stop()
 

@@ -2,6 +2,8 @@
 
     open_picture(source)   -> Picture   upright RGB, white behind transparency, within limits
     to_pixels(picture, p)  -> float32 [1, 3, H, W], equal to transformers' processor
+    looks_like_picture(name, head) -> whether a file is one to open: by its ending, else by its first bytes
+    is_one_picture(value)  -> whether open_picture takes it as one picture
     advise(picture)        -> what would make answers better: too dark, washed out, blurred, tiny
 
 Everything here needs only numpy and Pillow; httpx is imported when a URL is opened and pillow-heif
@@ -9,11 +11,13 @@ when a HEIC picture is. Whatever is wrong with a picture raises `blip2_chat.erro
 """
 
 from .advice import Advice, AdviceKind, advise
+from .kinds import HEAD_BYTES, looks_like_picture
 from .limits import PictureLimits
-from .picture import Picture, PictureSource, open_picture
+from .picture import Picture, PictureSource, is_one_picture, open_picture
 from .pixels import Preprocess, to_pixels, to_pixels_batch
 
 __all__ = [
+    "HEAD_BYTES",
     "Advice",
     "AdviceKind",
     "Picture",
@@ -21,6 +25,8 @@ __all__ = [
     "PictureSource",
     "Preprocess",
     "advise",
+    "is_one_picture",
+    "looks_like_picture",
     "open_picture",
     "to_pixels",
     "to_pixels_batch",

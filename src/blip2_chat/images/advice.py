@@ -72,9 +72,8 @@ def advise(picture: Picture | Image.Image) -> list[Advice]:
             )
         )
     luminance = _view(image)
-    bright = float(np.percentile(luminance, 95))
-    low, high = np.percentile(luminance, (0.5, 99.5))
-    contrast = float(high - low)
+    low, bright, high = map(float, np.percentile(luminance, (0.5, 95, 99.5)))
+    contrast = high - low
     if bright < _DARK:
         found.append(
             Advice(
@@ -108,12 +107,13 @@ def advise(picture: Picture | Image.Image) -> list[Advice]:
 
 def _view(image: Image.Image) -> npt.NDArray[np.float32]:
     """Luminance 0-255, [H, W], of the picture shrunk to at most 448 pixels on its longer side."""
+    image = image.convert("L")  # before shrinking: a third of the work
     scale = _VIEW / max(image.size)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         # Averaging blocks is what a sensor with fewer pixels would do: it invents no sharpness.
         image = image.resize(size, Image.Resampling.BOX)
-    return np.asarray(image.convert("L"), dtype=np.float32)
+    return np.asarray(image, dtype=np.float32)
 
 
 def _edge_width(luminance: npt.NDArray[np.float32], contrast: float) -> float:

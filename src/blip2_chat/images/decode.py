@@ -1,53 +1,156 @@
-"""From the bytes of a picture file to a decoded PIL image, with the size checked before decoding."""
+"""From the bytes of a picture file to a decoded PIL image, with size and work checked before decoding."""
 
 from __future__ import annotations
 
 import io
+import random
+import struct
+from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from ..errors import PictureError
+from . import jpeg, png, tiff
+from .kinds import AVIF_BRANDS, FORMATS, HEIF_BRANDS, iso_brands
+from .levels import strips
 from .limits import PictureLimits
 from .naming import one_line
+from .quiet import quiet_libtiff
 
-# Only formats people keep pictures in, each decoded inside this process. Left out on purpose: EPS, which
-# Pillow hands to Ghostscript to execute; WMF, GRIB, HDF5 and other stubs; TGA, which has no signature.
-# JPEG includes MPO.
-_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "QOI")
-_HEIF_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif"))
-_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A JPEG of more pixels is decoded at a half, a quarter or an eighth of its size, until it has fewer. That
+# is still ten times what any BLIP-2 looks at, and needs the memory of a small picture.
+_REDUCE_ABOVE = 40_000_000
+# The libraries' decoders unpack a tile at a time, of a size that the file declares.
+_LARGEST_TILE = 40_000_000
+# What Pillow's readers raise for a file that is of another format.
+_ANOTHER_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
+# Not a byte of it looks like a marker. Any would do, but the same each time.
+_MORE_DATA = bytes(random.Random(0).choices(range(1, 255), k=2048))
 
 
 def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     """The first frame of an encoded picture, loaded, in whatever mode the file has.
 
-    `name` is what the picture is called in a message. Raises PictureError for bytes that are no
-    picture, too many pixels (read from the header, before memory is taken), and damage.
+    `name` is what the picture is called in a message. A JPEG of more than 40 million pixels comes at a reduced
+    size. Raises PictureError for bytes that are no picture, too many pixels or too much work (read from
+    the header, before memory is taken), and damage.
     """
     if not data:
         raise PictureError(f"{name} is empty (0 bytes); copy or download it again")
-    brands = _brands(data)
-    if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
+    brands = iso_brands(data)
+    if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
         return _decode_heif(data, name, limits)
-    Image.init()
-    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
+    if data.startswith(b"\xff\xd8\xff"):
+        return _decode_jpeg(data, name, limits)
+    if data.startswith(png.SIGNATURE):
+        return _decode_png(data, name, limits)
+    if data.startswith((b"II", b"MM")):
+        return _decode_tiff(data, name, limits)
+    return _decode_with_pillow(data, name, limits)
+
+
+def _decode_with_pillow(
+    data: bytes,
+    name: str,
+    limits: PictureLimits,
+    prepare: Callable[[ImageFile.ImageFile], object] | None = None,
+) -> Image.Image:
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
     # MemoryError, zlib.error ...), so only the broad net keeps the promise of one clear error.
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name} {_what_it_is(data, brands)}") from error
+        image = _opened(data)
     except Image.DecompressionBombError as error:
         raise PictureError(
             f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that"
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error
-    limits.require_pixels(*image.size, name)
+    if image is None:
+        raise PictureError(f"{name} {_what_it_is(data)}")
+    # OpenJPEG needs 20 bytes for each pixel, where the others need 8 with all that comes after them.
+    limits.require_pixels(*image.size, name, share=0.5 if image.format == "JPEG2000" else 1)
     try:
+        if prepare is not None:
+            prepare(image)
         image.load()
     except Exception as error:
         raise _damaged(name, error) from error
+    return image
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile | None:
+    """The image, not loaded yet; None if it is of no format that we open.
+
+    Does what `Image.open` does, but for its guard against pictures of many pixels, which is one number for the
+    whole program, and its warning, which would be printed among a run's own lines.
+    """
+    Image.init()
+    for kind in FORMATS:
+        if kind not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[kind]
+        accepted = accept is None or accept(data[:16])
+        if accepted is not True:
+            continue  # False, or a text that says which library is missing
+        try:
+            return factory(io.BytesIO(data), "")
+        except _ANOTHER_FORMAT:
+            continue
+    return None
+
+
+def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+    try:
+        facts = jpeg.facts(data)
+    except ValueError as error:
+        raise _damaged(name, error) from error
+    if facts is None:
+        raise _damaged(name, OSError("there is no picture in it"))
+    limits.require_pixels(facts.width, facts.height, name)
+    limits.require_work(facts.scans, facts.work, name)
+
+    def reduce(image: ImageFile.ImageFile) -> None:
+        width, height = image.size
+        scale = next((scale for scale in (1, 2, 4) if width * height <= _REDUCE_ABOVE * scale**2), 8)
+        if scale > 1:
+            image.draft(None, (width // scale, height // scale))
+
+    if facts.ended:
+        return _decode_with_pillow(data, name, limits, reduce)
+    data = jpeg.without_padding(data)
+    whole = _decode_with_pillow(data + jpeg.END, name, limits, reduce)
+    # Bytes after the last pixel change nothing; where pixels are missing, they would become some.
+    other = _decode_with_pillow(data + _MORE_DATA + jpeg.END, name, limits, reduce)
+    if not (facts.whole and _same(whole, other)):
+        raise _damaged(name, OSError("part of the picture is missing"))
+    return whole
+
+
+def _decode_png(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+    try:
+        essential = png.essential(data)
+    except ValueError as error:
+        raise _damaged(name, error) from error
+    return _decode_with_pillow(essential, name, limits)
+
+
+def _same(one: Image.Image, other: Image.Image) -> bool:
+    return one.size == other.size and all(
+        one.crop(box).tobytes() == other.crop(box).tobytes() for box in strips(one.size)
+    )
+
+
+def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+    known = tiff.readable(data)
+    if known.tile > max(_LARGEST_TILE, limits.max_pixels):
+        raise PictureError(f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that")
+    with quiet_libtiff():
+        image = _decode_with_pillow(known.data, name, limits, tiff.mend)
+    for tag, value in known.truly.items():
+        image.tag_v2[tag] = value  # type: ignore[attr-defined]
     return image
 
 
@@ -78,19 +181,10 @@ def _damaged(name: str, error: Exception) -> PictureError:
     return PictureError(f"{name} is damaged or cut short ({reason}); copy or download it again")
 
 
-def _brands(data: bytes) -> frozenset[bytes]:
-    """The brands an ISO media file (HEIC, AVIF) declares in its first box; empty for other files."""
-    if data[4:8] != b"ftyp":
-        return frozenset()
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    # Bytes 12-16 hold the minor version.
-    return frozenset([data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))])
-
-
-def _what_it_is(data: bytes, brands: frozenset[bytes]) -> str:
+def _what_it_is(data: bytes) -> str:
     """The rest of the sentence "cat.jpg ...", for bytes Pillow does not know."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if brands & _AVIF_BRANDS:
+    if iso_brands(data) & AVIF_BRANDS:
         return "is an AVIF picture, which needs Pillow 11.3 or newer: pip install -U pillow"
     if start.startswith((b"<!doctype html", b"<html")):
         return "is a web page, not a picture; use the address or file of the picture itself"
@@ -100,4 +194,6 @@ def _what_it_is(data: bytes, brands: frozenset[bytes]) -> str:
         return "is a PDF; export the page as PNG and use that"
     if not data[:1024].translate(None, bytes(range(32, 127)) + b"\t\r\n\f"):
         return "is text, not a picture; choose a PNG, JPEG, WebP, GIF, TIFF or BMP file"
+    if data[:4] in tiff.SIGNATURES:
+        return "is damaged, or a TIFF of a kind this program cannot read; save it as PNG or JPEG and use that"
     return "is not a picture this program can read; save it as PNG or JPEG and use that"

@@ -1,12 +1,15 @@
-"""Downloading a picture: one GET with a cap on bytes, on redirects and on the whole time it takes."""
+"""Downloading a picture: GETs with a cap on bytes, on redirects, on tries and on the whole time they take."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +28,64 @@ _HEADERS = {
 }
 
 
+# Said by servers that are busy or restarting, and by the proxies in front of them.
+_BUSY = frozenset((408, 425, 429, 500, 502, 503, 504))
+_FIRST_PAUSE = 0.5
+
+
+class _TryAgain(Exception):
+    """A failure that may pass. `after`: the seconds that the server asks to wait, if it does."""
+
+    def __init__(self, told: str, advice: str, after: float | None = None) -> None:
+        super().__init__(told)
+        self.told, self.advice, self.after = told, advice, after
+
+    def as_error(self, tries: int) -> PictureError:
+        asked = f", and asks to wait {self.after:.0f} seconds" if self.after else ""
+        often = f", {tries} times" if tries > 1 else ""
+        return PictureError(f"{self.told}{often}{asked}; {self.advice}")
+
+
 def fetch(url: str, limits: PictureLimits) -> bytes:
     """The body behind an http(s) URL: at most `limits.max_bytes` bytes.
 
+    A busy server (429, 503 and the like) and a connection that breaks off are tried again, after the
+    pause that the server asks for or a growing one of our own.
     Raises PictureError, in one line that names the URL without its query: URLs switched off or refused
     by `limits.check_url` or `limits.check_address`, a name that does not resolve, no connection, an
     answer other than 2xx, too many redirects, too many bytes, or too long a wait.
     """
-    import httpx
-
     name = url_name(url)
     if not limits.allow_urls:
         raise PictureError(
             f"{name}: opening pictures by URL is switched off here; upload the picture instead"
         )
+    seconds, patience = limits.timeout_seconds, limits.max_wait_seconds
+    for tries in itertools.count(1):
+        started = time.monotonic()
+        try:
+            return _try(url, name, seconds, limits)
+        except _TryAgain as failure:
+            # Not exactly alike, or all threads of a run would come back at the same moment.
+            pause = failure.after if failure.after is not None else _FIRST_PAUSE * 2 ** (tries - 1)
+            pause *= random.uniform(1.0, 1.25)
+            if tries > limits.max_retries or pause > patience:
+                raise failure.as_error(tries) from failure.__cause__
+        seconds = max(seconds - (time.monotonic() - started), 0.0)
+        patience -= pause
+        _pause(pause)
+    raise AssertionError("counting ends nowhere")
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _try(url: str, name: str, seconds: float, limits: PictureLimits) -> bytes:
+    import httpx
+
     direct = limits.check_address is not None
-    watch = _Watchdog(limits.timeout_seconds, limits.check_address)
+    watch = _Watchdog(seconds, limits.check_address)
     try:
         with watch, httpx.Client(trust_env=not direct) as client:
             return _follow(client, url, name, limits, watch)
@@ -51,8 +96,11 @@ def fetch(url: str, limits: PictureLimits) -> bytes:
                 f"{name} did not arrive within {limits.timeout_seconds:g} seconds; "
                 "try again, or download it and open the file"
             ) from error
-        reason = one_line(str(error)) or type(error).__name__
-        raise PictureError(f"{name} could not be downloaded ({reason}); check the address") from error
+        told = f"{name} could not be downloaded ({one_line(str(error)) or type(error).__name__})"
+        # The connection stood, and broke off.
+        if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
+            raise _TryAgain(told, "try again later") from error
+        raise PictureError(f"{told}; check the address") from error
 
 
 def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, watch: _Watchdog) -> bytes:
@@ -79,8 +127,7 @@ def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, wa
 
 def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Watchdog) -> bytes:
     if not response.is_success:
-        answer = one_line(f"{response.status_code} {response.reason_phrase}")
-        raise PictureError(f"{name} answered {answer}; check the address")
+        raise _refused(response, name)
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise PictureError(f"{name} came compressed though asked not to be; download it and open the file")
     length = response.headers.get("content-length", "")
@@ -93,6 +140,36 @@ def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Wa
     # A cut connection is how a body without a declared length ends: make sure it was the server's cut.
     watch.remaining()
     return bytes(body)
+
+
+def _refused(response: httpx.Response, name: str) -> _TryAgain | PictureError:
+    """What an answer other than 2xx means for the person, and whether it may pass."""
+    status = response.status_code
+    told = f"{name} answered {one_line(f'{status} {response.reason_phrase}')}"
+    if status in _BUSY:
+        advice = (
+            "try again later, with fewer at once"
+            if status == 429
+            else "the server is in trouble: try again later"
+        )
+        return _TryAgain(told, advice, _seconds(response.headers.get("retry-after", "")))
+    if status in (401, 402, 403, 407, 451):
+        return PictureError(
+            f"{told}: it is not given to everyone; download it in a browser and open the file"
+        )
+    return PictureError(f"{told}; check the address")
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Retry-After, which is a number of seconds or a date."""
+    text = retry_after.strip()
+    if text.isdecimal() and text.isascii():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 class _Watchdog:

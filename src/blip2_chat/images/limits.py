@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import PictureError
+
+# The passes over a picture of the largest size that are decoded; a smaller one may make more.
+_PASSES = 16
+_SMALL = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -13,11 +18,17 @@ class PictureLimits:
     """What `open_picture` accepts. The defaults suit a person at their own machine.
 
     max_bytes: encoded size of a file, download, data URL or file object.
-    max_pixels: width x height, read from the header before anything is decoded. Pillow keeps a bomb
-        guard of its own (`PIL.Image.MAX_IMAGE_PIXELS`, an error past about 179 million pixels), which
-        stays as it is: to go beyond it, raise both.
-    timeout_seconds: the whole download with its redirects, from connecting to the last byte. The
-        system's own name lookup cannot be interrupted and is bounded by the system.
+    max_pixels: width x height, read from the header before anything is decoded. A JPEG of more than 40
+        million is decoded at a reduced size, and takes the memory of that.
+    pixels_option: how a message about too many pixels names what to raise, with {pixels} and {megapixels}
+        for what the picture needs; empty where whoever reads the message cannot raise it.
+    max_side: width or height. Memory goes by rows as well as by pixels.
+    max_scans: passes over a JPEG. A progressive one makes about 10; a hostile one makes thousands, each as
+        long as the first.
+    timeout_seconds: the whole download with its redirects, from connecting to the last byte, all tries
+        together. The system's own name lookup cannot be interrupted and is bounded by the system.
+    max_retries, max_wait_seconds: how often a busy server or a broken connection is tried again, and how
+        long all pauses between tries may be together. A server that asks for more is not tried again.
     max_redirects: hops after the first URL.
     allow_urls, allow_paths: a server that takes text from strangers turns paths off. `data:` URLs,
         bytes and open files are neither.
@@ -31,7 +42,12 @@ class PictureLimits:
 
     max_bytes: int = 50 * 1024 * 1024
     max_pixels: int = 100_000_000
+    pixels_option: str = "PictureLimits(max_pixels={pixels})"
+    max_side: int = 200_000
+    max_scans: int = 100
     timeout_seconds: float = 20.0
+    max_retries: int = 3
+    max_wait_seconds: float = 30.0
     max_redirects: int = 5
     allow_urls: bool = True
     allow_paths: bool = True
@@ -46,14 +62,33 @@ class PictureLimits:
                 "save a smaller copy and use that"
             )
 
-    def require_pixels(self, width: int, height: int, name: str) -> None:
-        """Raise `PictureError` if a picture of this size has no pixels or too many."""
+    def require_pixels(self, width: int, height: int, name: str, share: float = 1) -> None:
+        """Raise `PictureError` if a picture of this size has no pixels, or more than this share of the most."""
         if width < 1 or height < 1:
             raise PictureError(f"{name} has no pixels ({width} x {height}); choose another picture")
-        if width * height > self.max_pixels:
+        if max(width, height) > self.max_side:
             raise PictureError(
-                f"{name} has {width} x {height} pixels, more than the limit of {self.max_pixels:,}; "
-                "save a smaller copy and use that"
+                f"{name} has {width} x {height} pixels, more than {self.max_side:,} in one direction; "
+                "cut it into pieces, or save a smaller copy and use that"
+            )
+        pixels = width * height
+        most = int(self.max_pixels * share)
+        if pixels > most:
+            # Rounded up, or the picture would still be too large for what the message says.
+            needed = math.ceil(pixels / share)
+            option = self.pixels_option.format(pixels=needed, megapixels=-(-needed // 1_000_000))
+            raise PictureError(
+                f"{name} has {width} x {height} pixels, more than the limit of {most:,}; "
+                + (f"raise the limit with {option}, or " if option else "")
+                + "save a smaller copy and use that"
+            )
+
+    def require_work(self, scans: int, pixels: int, name: str) -> None:
+        """Raise `PictureError` if a JPEG makes too many passes, or decodes too many `pixels` in all of them."""
+        if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _SMALL):
+            raise PictureError(
+                f"{name} is a progressive JPEG of {scans:,} scans, which would take too long to decode; "
+                "save it anew and use that"
             )
 
 

@@ -9,21 +9,25 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
-from urllib.parse import unquote_to_bytes
+from typing import IO, Any, TypeAlias, TypeGuard
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ..errors import PictureError
+from .data_url import unquoted
 from .decode import decode
 from .fetch import fetch
+from .levels import strips
 from .limits import PictureLimits
 from .naming import UNNAMED, file_name, one_line, url_name
 from .rgb import array_to_image, upright_rgb
+from .tiff import mend
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Picture:
 
 PictureSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "
-    "| Image.Image | npt.NDArray[Any] | Picture"
+    "| Image.Image | npt.NDArray[Any] | Mapping[str, Any] | Picture"
 )
 
 _DEFAULT_LIMITS = PictureLimits()
@@ -59,9 +63,10 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
     """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
 
-    source: a path (str or PathLike, `~` expanded), an http(s) or `data:` URL, the bytes of a file, a file
-        opened with "rb" (read from its start if it can seek), a PIL image (its current frame), or a numpy
-        array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255.
+    source: a path (str or PathLike, `~` expanded), an http(s), `file:` or `data:` URL, the bytes of a file, a file
+        opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
+        array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
+        {"bytes": ..., "path": ...} as Hugging Face datasets keep pictures, in which one of both may be None.
     Raises PictureError, one line that names the picture and the way out, and nothing else that comes
     from the picture, the disk or the network.
     """
@@ -69,7 +74,8 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
         return source
     if isinstance(source, Image.Image):
         name = _attribute_name(source, "filename")
-        return _picture(_loaded(source, name, limits), name)
+        # The caller may go on drawing on it.
+        return _picture(_loaded(source, name, limits), name, copy=True)
     if isinstance(source, np.ndarray):
         if source.ndim >= 2:
             limits.require_pixels(source.shape[1], source.shape[0], UNNAMED)
@@ -78,21 +84,43 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
     return _picture(decode(data, name, limits), name)
 
 
-def _picture(image: Image.Image, name: str) -> Picture:
+def is_one_picture(value: object) -> bool:
+    """Whether `open_picture` takes `value` as one picture, rather than as something that holds several.
+
+    For callers that accept a picture or a collection of them. True says what kind of thing it is, not that it
+    opens: a path that is not there, broken bytes, and an array [N, H, W], which is taken for a picture with its
+    channels in an odd place, are told by `open_picture`. Arrays of objects or text, and those of four or more
+    dimensions, hold several.
+    """
+    if isinstance(value, np.ndarray):
+        return value.ndim in (2, 3) and value.dtype.kind not in "OUS"
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Picture)
+    return isinstance(value, kinds) or _is_record(value) or callable(getattr(value, "read", None))
+
+
+def _is_record(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and ("bytes" in value or "path" in value)
+
+
+def _picture(image: Image.Image, name: str, *, copy: bool = False) -> Picture:
     try:
         rgb = upright_rgb(image)
+        if copy and rgb is image:
+            rgb = image.copy()
     except Exception as error:  # Pillow's conversions raise nearly anything on damaged palettes and notes
         raise PictureError(
             f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that"
         ) from error
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
-    digest.update(rgb.tobytes())
+    for box in strips(rgb.size):
+        digest.update(rgb.crop(box).tobytes())
     return Picture(rgb, name, digest.hexdigest())
 
 
 def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image:
     limits.require_pixels(*image.size, name)
     try:
+        mend(image)
         image.load()
     except Exception as error:  # a lazily opened file fails here, in as many ways as decode() meets
         raise PictureError(
@@ -109,11 +137,16 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
             return UNNAMED, _from_data_url(source, limits)
         if scheme and scheme[1].lower() in ("http", "https"):
             return url_name(source), fetch(source, limits)
+        if scheme and scheme[1].lower() == "file":
+            local = _path_of(source)
+            return file_name(local), _from_path(local, limits)
         if scheme:
             raise PictureError(
-                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) URL or a path"
+                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path"
             )
         return file_name(source), _from_path(source, limits)
+    if _is_record(source):
+        return _from_record(source, limits)
     if isinstance(source, os.PathLike):
         path: str = os.fsdecode(source)
         return file_name(path), _from_path(path, limits)
@@ -125,14 +158,42 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
         return name, _from_stream(source, name, limits)
     raise PictureError(
         f"a {type(source).__name__} is not a picture; "
-        "give a path, URL, bytes, file opened with 'rb', PIL image or numpy array"
+        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}"
     )
+
+
+def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str, bytes]:
+    data, path = record.get("bytes"), record.get("path")
+    if data is None and path is None:
+        raise PictureError("the picture is missing: neither its bytes nor its path are given")
+    if data is None:
+        return _read(path, limits)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise PictureError(
+            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file'
+        )
+    name = file_name(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else UNNAMED
+    limits.require_bytes(memoryview(data).nbytes, name)
+    return name, bytes(data)
 
 
 def _attribute_name(source: object, attribute: str) -> str:
     # Open files may carry a descriptor number as their name, and PIL images b"" or nothing.
     value = getattr(source, attribute, None)
     return file_name(os.fsdecode(value)) if isinstance(value, (str, bytes, os.PathLike)) else UNNAMED
+
+
+def _path_of(url: str) -> str:
+    """The path that a file: URL stands for, on this machine."""
+    from urllib.request import url2pathname  # which imports an HTTP client
+
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise PictureError(f"{one_line(url)} is not a valid address; give a path") from error
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise PictureError(f"{url_name(url)} is on another machine; give a path, or file:///... for this one")
+    return url2pathname(parts.path)
 
 
 def _from_path(path: str, limits: PictureLimits) -> bytes:
@@ -187,9 +248,9 @@ def _from_data_url(url: str, limits: PictureLimits) -> bytes:
     # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
     is_base64 = head.lower().rstrip().endswith(";base64")
     limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
-    data = unquote_to_bytes(body)
+    data = unquoted(body)
     if is_base64:
-        packed = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        packed = data.translate(None, b" \t\r\n\f\v").rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         try:
             data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as error:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import CheckpointError, PictureError
+from ..small_files import MissingFileError, read_json
 from .picture import Picture, open_picture
 
 Triple = tuple[float, float, float]
@@ -144,13 +145,9 @@ def _planes(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.float3
 def _read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; {} if there is no such file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        value = read_json(path)
+    except MissingFileError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as JSON; copy it again from the model's repository"
-        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object; copy it again from the model's repository")
     return value

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import PictureError
+from .levels import from_levels, holds_levels, strips
 
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 258
 # What each EXIF orientation asks of a viewer (EXIF 2.32, table 6); 1 asks nothing.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,11 +25,13 @@ _TURNS = {
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image: EXIF orientation applied, alpha over white, 16-bit and float grey scaled to 8 bits.
+    """An RGB image: EXIF orientation applied, alpha over white, 16-bit and float grey scaled to 8 bits.
 
-    `image` must be loaded; it is not changed. CMYK goes through Pillow's plain conversion (Pillow undoes
-    Adobe's inversion when it reads the JPEG); colour profiles are not applied, as they were not when
-    BLIP-2 was trained. May raise whatever Pillow raises on a damaged image.
+    `image` must be loaded; it is not changed, and it is what comes back if it is upright RGB already. CMYK
+    goes through Pillow's plain conversion (Pillow undoes Adobe's inversion when it reads the JPEG); colour
+    profiles are not applied, as they were not when BLIP-2 was trained. A picture that is wholly transparent is shown
+    opaque: programs that write 32 bits per pixel and know nothing of alpha leave it at 0.
+    May raise whatever Pillow raises on a damaged image.
     """
     turn = _turn(image)
     rgb = _rgb(image)
@@ -46,20 +48,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _from_levels(image, 65535.0)
-    if image.mode in ("I", "F"):
-        return _from_levels(image, None)
+    if holds_levels(image):
+        return from_levels(image).convert("RGB")
     if _has_alpha(image):
         try:
-            # Pillow has no direct way from premultiplied grey.
-            rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+            return _over_white(image)
         except (TypeError, ValueError):
             # A note left over from another mode (a palette's, after editing) marks nothing here.
             return _without_transparent_colour(image).convert("RGB")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -71,46 +68,27 @@ def _has_alpha(image: Image.Image) -> bool:
     )
 
 
+def _over_white(image: Image.Image) -> Image.Image:
+    rgb = Image.new("RGB", image.size)
+    alphas = (_rgba(image.crop(box)).getchannel("A").getextrema() for box in strips(image.size))
+    opaque = all(alpha == (0, 0) for alpha in alphas)
+    for box in strips(image.size):
+        rgba = _rgba(image.crop(box))
+        if not opaque:
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+        rgb.paste(rgba.convert("RGB"), box)
+    return rgb
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    # Pillow has no direct way from premultiplied grey.
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
 def _without_transparent_colour(image: Image.Image) -> Image.Image:
     plain = image.copy()
     plain.info.pop("transparency", None)
     return plain
-
-
-def _from_levels(image: Image.Image, white: float | None) -> Image.Image:
-    """8-bit RGB from one channel of 16-bit, 32-bit or float levels; Pillow's own convert() clips at 255.
-
-    `white` is the level shown as 255. None means the file does not say, and the smallest usual scale
-    that holds the levels is taken: 0-1 (floats; a little overshoot is clipped), 0-255, 0-65535, else
-    the levels are stretched from darkest to brightest.
-    """
-    bits = _tiff_bits(image)
-    if white is not None and bits is not None:
-        white = 2.0**bits - 1  # 10-, 12- and 14-bit cameras store small numbers in 16-bit words
-    elif image.mode == "I" and image.format in ("PNG", "PPM"):
-        white = 65535.0  # Pillow may open these 16-bit files as 32-bit "I"
-    stored: npt.NDArray[Any] = np.asarray(image)
-    # float32 holds 16-bit levels exactly and takes half the memory; "I" and "F" span more.
-    levels = stored.astype(np.float32 if image.mode.startswith("I;16") else np.float64)
-    finite = levels[np.isfinite(levels)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if white is None and low >= 0:
-        unit = [(2.0, 1.0)] if image.mode == "F" else []
-        scales = [*unit, (255.0, 255.0), (65535.0, 65535.0)]
-        white = next((scale for limit, scale in scales if high <= limit), None)
-    black = 0.0 if white is not None else low
-    scale = 255.0 / (white or (high - low) or 1.0)
-    levels = (np.nan_to_num(levels, nan=low, posinf=high, neginf=low) - black) * scale
-    grey = np.rint(levels.clip(0.0, 255.0)).astype(np.uint8)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey[stored == key] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _tiff_bits(image: Image.Image) -> int | None:
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
-    return bits[0] if isinstance(bits, tuple) and len(bits) == 1 and 8 < bits[0] <= 16 else None
 
 
 def array_to_image(array: npt.NDArray[Any], name: str) -> Image.Image:

@@ -4,7 +4,7 @@
 
     ChatWidget(model)               # or a model's name, which it then loads itself
 
-`ChatWidget` needs the [notebook] extra; nothing else here does.
+`ChatWidget` needs the [widget] extra (which [notebook] includes); nothing else here does.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from .. import __version__
-from . import caption_api, openai_api, page_files
+from . import caption_api, openai_api, page_files, schemas
 from .errors import ApiError, internal_error, invalid
 from .guard import Guard
 from .intake import Intake
@@ -100,8 +100,6 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: RequestValidationError) -> Response:
-        if isinstance(error.body, bytes):  # FastAPI leaves as it is what is not declared to be JSON
-            return ApiError(415, "send JSON, with the header Content-Type: application/json").response()
         return invalid(error.errors()).response()
 
     @app.exception_handler(HTTPException)
@@ -120,6 +118,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _openapi(app: FastAPI, locked: bool) -> dict[str, Any]:
     """FastAPI's document, with the key if there is one, and without its own 422: a wrong request is 400 here."""
     schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    chat = schemas.ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["components"]["schemas"] |= {**chat.pop("$defs"), "ChatRequest": chat}
     for methods in schema["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)

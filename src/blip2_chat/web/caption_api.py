@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ..images.naming import file_name
 from . import schemas
-from .errors import ApiError, invalid
+from .bodies import json_body, validated
+from .errors import ApiError
 from .openai_api import ERRORS
 from .rows import End, Task
 from .scheduler import Ticket
-from .served import Served
+from .served import Served, client_of
 from .service import Service, advice, unless_gone
 
 _FILES = "pictures"
-_Asked = TypeVar("_Asked", bound=BaseModel)
 
 
 class _Form(schemas.Writing):
@@ -66,7 +66,7 @@ def router(service: Service) -> APIRouter:
 async def _given(request: Request, most: int) -> _Given:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        asked = _validated(schemas.CaptionRequest, await request.body())
+        asked = await json_body(request, schemas.CaptionRequest)
         given = _Given([(url, "") for url in asked.pictures], asked, asked.start, asked.model)
     elif kind == "multipart/form-data":
         given = await _from_form(request, most)
@@ -91,8 +91,22 @@ async def _from_form(request: Request, most: int) -> _Given:
             fields["stop"] = form.getlist("stop")
     finally:
         await form.close()
-    about = _validated(_Form, fields)
+    _require_text(fields, [name for _, name in sources])
+    about = validated(_Form, fields)
     return _Given(sources, about, about.start, about.model)
+
+
+def _require_text(fields: dict[str, Any], names: list[str]) -> None:
+    """400 for lone surrogates, which a part's charset (UTF-7, say) may bring."""
+    for value in (*fields, *(one for field in fields.values() for one in _listed(field)), *names):
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ApiError(400, "the form has text that is not valid Unicode") from None
+
+
+def _listed(field: Any) -> list[Any]:
+    return field if isinstance(field, list) else [field]
 
 
 async def _form(request: Request, most: int) -> FormData:
@@ -105,15 +119,6 @@ async def _form(request: Request, most: int) -> FormData:
     except (MultiPartException, KeyError, ValueError) as error:
         what = error.message if isinstance(error, MultiPartException) else "it cannot be read"
         raise ApiError(400, f"the form is not valid: {what}") from None
-
-
-def _validated(kind: type[_Asked], given: bytes | dict[str, Any]) -> _Asked:
-    try:
-        if isinstance(given, bytes):
-            return kind.model_validate_json(given)
-        return kind.model_validate(given)
-    except ValidationError as error:
-        raise invalid(error.errors()) from None
 
 
 async def _captioned(service: Service, request: Request, given: _Given) -> schemas.CaptionResponse:
@@ -165,14 +170,14 @@ async def _entry(
     written: list[tuple[Ticket, list[End]]],
 ) -> schemas.CaptionEntry:
     index, source, name = given
-    seen = await served.open(source, name)
+    seen = await served.open(source, name, client_of(request))
     ticket = served.submit(seen, task, request)
     try:
         ends = [event async for event in ticket if isinstance(event, End)]
     finally:
         served.scheduler.cancel(ticket)
     written.append((ticket, ends))
-    service.count(served, ticket, served.usage([(ticket, ends)]))
+    service.finish(served, ticket, ends, start)
     end = ends[0]
     return schemas.CaptionEntry(
         index=index,

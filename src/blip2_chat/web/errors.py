@@ -57,7 +57,12 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     # Where there are alternatives it tells what is wrong with each: the one that was meant went deepest.
     fault = max(faults, key=lambda one: len(one["loc"]))
     if fault["type"] == "json_invalid":
-        return ApiError(400, "the request's body is not valid JSON", code="invalid_json")
+        # The parser's reason has a place and no words of the body.
+        why = str((fault.get("ctx") or {}).get("error", ""))[:200]
+        if "surrogate" in why or "hex escape" in why:
+            why += " (a lone surrogate, such as \\ud800, is no character)"
+        told = "the request's body is not valid JSON"
+        return ApiError(400, f"{told}: {why}" if why else told, code="invalid_json")
     # Names of alternatives stand between the fields, a part's kind before the field of that name; only fields are
     # anything to a client.
     fields = [str(one) for one in fault["loc"] if one not in ("body", "str")]

@@ -41,6 +41,14 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check(self, path: str, headers: Headers) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy that goes by the other one would take the rest of this request for the next (RFC 9112, 6.1).
+            raise ApiError(
+                400,
+                "send Content-Length or Transfer-Encoding, not both",
+                code="invalid_http",
+                headers={"Connection": "close"},
+            )
         host = headers.get("host", "")
         if self._hosts and _hostname(host) not in self._hosts:
             raise ApiError(

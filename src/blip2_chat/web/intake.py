@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
+from .memory import Trimmer
 from .settings import MIB, Settings
 
 # A body refused unread is read off, up to here, so that the client gets to read the answer.
@@ -43,6 +44,7 @@ class Intake:
         self._settings = settings
         self._places = places
         self._wait = wait
+        self._trimmer = Trimmer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
@@ -72,6 +74,8 @@ class Intake:
         finally:
             self._places.requests -= 1
             self._places.held_bytes -= held.count
+            if held.count > MIB:
+                self._trimmer.later()
 
     async def _read(self, receive: Receive, held: _Held) -> bytes | None:
         """The whole body; None when the client left."""

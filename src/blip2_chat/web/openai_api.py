@@ -17,11 +17,12 @@ from starlette.types import Receive, Scope, Send
 
 from ..prompts import FittedPrompt
 from . import conversation, schemas
+from .bodies import json_body
 from .errors import ApiError, internal_error
 from .pictures import Seen
 from .rows import End, Event, Piece, Score, Task
 from .scheduler import Ticket
-from .served import Served
+from .served import Served, client_of
 from .service import Service, advice, too_late, unless_gone
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "audio": (None,),
 }
 
-
+# Parsed by `json_body`, so FastAPI does not see it; `app.py` adds the schema that it names.
+_REQUEST_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
+}
 _EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
@@ -68,8 +73,10 @@ def router(service: Service) -> APIRouter:
         summary="Go on with a conversation about a picture",
         response_model=schemas.ChatResponse,
         responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
+        openapi_extra={"requestBody": _REQUEST_BODY},
     )
-    async def chat(request: Request, body: schemas.ChatRequest) -> Response:
+    async def chat(request: Request) -> Response:
+        body = await json_body(request, schemas.ChatRequest)
         return await _Completion(service, request, body).response()
 
     return routes
@@ -95,7 +102,7 @@ class _Completion:
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)
-        seen = await self._in_time(self._served.open(asked.picture))
+        seen = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
         prompt = await anyio.to_thread.run_sync(
             conversation.prompt, asked, self._served.model, self._decoding
         )
@@ -211,11 +218,7 @@ class _Completion:
         return f"blip2-chat-{engine.name}-{engine.precision}"
 
     def _finish(self, ticket: Ticket, prompt: FittedPrompt, ends: list[End]) -> schemas.Usage:
-        usage = self._served.usage([(ticket, ends)], self._copies)
-        self._service.count(self._served, ticket, usage)
-        if self._service.settings.log_text:
-            log.info("%r -> %s", prompt.text, [end.text for end in ends])
-        return usage
+        return self._service.finish(self._served, ticket, ends, prompt.text, self._copies)
 
     def _logprobs(self, scores: list[Score], before: list[int]) -> schemas.Logprobs | None:
         """`before`: the answer's tokens ahead of these; what a token is in text depends on them."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..engines.engine import Floats
 from ..errors import PictureError
 from ..images import Advice, PictureLimits, Preprocess, advise, open_picture, to_pixels
 from ..images.naming import UNNAMED, url_name
+from .memory import Trimmer
 from .urls import download
+from .workers import Workers
 
 # A picture as the model sees it is 0.6 MB; conversations come back to the same one.
 _KEPT = 64
+# Hashing less than this takes no longer than handing it to a thread.
+_LARGE = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,36 +39,48 @@ class _Named(io.BytesIO):
         self.name = name
 
 
+def _digest(source: str | bytes) -> str:
+    return hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+
+
 class Pictures:
-    """Opens what requests bring, for all models. Memory stays bounded: two pictures are unpacked at a time."""
+    """Opens what requests bring, for all models. Memory stays bounded: three pictures are unpacked at a time."""
 
     def __init__(self, limits: PictureLimits) -> None:
         self._limits = limits
-        self._unpackers = ThreadPoolExecutor(2, "blip2-chat picture")
+        self._unpackers = Workers(3, "blip2-chat picture")
         # Apart, so that slow strangers' servers hold up nobody's upload.
-        self._fetchers = ThreadPoolExecutor(8, "blip2-chat fetch")
+        self._fetchers = Workers(8, "blip2-chat fetch")
+        self._trimmer = Trimmer()
         # The same model at another precision wants its pictures alike.
         self._kept: OrderedDict[tuple[str, Preprocess], Seen] = OrderedDict()
 
-    async def open(self, source: str | bytes, preprocess: Preprocess, name: str = "") -> Seen:
+    async def open(
+        self, source: str | bytes, preprocess: Preprocess, name: str = "", client: str = ""
+    ) -> Seen:
         """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
         `PictureError`."""
-        loop = asyncio.get_running_loop()
         if isinstance(source, str):
             source = source.strip()
             if source[:7].lower() in ("http://", "https:/"):
                 name = name or url_name(source)
-                source = await loop.run_in_executor(self._fetchers, download, source, self._limits)
+                source = await self._fetchers.run(client, download, source, self._limits)
             elif source[:5].lower() != "data:":
                 # Not repeated: it may be the picture, as bare base64.
                 raise PictureError(
                     "the picture's url is no data: URL; send data:image/png;base64,... or the like"
                 )
-        content = hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+        if len(source) < _LARGE:
+            content = _digest(source)
+        else:
+            content = await self._unpackers.run(client, _digest, source)
         key = (content, preprocess)
         seen = self._kept.get(key)
         if seen is None:
-            seen = await loop.run_in_executor(self._unpackers, self._unpack, source, preprocess, name)
+            try:
+                seen = await self._unpackers.run(client, self._unpack, source, preprocess, name)
+            finally:
+                self._trimmer.later()
             self._kept[key] = seen
         else:  # seen before, in a request that may have called it otherwise
             seen = replace(seen, name=name or UNNAMED)
@@ -88,5 +102,5 @@ class Pictures:
 
     def close(self) -> None:
         """Waits for nothing: a download ends at its own deadline."""
-        self._unpackers.shutdown(wait=False, cancel_futures=True)
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._unpackers.close()
+        self._fetchers.close()

@@ -163,6 +163,7 @@ class ModelAbout(BaseModel):
     device: str
     family: str
     embedded: bool
+    description: str = Field(description="One line: what the model is good at.")
     max_tokens: int
     max_picture_bytes: int
     max_messages: int

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from ..checkpoint import EMBEDDED
 from ..decoding import Decoding
 from ..errors import GenerationError, PictureError
+from ..known import KNOWN
 from ..model import Model
 from . import schemas
 from .errors import ApiError, in_requests_words, shutting_down
@@ -18,6 +19,11 @@ from .pictures import Pictures, Seen
 from .rows import End, Task
 from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
+
+
+def client_of(request: Request) -> str:
+    """Requests of one address take turns with those of others."""
+    return request.client.host if request.client else ""
 
 
 class Served:
@@ -45,6 +51,7 @@ class Served:
                 device=engine.device,
                 family=engine.config.family,
                 embedded=self.is_embedded,
+                description=self._description(),
                 max_tokens=self.longest_answer,
                 max_picture_bytes=settings.max_picture_bytes,
                 max_messages=settings.max_messages,
@@ -54,6 +61,16 @@ class Served:
                 samples=samples,
             ),
         )
+
+    def _description(self) -> str:
+        if self.is_embedded:
+            return "Small, and a part of the package. Knows drawn scenes, not photographs."
+        for known in KNOWN:
+            if known.name == self.model.name:
+                return f"{known.description[0].upper()}{known.description[1:]}."
+        if self.model.engine.config.family == "t5":
+            return "Flan-T5. Follows questions well, and answers briefly."
+        return "OPT. Captions and short answers."
 
     @property
     def longest_answer(self) -> int:
@@ -98,19 +115,17 @@ class Served:
         except GenerationError as error:
             raise ApiError(400, in_requests_words(error)) from None
 
-    async def open(self, source: str | bytes, name: str = "") -> Seen:
+    async def open(self, source: str | bytes, name: str = "", client: str = "") -> Seen:
         """A picture that a request brought; 400 with what is wrong with it."""
         try:
-            return await self._pictures.open(source, self.model.preprocess, name)
+            return await self._pictures.open(source, self.model.preprocess, name, client)
         except PictureError as error:
             raise ApiError(400, str(error), code="invalid_image") from None
 
     def submit(self, seen: Seen, task: Task, request: Request) -> Ticket:
         """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
-        # Requests of one address take turns with those of others.
-        client = request.client.host if request.client else ""
         try:
-            return self.scheduler.submit(seen, task, client)
+            return self.scheduler.submit(seen, task, client_of(request))
         except Stopped:
             raise shutting_down() from None
 

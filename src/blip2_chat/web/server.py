@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ipaddress
 import logging
@@ -11,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import Blip2ChatError
 from ..images import PictureLimits
 from ..model import Model
 from .app import make_app
+from .connection import Connection
 from .service import Service
 from .settings import Settings
 
@@ -79,38 +78,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Connection(H11Protocol):
-    """Closed when no request has begun on it, or nothing of a response was read, for as long as an idle one is kept.
-    uvicorn's own clock stops at a request's first byte, and it waits for readers for ever: some hundreds of requests
-    without an end, or of responses that nobody reads, would keep everybody else out."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._look_later(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._clock.cancel()
-        super().connection_lost(exc)
-
-    def _look_later(self, last: object) -> None:
-        self._clock = self.loop.call_later(self.timeout_keep_alive, self._look, last)
-
-    def _look(self, last: object) -> None:
-        """`last`: what was found before: the bytes of a response that were not read, or the request that was over."""
-        unread = self.transport.get_write_buffer_size()
-        if unread:
-            if unread == last:
-                self.transport.abort()  # closing would wait until all is read
-            else:
-                self._look_later(unread)
-            return
-        over = self.cycle is None or self.cycle.response_complete
-        if over and self.cycle is last:
-            self.transport.close()
-        else:
-            self._look_later(self.cycle if over else self)
-
-
 def make_server(
     models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
 ) -> tuple[uvicorn.Server, Service]:
@@ -123,7 +90,7 @@ def make_server(
         access_log=False,  # record.py's lines say less
         server_header=False,
         proxy_headers=False,
-        http=_Connection,
+        http=Connection,
         # Connections beyond what could be answered wait in the kernel or are refused.
         limit_concurrency=4 * (settings.slots + settings.queue) + 64,
         # SIGTERM: what runs is finished, and no request runs longer than this.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
@@ -16,12 +17,15 @@ from .intake import Places
 from .metrics import Metrics
 from .names import ids_of
 from .pictures import Pictures, Seen
+from .rows import End
 from .scheduler import Ticket
 from .served import Served
 from .settings import Settings
 from .urls import picture_limits
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -77,8 +81,15 @@ class Service:
         samples = [path for path in self.page if path.startswith("/samples/")] if served.is_embedded else []
         return served.entry([schemas.Sample(path=path, name=path.rpartition("/")[2]) for path in samples])
 
-    def count(self, served: Served, ticket: Ticket, usage: schemas.Usage) -> None:
+    def finish(
+        self, served: Served, ticket: Ticket, ends: Sequence[End], prompt: str, copies: int = 1
+    ) -> schemas.Usage:
+        """What every complete answer comes to, whichever route asked: counted, and logged with `--log-text`."""
+        usage = served.usage([(ticket, ends)], copies)
         self.metrics.answered(served.id, ticket, usage.prompt_tokens, usage.completion_tokens)
+        if self.settings.log_text:
+            log.info("%r -> %s", prompt, [end.text for end in ends])
+        return usage
 
 
 class ClientGoneError(Exception):

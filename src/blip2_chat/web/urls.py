@@ -104,7 +104,10 @@ def picture_limits(
     return PictureLimits(
         max_bytes=settings.max_picture_bytes,
         max_pixels=settings.max_pixels,
+        pixels_option="blip2-chat serve --max-megapixels {megapixels}",
         timeout_seconds=min(10.0, settings.time_limit),
+        # Someone waits for the answer, and others for the thread.
+        max_wait_seconds=2.0,
         max_redirects=3,
         allow_urls=settings.allow_urls,
         allow_paths=False,

@@ -125,12 +125,11 @@ class Stored:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Initializers made together: `make` receives the tensor's array (and, for a quantised matrix, the mean squares
-    of its inputs, if they are known) and returns one array per output."""
+    """Initializers made together: `make` receives the tensor's array and returns one array per output."""
 
     tensor: Tensor
     outputs: tuple[Stored, ...]
-    make: Callable[..., Sequence[Array]]
+    make: Callable[[Floats], Sequence[Array]]
 
     @property
     def nbytes(self) -> int:
@@ -290,7 +289,7 @@ class Graph:
                 # Loading copies them into the packed weights, after which no run reads them.
                 Stored(f"{name}.scale", FLOAT, (n, blocks), mapped=True),
             ],
-            lambda w, importance=None: quantise.blocks(w, scheme.bits, scheme.block_size, importance),
+            lambda w: quantise.blocks(w, scheme.bits, scheme.block_size),
         )
         return self.fused(
             "MatMulNBits",
@@ -317,7 +316,7 @@ class Graph:
         matrix, scale = self._recipe(
             weight,
             [Stored(name, INT8, (k, n)), Stored(f"{name}.scale", FLOAT, (n,))],
-            lambda w, importance=None: quantise.columns(w),
+            quantise.columns,
         )
         # The operator has one scale for all of x. Rows are brought to the same size before and back after,
         # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
@@ -375,20 +374,6 @@ class Graph:
     def _norm(self, output: Value, gain: int, bias: int | None = None) -> Value:
         self.norms.append(Norm(output, gain, bias))
         return output
-
-    def activation(self, name: str, x: Value) -> Value:
-        """The activation that transformers calls `name`."""
-        if name == "relu":
-            return self.op("Relu", x)
-        if name == "gelu":
-            return self.fused("Gelu", x)
-        if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
-            return self.fused("FastGelu", x)
-        if name == "quick_gelu":
-            return self.fused("QuickGelu", x, alpha=1.702)
-        if name in ("silu", "swish"):
-            return self.fused("QuickGelu", x, alpha=1.0)
-        raise UnknownActivation(name)
 
     def attention(
         self,
@@ -451,7 +436,7 @@ class Graph:
         self,
         tensor: Tensor,
         outputs: Sequence[Stored],
-        make: Callable[..., Sequence[Array]],
+        make: Callable[[Floats], Sequence[Array]],
     ) -> tuple[Value, ...]:
         self.recipes.append(Recipe(tensor, tuple(outputs), make))
         return tuple(output.name for output in outputs)
@@ -465,8 +450,3 @@ class CacheInputs:
     lengths: Value
     total: Value
     bias: Value | None = None
-
-
-class UnknownActivation(ValueError):
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the onnx engine does not know the activation {name!r}: use engine='torch'")

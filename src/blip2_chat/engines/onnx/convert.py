@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -22,34 +22,21 @@ import onnx
 from ...checkpoint import Checkpoint
 from ...config import ModelConfig, OptConfig, T5Config
 from ...errors import CheckpointError
+from ...small_files import COMPANIONS
 from ..engine import Floats
 from . import opt, qformer, quantise, t5, vision
-from .builder import FLOAT, Array, Graph, Scheme, Stored, Tensor, UnknownActivation, stored
+from .activations import UnknownActivation
+from .builder import FLOAT, Array, Graph, Scheme, Tensor, stored
 from .equalise import Rewrites, equalise
-from .manifest import FORMAT, MANIFEST, Manifest, MappedTensor
-from .reference import Moments, Sample, moments_of
+from .manifest import EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
+from .reference import Sample, input_means
 from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]
 Progress = Callable[[str, int, int], None]
 
-EMBEDDINGS_FILE = "embeddings.bin"
 # Where a memory page starts, so that each tensor can be mapped by itself.
 _ALIGNMENT = 4096
-# Whatever tokenizer and preprocessor need, under the names the hub uses.
-_COPIED = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
 
 
 @dataclass(frozen=True)
@@ -152,7 +139,7 @@ def convert(
     exact, and cost memory and time. `provenance` (name, revision, hashes of the source) is recorded as it is;
     `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when a weight cannot be
     read or is no number, and leaves nothing behind. `how`: see `plan`. `samples` are run through the float32 model,
-    layer by layer, to calibrate the integers (for fp32 they are not used).
+    layer by layer, to take back what integers shift on average (for fp32 they are not used).
     """
     target = Path(target)
     if target.exists():
@@ -164,7 +151,9 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(planned, checkpoint, partial, precision, block_size, provenance, progress or _silent, samples)
+        _write(
+            planned, checkpoint, partial, precision, block_size, how, provenance, progress or _silent, samples
+        )
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -181,6 +170,7 @@ def _write(
     folder: Path,
     precision: Precision,
     block_size: int,
+    how: Schemes | None,
     provenance: Mapping[str, Any] | None,
     progress: Progress,
     samples: Sequence[Sample],
@@ -192,14 +182,14 @@ def _write(
         done += nbytes
         progress(what, done, total)
 
-    for name in _COPIED:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+    for name in COMPANIONS:
+        if checkpoint.companion(name).is_file():
+            shutil.copyfile(checkpoint.companion(name), folder / name)
     weights = Weights(checkpoint)
-    moments = None
+    means = None
     if samples and precision != "fp32":
-        moments = _calibrated(checkpoint, weights, samples, progress)
-    graphs = {graph.name: _write_graph(graph, weights, folder, report, moments) for graph in planned.graphs}
+        means = _calibrated(checkpoint, weights, samples, progress)
+    graphs = {graph.name: _write_graph(graph, weights, folder, report, means) for graph in planned.graphs}
     table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
     table.tofile(folder / EMBEDDINGS_FILE)
     report(EMBEDDINGS_FILE, table.nbytes)
@@ -213,13 +203,14 @@ def _write(
         graphs=graphs,
         embeddings_dtype=planned.embeddings_dtype.name,
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        schemes=None if how is None else asdict(how),
     )
     (folder / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _calibrated(
     checkpoint: Checkpoint, weights: Weights, samples: Sequence[Sample], progress: Progress
-) -> dict[str, Moments]:
+) -> dict[str, Floats]:
     exact = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
     done, total = 0, exact.nbytes
 
@@ -229,7 +220,7 @@ def _calibrated(
         progress("calibrating", min(done, total), total)
 
     progress("calibrating", 0, total)
-    return moments_of(
+    return input_means(
         exact.graphs,
         exact.embeddings,
         checkpoint.config,
@@ -244,39 +235,35 @@ def _write_graph(
     weights: Weights,
     folder: Path,
     report: Callable[[str, int], None],
-    moments: Mapping[str, Moments] | None = None,
+    means: Mapping[str, Floats] | None = None,
 ) -> tuple[MappedTensor, ...]:
     """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers; returns those to be mapped."""
-    data = folder / f"{graph.name}.onnx.data"
-    protos = []
-    mapped = []
-    rewrites = equalise(graph, lambda tensor: _make(tensor, weights), moments)
-    with data.open("wb") as file:
+    planned = layout(graph)
+    offsets = iter(planned.offsets)
+    rewrites = equalise(graph, lambda tensor: _make(tensor, weights), means)
+    with (folder / f"{graph.name}.onnx.data").open("wb") as file:
         for at, recipe in enumerate(graph.recipes):
             arrays = _quantised(graph, at, rewrites, _make(recipe.tensor, weights))
             for stored, array in zip(recipe.outputs, arrays, strict=True):
-                offset = _append(file, array, stored)
-                protos.append(stored.external(data.name, offset))
-                if stored.mapped:
-                    mapped.append(MappedTensor(stored.name, stored.numpy_dtype.name, stored.shape, offset))
+                if array.shape != stored.shape or array.dtype != stored.numpy_dtype:
+                    raise AssertionError(f"{stored} was planned, {array.dtype} {array.shape} was made")
+                file.seek(next(offsets))
+                file.write(np.ascontiguousarray(array).data)
             report(recipe.outputs[0].name, recipe.nbytes)
-    onnx.save(graph.model(protos), folder / f"{graph.name}.onnx")
-    return tuple(mapped)
+    onnx.save(planned.model, folder / f"{graph.name}.onnx")
+    return planned.mapped
 
 
 def _quantised(graph: Graph, at: int, rewrites: Rewrites, array: Floats) -> Sequence[Array]:
     """The arrays of a recipe, rewritten and quantised. What quantising a matrix shifts its layer's outputs by on
-    average is taken back in the layer's bias (Nagel et al. 2019, section 4.2)."""
-    recipe, inputs = graph.recipes[at], rewrites.inputs.get(at)
+    average is taken back in the layer's bias, if it has one (Nagel et al. 2019, section 4.2)."""
+    recipe, mean = graph.recipes[at], rewrites.means.get(at)
     matrix = rewrites.apply(at, array)
-    if inputs is None or len(recipe.outputs) == 1:
-        return recipe.make(matrix)
-    # The square root, for the reason that `equalise` trusts samples by half.
-    arrays = recipe.make(matrix, np.sqrt(inputs.mean_square))
-    linear = next(one for one in graph.linears if one.weight == at)
-    if linear.bias is not None:
+    arrays = recipe.make(matrix)
+    linear = next((one for one in graph.linears if one.weight == at), None)
+    if mean is not None and linear is not None and linear.bias is not None and linear.scheme.kind != "float":
         error = matrix - restored(linear.scheme, arrays, matrix.shape[1])
-        rewrites[linear.bias].correction = (error @ inputs.mean).astype(np.float32)
+        rewrites[linear.bias].correction = (error @ mean).astype(np.float32)
     return arrays
 
 
@@ -288,14 +275,28 @@ def restored(scheme: Scheme, arrays: Sequence[Array], k: int) -> Floats:
     return quantise.restored_blocks(integers, scales, scheme.bits, k)
 
 
-def _append(file: BinaryIO, array: np.ndarray[Any, Any], planned: Stored) -> int:
-    """Writes the array where the next page starts and returns the offset."""
-    if array.shape != planned.shape or array.dtype != planned.numpy_dtype:
-        raise AssertionError(f"{planned} was planned, {array.dtype} {array.shape} was made")
-    offset = file.tell() + -file.tell() % _ALIGNMENT
-    file.seek(offset)
-    file.write(np.ascontiguousarray(array).data)
-    return offset
+@dataclass(frozen=True)
+class Layout:
+    """A graph's two files, before any weight is read: what is in NAME.onnx, and where in NAME.onnx.data."""
+
+    model: onnx.ModelProto
+    offsets: tuple[int, ...]  # of the stored arrays, in the order of the recipes
+    data_size: int  # of NAME.onnx.data, in bytes
+    mapped: tuple[MappedTensor, ...]
+
+
+def layout(graph: Graph) -> Layout:
+    """Each array starts where a memory page does."""
+    protos, offsets, mapped = [], [], []
+    end = 0
+    for array in (output for recipe in graph.recipes for output in recipe.outputs):
+        offset = end + -end % _ALIGNMENT
+        end = offset + array.nbytes
+        offsets.append(offset)
+        protos.append(array.external(f"{graph.name}.onnx.data", offset))
+        if array.mapped:
+            mapped.append(MappedTensor(array.name, array.numpy_dtype.name, array.shape, offset))
+    return Layout(graph.model(protos), tuple(offsets), end, tuple(mapped))
 
 
 def _make(tensor: Tensor, weights: Weights) -> np.ndarray[Any, np.dtype[np.float32]]:

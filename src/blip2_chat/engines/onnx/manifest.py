@@ -1,17 +1,30 @@
-"""`blip2-chat.json`: what a converted folder is, and how to see that it is whole."""
+"""`blip2-chat.json`: what a converted folder is, and whether its files are those that `convert` writes.
+
+A folder may come from anywhere, and its manifest says how bytes become arrays and which files are opened. So nothing
+of it is believed that `convert` could not have written; `verify.py` does the same for the graphs.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...safetensors_files import is_safe_name
+from ...small_files import COMPANIONS, MissingFileError, read_json, shown
 
 MANIFEST = "blip2-chat.json"
-# Raised when a folder of the previous format can no longer be loaded.
-FORMAT = 3
+# Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
+# `verify.py` tells them from those that this version makes.
+FORMAT = 2
+
+EMBEDDINGS_FILE = "embeddings.bin"
+PRECISIONS = ("fp32", "int8", "int4")
+_GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
+# numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
+_EMBEDDINGS = ("float32", "float16")
+_MAPPED = ("float32", "uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -34,35 +47,95 @@ class Manifest:
     graphs: dict[str, tuple[MappedTensor, ...]]  # NAME.onnx, NAME.onnx.data; what of it is mapped
     embeddings_dtype: str
     sizes: dict[str, int]  # every other file of the folder, in bytes
+    schemes: dict[str, Any] | None = None  # where they are not the precision's own
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        written = asdict(self)
+        if self.schemes is None:
+            del written["schemes"]
+        return written
 
     @classmethod
     def from_folder(cls, folder: Path) -> Manifest:
-        """Reads and checks it against the files: `CheckpointError` when one is absent or cut short."""
+        """Reads and checks it, alone and against the files: `CheckpointError` when it is damaged, of another
+        format, or says what `convert` does not write, and when a file is absent, cut short or elsewhere."""
         path = Path(folder) / MANIFEST
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            if raw["format"] != FORMAT:
-                raise CheckpointError(
-                    f"{folder} was converted for another version of blip2-chat (format {raw['format']}, this one "
-                    f"reads {FORMAT}): convert the checkpoint again"
-                )
-            graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
-            manifest = cls(**{**raw, "graphs": graphs})
-        except FileNotFoundError:
+            raw = read_json(path)
+        except MissingFileError:
             raise CheckpointError(f"{folder} has no {MANIFEST}: it is not a converted model") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path} is damaged: {error!r}") from None
+        if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
+            raise CheckpointError(
+                f"{folder} was converted for another version of blip2-chat (format {shown(raw['format'])}, this one "
+                f"reads {FORMAT}): convert the checkpoint again"
+            )
+        try:
+            manifest = _read(raw)
+        except _Unexpected as error:
+            raise CheckpointError(f"{path} is damaged: {error}; convert the checkpoint again") from None
         for name, size in manifest.sizes.items():
-            file = Path(folder) / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise CheckpointError(
-                    f"{file} is missing or not {size} bytes long: convert the checkpoint again"
-                )
+            _check_file(Path(folder), name, size)
         return manifest
 
 
-def _mapped(raw: dict[str, Any]) -> MappedTensor:
+class _Unexpected(ValueError):
+    """Something that `convert` does not write."""
+
+
+def _require(is_so: bool, what: str, value: object) -> None:
+    if not is_so:
+        raise _Unexpected(f"{what} {shown(value)}")
+
+
+def _read(raw: Any) -> Manifest:
+    _require(isinstance(raw, dict), "it holds", raw)
+    known = {field.name for field in fields(Manifest)}
+    _require(raw.keys() <= known, "it has the keys", sorted(raw.keys() - known))
+    missing = known - raw.keys() - {"schemes"}
+    _require(not missing, "it lacks", sorted(missing))
+    for name, kind in (("source", dict), ("graphs", dict), ("sizes", dict), ("block_size", int)):
+        _require(type(raw[name]) is kind, f"{name} is", raw[name])
+    _require(raw["precision"] in PRECISIONS, "precision is", raw["precision"])
+    _require(isinstance(raw.get("schemes"), (dict, type(None))), "schemes is", raw.get("schemes"))
+    _require(raw["embeddings_dtype"] in _EMBEDDINGS, "embeddings_dtype is", raw["embeddings_dtype"])
+    family = raw["family"]
+    _require(isinstance(family, str) and family in _GRAPHS, "family is", family)
+    _require(raw["graphs"].keys() == _GRAPHS[family], "graphs are", sorted(raw["graphs"]))
+    for name, tensors in raw["graphs"].items():
+        _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
+    graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
+    _check_sizes(raw["sizes"], family)
+    return Manifest(**{**raw, "graphs": graphs})
+
+
+def _mapped(raw: Any) -> MappedTensor:
+    names = {field.name for field in fields(MappedTensor)}
+    _require(isinstance(raw, dict) and raw.keys() == names, "a tensor is", raw)
+    _require(isinstance(raw["name"], str), "a tensor's name is", raw["name"])
+    _require(raw["dtype"] in _MAPPED, "a tensor's dtype is", raw["dtype"])
+    _require(isinstance(raw["shape"], list), "a tensor's shape is", raw["shape"])
+    for number in (*raw["shape"], raw["offset"]):
+        _require(type(number) is int and 0 <= number < 2**63, "a tensor's shape or offset has", number)
     return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})
+
+
+def _check_sizes(sizes: dict[str, Any], family: str) -> None:
+    weights = {EMBEDDINGS_FILE, *(f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data"))}
+    missing = {*weights, "config.json", "tokenizer.json"} - sizes.keys()
+    _require(not missing, "sizes lacks", sorted(missing))
+    for name, size in sizes.items():
+        _require(is_safe_name(name) and name in weights.union(COMPANIONS), "it names the file", name)
+        _require(type(size) is int and size >= 0, f"the size of {name} is", size)
+
+
+def _check_file(folder: Path, name: str, size: int) -> None:
+    file = folder / name
+    if not file.is_file() or file.stat().st_size != size:
+        raise CheckpointError(
+            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again"
+        )
+    target = file.resolve()
+    # The hub's cache holds a repository's files in one folder, and snapshots of links into it.
+    own = {folder.resolve(), folder.resolve().parent.parent / "blobs"}
+    if file.is_symlink() and target.parent not in own:
+        raise CheckpointError(f"{file} is a link to a file elsewhere: refused; convert the checkpoint again")

@@ -12,6 +12,7 @@ import numpy as np
 from ...config import OptConfig
 from ...errors import CheckpointError
 from ...layout import HEAD
+from .activations import activate
 from .builder import (
     FLOAT,
     INT32,
@@ -74,7 +75,7 @@ def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
 
         x, normed = g.add_layer_norm(x, update, *_norm(config, f"{name}.final_layer_norm"), eps)
         y = g.linear(normed, *_linear(config, f"{name}.fc1", config.ffn_dim, d), scheme)
-        y = g.activation(config.activation_function, y)
+        y = activate(g, config.activation_function, y)
         update = g.linear(y, *_linear(config, f"{name}.fc2", d, config.ffn_dim), scheme)
 
     x = g.op("Add", x, update)

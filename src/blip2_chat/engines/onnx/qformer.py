@@ -8,6 +8,7 @@ branch is not built. It stays float32 in every precision: half precision here ch
 from __future__ import annotations
 
 from ...config import ModelConfig
+from .activations import activate
 from .builder import Graph, Tensor, Value, stored
 
 
@@ -26,7 +27,7 @@ def query(g: Graph, picture: Value, config: ModelConfig) -> Value:
         if c.has_cross_attention(i):
             x = _attend(g, x, picture, f"{name}.crossattention", config.vision.hidden_size, config)
         y = g.linear(x, *_linear(f"{name}.intermediate_query.dense", f, d))
-        y = g.linear(g.activation(c.hidden_act, y), *_linear(f"{name}.output_query.dense", d, f))
+        y = g.linear(activate(g, c.hidden_act, y), *_linear(f"{name}.output_query.dense", d, f))
         x = g.add_layer_norm(x, y, *_norm(f"{name}.output_query.LayerNorm", d), c.layer_norm_eps)[1]
 
     return g.linear(x, *_linear("language_projection", config.text.hidden_size, d))

@@ -38,38 +38,24 @@ def columns(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.ascontiguousarray(integers.T), scale.astype(np.float32)
 
 
-def blocks(
-    weight: Floats, bits: int, block_size: int, importance: Floats | None = None
-) -> tuple[NDArray[np.uint8], Floats]:
+def blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
     """[N, K] -> (packed [N, ceil(K/block), block*bits/8], scales [N, ceil(K/block)]).
 
     Integers are stored with 2**(bits-1) added; two 4-bit ones share a byte, the first in its low half. The last
-    block is filled up with zeros. `importance` [K]: the inputs' mean squares, by which 4-bit scales are chosen.
+    block is filled up with zeros.
     """
     # Piece by piece: a vocabulary's matrix at once would need several copies of half a gigabyte.
     rows = max(1, 2**22 // weight.shape[1])
-    parts = [
-        _blocks(weight[start : start + rows], bits, block_size, importance)
-        for start in range(0, len(weight), rows)
-    ]
+    parts = [_blocks(weight[start : start + rows], bits, block_size) for start in range(0, len(weight), rows)]
     return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
 
 
-def _blocks(
-    weight: Floats, bits: int, block_size: int, importance: Floats | None
-) -> tuple[NDArray[np.uint8], Floats]:
+def _blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
     n, k = weight.shape
     values = np.pad(weight, ((0, 0), (0, -k % block_size))).reshape(n, -1, block_size)
     middle = 1 << (bits - 1)
-    if bits == 4:
-        if importance is None:
-            importance = np.ones(k, np.float32)
-        scales = _best_scales(
-            values, middle, np.pad(importance, (0, -k % block_size)).reshape(-1, block_size)
-        )
-    else:
-        largest: Floats = np.abs(values).max(axis=-1)
-        scales = largest / np.float32(middle - 1)
+    largest: Floats = np.abs(values).max(axis=-1)
+    scales = _best_scales(values, middle) if bits == 4 else largest / np.float32(middle - 1)
     integers = _integers(values, scales, middle)
     integers += middle
     unsigned: NDArray[np.uint8] = integers.astype(np.uint8)
@@ -103,27 +89,22 @@ def _integers(values: Floats, scales: Floats, middle: int) -> Floats:
 _REACHES = (1.0, 0.92, 0.85, 0.78, 0.7)
 
 
-def _best_scales(values: Floats, middle: int, importance: Floats) -> Floats:
-    """Per block the scale of least squared error among a few, each input's error counted by its `importance`
-    [blocks, block_size].
+def _best_scales(values: Floats, middle: int) -> Floats:
+    """Per block the scale of least squared error among a few.
 
     The largest weight by size sits at the level -`middle`, the one without a counterpart (llama.cpp's
-    Q4_0), so all 16 levels are used; then its range is cut by `_REACHES`. For the integers that result, the best
-    scale follows from least squares (llama.cpp's `make_qx_quants`, whose importance matrix this also follows).
+    Q4_0), so all 16 levels are used; then its range is cut by `_REACHES`.
     """
     position = np.abs(values).argmax(axis=-1)[..., None]
     full: Floats = np.take_along_axis(values, position, axis=-1)[..., 0] / np.float32(-middle)
     best = full.copy()
-    most = np.full(full.shape, -1, np.float32)
-    weighted = values * importance
+    least = np.full(full.shape, np.inf, np.float32)
     for reach in _REACHES:
-        integers = _integers(values, full * np.float32(reach), middle)
-        along = np.einsum("nbk,nbk->nb", integers, weighted)
-        integers *= integers
-        size = np.einsum("nbk,bk->nb", integers, importance)
-        # What the error falls by: sum(importance * w**2) is the same for all.
-        gained = np.divide(along * along, size, out=np.zeros_like(size), where=size > 0)
-        better = gained > most
-        most[better] = gained[better]
-        best[better] = np.divide(along, size, out=np.zeros_like(size), where=size > 0)[better]
+        scales: Floats = full * np.float32(reach)
+        difference = _integers(values, scales, middle)
+        difference *= scales[..., None]
+        difference -= values
+        error = np.einsum("nbk,nbk->nb", difference, difference)
+        better = error < least
+        least[better], best[better] = error[better], scales[better]
     return best

@@ -6,6 +6,7 @@ few layers, whatever the checkpoint's size.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,38 +31,15 @@ class Sample:
     answer: list[int]
 
 
-@dataclass
-class Moments:
-    """What is known of the inputs [..., K] of a linear layer: their sum and the sum of their squares per channel."""
-
-    total: np.ndarray
-    squares: np.ndarray
-    count: int = 0
-
-    def add(self, inputs: Floats) -> None:
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        self.total += rows.sum(axis=0, dtype=np.float64)
-        self.squares += np.einsum("nk,nk->k", rows, rows, dtype=np.float64)
-        self.count += len(rows)
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.total / max(self.count, 1)
-
-    @property
-    def mean_square(self) -> np.ndarray:
-        return self.squares / max(self.count, 1)
-
-
-def moments_of(
+def input_means(
     graphs: Sequence[Graph], embeddings: Tensor, config: ModelConfig, read: Read, samples: Sequence[Sample],
     progress: Progress = lambda nbytes: None,
-) -> dict[str, Moments]:  # fmt: skip
-    """The moments of every linear layer's inputs over the samples, by the names of the weights, from the float32
+) -> dict[str, Floats]:  # fmt: skip
+    """The mean [K] of every linear layer's inputs over the samples, by the names of the weights, from the float32
     `graphs` of a plan."""
     watches = [Watch(graph) for graph in graphs]
     answer(graphs, embeddings, config, read, samples, watches, progress)
-    return {name: moments for watch in watches for name, moments in watch.moments.items()}
+    return {name: mean for watch in watches for name, mean in watch.means().items()}
 
 
 def answer(
@@ -81,27 +59,33 @@ def answer(
 
 
 class Watch:
-    """Collects the moments of the inputs of a graph's linear layers, by the name of their weights."""
+    """Adds up the inputs of a graph's linear layers."""
 
     def __init__(self, graph: Graph) -> None:
-        self._names: dict[Value, list[str]] = {}
-        self.moments: dict[str, Moments] = {}
+        self._readers: dict[Value, list[str]] = {}
+        self._sums: dict[Value, np.ndarray] = {}
+        self._counts: Counter[Value] = Counter()
         for linear in graph.linears:
             name = graph.recipes[linear.weight].outputs[0].name
-            self._names.setdefault(linear.input, []).append(name)
+            self._readers.setdefault(linear.input, []).append(name)
 
     @property
     def taps(self) -> set[Value]:
-        return set(self._names)
+        return set(self._readers)
 
     def __call__(self, sample: int, value: Value, array: Array) -> None:
-        names = self._names[value]
-        moments = self.moments.get(names[0])
-        if moments is None:
-            zeros = np.zeros((2, array.shape[-1]))
-            moments = Moments(*zeros)
-            self.moments |= dict.fromkeys(names, moments)
-        moments.add(array)
+        rows = array.reshape(-1, array.shape[-1])
+        self._sums[value] = self._sums.get(value, 0) + rows.sum(axis=0, dtype=np.float64)
+        self._counts[value] += len(rows)
+
+    def means(self) -> dict[str, Floats]:
+        """By the names of the weights that read them."""
+        return {
+            name: (self._sums[value] / self._counts[value]).astype(np.float32)
+            for value, names in self._readers.items()
+            if value in self._sums
+            for name in names
+        }
 
 
 def _encode(

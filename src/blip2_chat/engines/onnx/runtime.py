@@ -8,6 +8,7 @@ a run reads a few rows.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,11 @@ import onnxruntime as ort
 from .manifest import MappedTensor
 
 Array = np.ndarray[Any, Any]
+
+# A program that imported ONNX Runtime before this package has its telemetry running already (see the package's
+# `__init__`): what this package does is kept out of it at least.
+if os.environ.get("ORT_DISABLE_TELEMETRY") in ("1", "true"):
+    ort.disable_telemetry_events()
 
 
 class Runner:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...config import ModelConfig, OptConfig
 from ...errors import CheckpointError
+from ...small_files import short
 from ..engine import Engine, Floats, State
 from .language import LanguageModel, OptModel, T5Model
 from .manifest import Manifest
@@ -73,8 +74,9 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     `CheckpointError` when the folder is not complete.
     """
     folder = Path(folder)
-    manifest = Manifest.from_folder(folder)
-    config = ModelConfig.from_folder(folder)
+    from .verify import verify  # brings the onnx package, which running a model does not need
+
+    manifest, config = verify(folder)
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
         runners = _load_graphs(folder, manifest, threads)
@@ -82,7 +84,8 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
     except Exception as error:  # ONNX Runtime's own have no base but this
         raise CheckpointError(
-            f"{folder} cannot be loaded: {error}; when its files are damaged, convert the checkpoint again"
+            f"{folder} cannot be loaded: {short(str(error), 200)}; when its files are damaged, convert the "
+            "checkpoint again"
         ) from None
     language: LanguageModel
     if isinstance(config.text, OptConfig):

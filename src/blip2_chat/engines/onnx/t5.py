@@ -13,6 +13,7 @@ import numpy as np
 from ...config import T5Config
 from ...layout import HEAD
 from ..engine import Floats, Ints
+from .activations import activate
 from .builder import FLOAT, INT32, INT64, CacheInputs, Graph, Scheme, Tensor, Value, pad_heads, stack, stored
 from .cache import head_size
 
@@ -111,10 +112,10 @@ def _projection(config: T5Config, name: str) -> Tensor:
 def _feed_forward(g: Graph, config: T5Config, x: Value, name: str, scheme: Scheme) -> Value:
     d, f = config.d_model, config.d_ff
     if config.is_gated:
-        y = g.activation(config.activation, g.linear(x, stored(f"{name}.wi_0.weight", f, d), None, scheme))
+        y = activate(g, config.activation, g.linear(x, stored(f"{name}.wi_0.weight", f, d), None, scheme))
         y = g.op("Mul", y, g.linear(x, stored(f"{name}.wi_1.weight", f, d), None, scheme))
     else:
-        y = g.activation(config.activation, g.linear(x, stored(f"{name}.wi.weight", f, d), None, scheme))
+        y = activate(g, config.activation, g.linear(x, stored(f"{name}.wi.weight", f, d), None, scheme))
     return g.linear(y, stored(f"{name}.wo.weight", d, f), None, scheme)
 
 

@@ -7,6 +7,7 @@ checkpoints have 39 layers of ViT-g's 40 and a LayerNorm of their own after them
 from __future__ import annotations
 
 from ...config import VisionConfig
+from .activations import activate
 from .builder import Graph, Scheme, Tensor, Value, stored
 
 
@@ -25,7 +26,7 @@ def encode(g: Graph, pixels: Value, config: VisionConfig, scheme: Scheme) -> Val
         x, normed = g.add_layer_norm(x, y, *_norm(f"{name}.layer_norm2", d), eps)
 
         y = g.linear(normed, *_linear(f"{name}.mlp.fc1", f, d), scheme)
-        y = g.linear(g.activation(config.hidden_act, y), *_linear(f"{name}.mlp.fc2", d, f), scheme)
+        y = g.linear(activate(g, config.hidden_act, y), *_linear(f"{name}.mlp.fc2", d, f), scheme)
         last = i == config.num_hidden_layers - 1
         norm = "vision_model.post_layernorm" if last else f"vision_model.encoder.layers.{i + 1}.layer_norm1"
         x, normed = g.add_layer_norm(x, y, *_norm(norm, d), eps)

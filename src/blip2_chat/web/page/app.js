@@ -5,6 +5,7 @@ import { asFile, asText } from "./export.js";
 import * as intake from "./intake.js";
 import * as models from "./models.js";
 import * as settings from "./settings.js";
+import { shrunk } from "./shrink.js";
 import * as store from "./store.js";
 import * as view from "./view.js";
 
@@ -39,10 +40,12 @@ function open(picture) {
   keep();
 }
 
-async function add(files) {
+async function add(given) {
   const trouble = await ready; // a picture may come before the server has said what it is
   if (trouble) return view.alertUser(trouble);
   $("alert").hidden = true;
+  const files = [];
+  for (const file of given) files.push(await shrunk(file)); // one at a time is unpacked
   const limit = model.blip2_chat.max_picture_bytes;
   const fitting = files.filter((file) => file.size <= limit);
   for (const file of files) {

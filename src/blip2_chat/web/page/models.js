@@ -34,11 +34,6 @@ function remembered() {
   }
 }
 
-function kind({ blip2_chat: about }) {
-  if (about.embedded) return "Small, and a part of the package. Knows drawn scenes, not photographs.";
-  return about.family === "t5" ? "Flan-T5. Follows questions well, and answers briefly." : "OPT. Captions and short answers.";
-}
-
 /** One radio button for each value, with its one line. */
 function draw(group, name, choices, chosen) {
   const rows = [...choices].map(([value, explanation]) => {
@@ -85,7 +80,7 @@ export function start(found, onChoice) {
   models = found;
   tell = onChoice;
   use(remembered() || models[0]);
-  const names = new Map(models.map((model) => [model.blip2_chat.name, kind(model)]));
+  const names = new Map(models.map((model) => [model.blip2_chat.name, model.blip2_chat.description]));
   draw($("names"), "model-name", names, current.blip2_chat.name);
   drawPrecisions();
   $("several-models").hidden = models.length === 1;

@@ -1,0 +1,48 @@
+"""What a finished or stopped run recorded about itself: its sources, columns and settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from ..errors import Blip2ChatError
+from .storage import is_remote, reading
+from .tables import pyarrow_parquet
+
+
+def recorded_settings(results: str) -> dict[str, Any]:
+    """The settings of the run that wrote `results`: from the file itself (Parquet), else from its progress file
+    beside it. Empty when neither has them; never raises."""
+    for found in (_in_parquet(results), _in_progress(results)):
+        if found:
+            return found
+    return {}
+
+
+def _in_parquet(results: str) -> dict[str, Any]:
+    if not results.lower().endswith(".parquet"):
+        return {}
+    with contextlib.suppress(OSError, ValueError, Blip2ChatError), reading(results) as file:
+        metadata = pyarrow_parquet().ParquetFile(file).schema_arrow.metadata or {}
+        return _as_settings(metadata.get(b"blip2_chat", b"{}"))
+    return {}
+
+
+def _in_progress(results: str) -> dict[str, Any]:
+    path = Path(f"{results}.progress").absolute()
+    if is_remote(results) or not path.is_file():
+        return {}
+    # Read-only: a report leaves the progress of a run as it is, also of one that is at work.
+    with contextlib.suppress(sqlite3.Error, ValueError):
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as db:
+            found = db.execute("SELECT value FROM about WHERE name = 'settings'").fetchone()
+        return _as_settings(found[0]) if found else {}
+    return {}
+
+
+def _as_settings(text: str | bytes) -> dict[str, Any]:
+    settings = json.loads(text)
+    return settings if isinstance(settings, dict) else {}

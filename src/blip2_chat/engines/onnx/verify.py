@@ -1,0 +1,101 @@
+"""Whether a converted folder holds what this version of the package would have written.
+
+A graph is a program, and its weights are wherever it says: folders that come from elsewhere could make the runtime
+read other files, or write more than was asked for. The graphs follow from the configuration alone, in a tenth of a
+second for the largest checkpoint; so they are built again and compared, and only the weights are taken on trust. It
+also tells conversions that an older version made otherwise, which are then made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...config import ModelConfig
+from ...errors import CheckpointError
+from ...layout import HEAD, expected_tensors
+from ...small_files import read_small
+from .builder import Graph, Scheme
+from .convert import Plan, Schemes, layout, plan
+from .manifest import EMBEDDINGS_FILE, Manifest
+
+# Weights are beside the graphs, which have at most 0.4 MB for official checkpoints.
+_MOST_GRAPH_BYTES = 16_000_000
+_LARGEST_BLOCK = 1 << 16
+
+
+def verify(folder: Path) -> tuple[Manifest, ModelConfig]:
+    """The manifest and configuration of a converted folder, all of whose files but the weights' values were
+    checked. `CheckpointError` when one is not what `convert` writes."""
+    manifest = Manifest.from_folder(folder)
+    config = ModelConfig.from_folder(folder)
+    if config.family != manifest.family:
+        raise _unlike(folder, "config.json", "the configuration that the manifest is for")
+    expected_tensors(config)  # refuses sizes that no model has, before graphs of them are built
+    language = _parsed(folder, "language")
+    # What the head is, only the weights of the checkpoint told; the graph has it under its own name.
+    tied_head = not any(weight.name.startswith(HEAD) for weight in language.graph.initializer)
+    planned = _plan(folder, manifest, config, tied_head)
+    for graph in planned.graphs:
+        found = language if graph.name == "language" else _parsed(folder, graph.name)
+        _check_graph(folder, manifest, graph, found)
+    size = prod(planned.embeddings.shape) * planned.embeddings_dtype.itemsize
+    if (planned.embeddings_dtype.name, size) != (manifest.embeddings_dtype, manifest.sizes[EMBEDDINGS_FILE]):
+        raise _unlike(folder, EMBEDDINGS_FILE, "the table that its config.json asks for")
+    return manifest, config
+
+
+def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool) -> Plan:
+    if not 16 <= manifest.block_size <= _LARGEST_BLOCK:
+        raise _unlike(folder, "the manifest", "one with a block size that a conversion may have")
+    try:
+        how = None if manifest.schemes is None else _schemes(manifest.schemes)
+        precision: Any = manifest.precision  # one of `Precision`, as the manifest's own check saw to
+        return plan(config, precision, manifest.block_size, tied_head=tied_head, how=how)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {error}; convert the checkpoint again") from None
+
+
+def _schemes(raw: dict[str, Any]) -> Schemes:
+    made = Schemes(**{part: Scheme(**scheme) for part, scheme in raw.items()})
+    for scheme in (getattr(made, field.name) for field in fields(made)):
+        size = scheme.block_size
+        if (
+            scheme.kind not in ("float", "columns", "blocks")
+            or scheme.bits not in (4, 8)
+            or type(size) is not int
+            or not 16 <= size <= _LARGEST_BLOCK
+            or size & (size - 1)
+        ):
+            raise ValueError("its manifest has schemes that do not exist")
+    return made
+
+
+def _parsed(folder: Path, name: str) -> onnx.ModelProto:
+    content = read_small(folder / f"{name}.onnx", _MOST_GRAPH_BYTES)
+    try:
+        parsed: onnx.ModelProto = onnx.ModelProto.FromString(content)
+        return parsed
+    except Exception:  # protobuf's implementations each have their own
+        raise _unlike(folder, f"{name}.onnx", "a graph") from None
+
+
+def _check_graph(folder: Path, manifest: Manifest, graph: Graph, found: onnx.ModelProto) -> None:
+    file = f"{graph.name}.onnx"
+    expected = layout(graph)
+    if found != expected.model:
+        raise _unlike(folder, file, "the graph that this version of blip2-chat makes")
+    if manifest.sizes[f"{file}.data"] != expected.data_size:
+        raise _unlike(folder, f"{file}.data", "the weights of its graph")
+    if manifest.graphs[graph.name] != expected.mapped:
+        raise _unlike(folder, "the manifest", f"the one that belongs to {file}")
+
+
+def _unlike(folder: Path, file: str, expected: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} cannot be loaded: {file} is not {expected}; convert the checkpoint again"
+    )

@@ -1,0 +1,127 @@
+"""Which files are pictures: by their ending where it tells, else by their first bytes."""
+
+from __future__ import annotations
+
+import functools
+import mimetypes
+import os
+from collections.abc import Callable
+
+from PIL import Image
+
+# Only formats people keep pictures in, each decoded inside this process. Left out on purpose: EPS, which
+# Pillow hands to Ghostscript to execute; WMF, GRIB, HDF5 and other stubs; TGA, which has no signature.
+# JPEG includes MPO.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "QOI")
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif"))
+AVIF_BRANDS = frozenset((b"avif", b"avis"))
+HEAD_BYTES = 256
+
+_HEIF_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+_AVIF_ENDINGS = frozenset((".avif", ".avifs"))
+# Camera raw files are TIFF containers whose first picture is a thumbnail of the size of a stamp; downloads that
+# were broken off begin like the picture that they did not become.
+_CAMERA_RAW: tuple[str, ...] = (
+    ".3fr",
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".dcr",
+    ".dng",
+    ".erf",
+    ".iiq",
+    ".kdc",
+    ".mef",
+    ".mos",
+)
+_CAMERA_RAW += (
+    ".mrw",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".rwl",
+    ".sr2",
+    ".srf",
+    ".srw",
+    ".x3f",
+)
+_NEVER = frozenset((*_CAMERA_RAW, ".crdownload", ".download", ".part", ".partial"))
+# Endings of anything at all, as the standard library's table has them.
+_SAYS_NOTHING = "application/octet-stream"
+_BMP_HEADER_SIZES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
+
+
+@functools.cache
+def picture_endings() -> frozenset[str]:
+    """The endings, lower case with their dot, of every format that `open_picture` opens."""
+    Image.init()
+    kinds = {*FORMATS, "MPO"}
+    # Older Pillow knows no AVIF: such a file is a picture nevertheless, and opening it says what it needs.
+    return frozenset(
+        {ending for ending, kind in Image.EXTENSION.items() if kind in kinds} | _HEIF_ENDINGS | _AVIF_ENDINGS
+    )
+
+
+def looks_like_picture(name: str, head: bytes | Callable[[], bytes]) -> bool:
+    """Whether a file is one that `open_picture` is to open; the one place where that is decided.
+
+    name: its file name, path, or key in an archive. Upper and lower case endings count alike. Do not give the
+        query of a URL.
+    head: its first `HEAD_BYTES` bytes (fewer if it is shorter), or a function that reads them. The function
+        is called only where the ending does not tell, so that a folder of .jpg is listed without
+        opening one file; what it raises (a file that may not be read) is passed on.
+
+    An ending of a format that Pillow opens here, or of HEIC, says yes: a damaged `cat.jpg` is then reported
+    as damaged and not passed over. An ending of something else (.txt, .json, .mp4, .tar, .dng ...) says no.
+    Without an ending, or with one that says nothing (`photo`, `a.0001`, `x.bin`, `image.php`), the signature at
+    the beginning decides.
+    """
+    told = _told_by_ending(os.path.splitext(name)[1].lower())
+    if told is not None:
+        return told
+    return begins_like_picture(head if isinstance(head, bytes) else head())
+
+
+def begins_like_picture(head: bytes) -> bool:
+    """Whether a file's first `HEAD_BYTES` bytes are the beginning of a picture that `open_picture` opens."""
+    brands = iso_brands(head)
+    if brands:
+        return bool(brands & (HEIF_BRANDS | AVIF_BRANDS))
+    # Two letters are a signature that words have as well: what follows them has to fit too.
+    if head[:2] == b"BM":
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
+    if head[:1] == b"P":
+        return head[1:2] in b"123456fFy" and head[2:3] in b"\n\r\t #" and len(head) > 2
+    Image.init()
+    for kind in FORMATS:
+        # A bare DIB begins with a small number, as do many files of other kinds.
+        if kind in Image.OPEN and kind not in ("DIB", "BMP", "PPM"):
+            accept = Image.OPEN[kind][1]
+            if accept is not None and accept(head[:16]):
+                return True
+    return False
+
+
+def iso_brands(data: bytes) -> frozenset[bytes]:
+    """The brands an ISO media file (HEIC, AVIF, MP4) declares in its first box; empty for other files."""
+    if data[4:8] != b"ftyp":
+        return frozenset()
+    end = min(int.from_bytes(data[:4], "big"), HEAD_BYTES)
+    # Bytes 12-16 hold the minor version.
+    return frozenset([data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))])
+
+
+@functools.lru_cache(maxsize=1024)
+def _told_by_ending(ending: str) -> bool | None:
+    if ending in picture_endings():
+        return True
+    if ending in _NEVER:
+        return False
+    # The built-in table: the system's own files would make the answer differ between machines.
+    kind = mimetypes.MimeTypes().types_map[True].get(ending, _SAYS_NOTHING)
+    return None if kind == _SAYS_NOTHING or kind.startswith("image/") else False

@@ -1,0 +1,64 @@
+"""Threads for pictures, shared between clients: none of them can hold all threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Client:
+    places: asyncio.Semaphore
+    users: int = field(default=0)  # tasks that wait, and work that waits or runs
+
+
+class Workers:
+    """A pool of threads. Work whose client leaves is dropped if it has not begun; what has begun keeps its
+    client's place until it ends, so that a client who leaves and returns gains no more threads."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._most = max(1, threads - 1)
+        self._pool = ThreadPoolExecutor(threads, name)
+        self._clients: dict[str, _Client] = {}
+
+    async def run(self, client: str, work: Callable[..., Result], *args: Any) -> Result:
+        """`work(*args)`, in a thread. `client`: an address."""
+        loop = asyncio.get_running_loop()
+        one = self._clients.setdefault(client, _Client(asyncio.Semaphore(self._most)))
+        one.users += 1
+        try:
+            await one.places.acquire()
+        except BaseException:
+            self._leave(client, one)
+            raise
+
+        def done() -> None:
+            one.places.release()
+            self._leave(client, one)
+
+        def ended(_: Future[Result]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the server has ended
+                loop.call_soon_threadsafe(done)
+
+        try:
+            future = self._pool.submit(work, *args)
+        except BaseException:
+            done()
+            raise
+        future.add_done_callback(ended)
+        return await asyncio.wrap_future(future)  # cancelled, it takes the work out of the queue
+
+    def _leave(self, client: str, one: _Client) -> None:
+        one.users -= 1
+        if not one.users and self._clients.get(client) is one:
+            del self._clients[client]
+
+    def close(self) -> None:
+        """Waits for nothing."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
