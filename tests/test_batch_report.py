@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_finds_pictures_in_shards_and_beside_results_that_moved(tmp_path: Path) 
     shutil.move(tmp_path / "old", tmp_path / "new")
     report(str(tmp_path / "new" / "c.jsonl"), tmp_path / "c.html")
     assert sorted(row[-1] for row in data_of(tmp_path / "c.html")["rows"]) == [0, 1, 2]
+
+
+def test_finds_pictures_in_zips_and_in_lists_of_a_table(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    one, other = make_pictures(tmp_path / "photos", 2)
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.write(one, "0.png")
+    parquet.write_table(
+        pyarrow.table({"image": [[one.read_bytes(), other.read_bytes()]]}), tmp_path / "t.parquet"
+    )
+    results = [
+        replace(rows([one])[0], path=f"{tmp_path}/p.zip/0.png"),
+        replace(rows([other])[0], path=f"{tmp_path}/t.parquet#0[1]"),
+    ]
+    write(str(tmp_path / "out.jsonl"), results, Shape(1, (), {}))
+    report(str(tmp_path / "out.jsonl"), tmp_path / "out.html")
+    assert sorted(row[-1] for row in data_of(tmp_path / "out.html")["rows"]) == [0, 1]
 
 
 def test_large_photographs_become_small_upright_thumbnails(tmp_path: Path) -> None:

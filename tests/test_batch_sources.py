@@ -19,9 +19,10 @@ from PIL import Image
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.items import Item, count, positioned
+from blip2_chat.batch.pictures import Opener
 from blip2_chat.batch.sources import check, open_sources, stdin_list
 from blip2_chat.batch.tables import Columns
-from blip2_chat.images import open_picture
+from blip2_chat.images import PictureLimits, Preprocess, open_picture
 from tests.batch_support import make_pictures
 
 
@@ -288,6 +289,16 @@ def test_limit_reads_no_further(tmp_path: Path) -> None:
     items = positioned(open_sources([listed, tmp_path / "not there"]), limit=2)
     assert len(list(items)) == 2
     assert count(open_sources([listed, tmp_path / "not there"]), limit=2) == 2
+
+
+def test_file_addresses_are_opened_as_everywhere(tmp_path: Path) -> None:
+    picture = tmp_path / "a b.png"
+    picture.write_bytes(png(1))
+    (tmp_path / "list.txt").write_text(f"{picture.as_uri()}\n")
+    (item,) = found(tmp_path / "list.txt")
+    opened = Opener(Preprocess(), PictureLimits())(item)
+    assert opened.error is None
+    assert opened.digest == open_picture(picture).digest
 
 
 def test_fsspec_addresses(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ..errors import PictureError
 from ..images import PictureLimits, Preprocess, advise, open_picture, to_pixels
 from .errors import RunError
 from .items import Item
-from .storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason
+from .storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason, scheme
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Opener:
             return Opened(item, error=item.error)
         source = item.picture
         try:
-            if isinstance(source, str) and is_remote(source):
+            # `open_picture` reads file:// addresses itself, as all others do.
+            if isinstance(source, str) and is_remote(source) and scheme(source) != "file":
                 source = self._fetched(source)
             picture = open_picture(source, limits=self._limits)
         except PictureError as error:

@@ -27,6 +27,7 @@ from .shards import SHARD_SUFFIXES
 from .sources import open_sources, path_item
 from .storage import NamedBytes, is_remote, is_web, reading
 from .tables import TABLE_SUFFIXES, Columns
+from .zips import ZIP_SUFFIXES
 
 _QUALITY = 55
 # A place where a picture may be, and the digests that it is looked for under.
@@ -138,12 +139,14 @@ def _in_sources(wanted: dict[str, list[str]], places: Places) -> Iterator[Candid
 
 def container_of(path: str) -> str | None:
     """The shard or table that a picture's path leads into."""
-    for suffix in SHARD_SUFFIXES:
+    for suffix in (*SHARD_SUFFIXES, *ZIP_SUFFIXES):
         head, found, _ = path.partition(f"{suffix}/")
         if found:
             return head + suffix
     head, found, row = path.rpartition("#")
-    return head if found and row.isdigit() and head.lower().endswith(TABLE_SUFFIXES) else None
+    # A row, or one of the pictures in it: "#3", "#3[0]".
+    is_row = re.fullmatch(r"\d+(\[\d+\])?", row) is not None
+    return head if found and is_row and head.lower().endswith(TABLE_SUFFIXES) else None
 
 
 def _possible(path: str, beside: str) -> Sequence[str]:
