@@ -295,6 +295,7 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
         "engine": "onnx",
         "device": "cpu",
         "revision": "v2",
+        "processor": None,
         "force": True,
         "threads": 3,
     }

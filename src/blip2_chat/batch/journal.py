@@ -89,6 +89,10 @@ class Journal:
                 foreign = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
                 if self._db.execute(foreign).fetchone():
                     raise self._damaged("it has views or triggers")
+                # A turned bit in a page or an index may hide rows without any other sign.
+                sound = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                if sound != "ok":
+                    raise self._damaged(sound)
                 self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
                 self._db.executescript(_LISTING)
                 columns = [row[1] for row in self._db.execute("PRAGMA table_info(results)")]
