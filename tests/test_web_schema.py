@@ -34,6 +34,7 @@ PATHS = {
     "/v1/models/{model}": "GET",
     "/v1/chat/completions": "POST",
     "/v1/caption": "POST",
+    "/v1/picture": "POST",
     "/health": "GET",
     "/ready": "GET",
     "/metrics": "GET",

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from .. import __version__
-from . import caption_api, openai_api, page_files, schemas
+from . import address_api, caption_api, openai_api, page_files, schemas
 from .errors import ApiError, internal_error, invalid
 from .guard import Guard
 from .intake import Intake
@@ -47,6 +47,7 @@ def make_app(service: Service) -> ASGIApp:
     page = service.page
     app.include_router(openai_api.router(service))
     app.include_router(caption_api.router(service))
+    app.include_router(address_api.router(service))
     app.include_router(page_files.router(page))
     intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)

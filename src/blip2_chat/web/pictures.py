@@ -64,7 +64,7 @@ class Pictures:
             source = source.strip()
             if source[:7].lower() in ("http://", "https:/"):
                 name = name or url_name(source)
-                source = await self._fetchers.run(client, download, source, self._limits)
+                source = await self.fetch(source, client)
             elif source[:5].lower() != "data:":
                 # Not repeated: it may be the picture, as bare base64.
                 raise PictureError(
@@ -88,6 +88,10 @@ class Pictures:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return seen
+
+    async def fetch(self, url: str, client: str = "") -> bytes:
+        """The bytes behind an http(s) URL, as they are. `PictureError`."""
+        return await self._fetchers.run(client, download, url, self._limits)
 
     def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> Seen:
         picture = open_picture(

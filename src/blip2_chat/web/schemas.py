@@ -192,6 +192,10 @@ class CaptionRequest(Writing):
     model: str | None = Field(None, description="One of /v1/models; where it is absent, the first of them.")
 
 
+class AddressRequest(BaseModel):
+    url: str = Field(max_length=8192, description="An http(s) address; needs --allow-urls.")
+
+
 class CaptionError(BaseModel):
     message: str
 

@@ -62,6 +62,18 @@ export async function sample(path) {
   return response.blob();
 }
 
+/** The picture behind an address, which the server fetches: the page itself may load nothing from elsewhere. */
+export async function fetched(url) {
+  const response = await send("/v1/picture", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ url }),
+  });
+  if (!response.ok) throw await asError(response);
+  const name = decodeURIComponent(new URL(url).pathname.split("/").pop() || "picture");
+  return new File([await response.blob()], name);
+}
+
 /**
  * Streams an answer. Calls `onAbout` with what the server says about the picture, `onPiece` with each piece of
  * text; gives the finish reason. Aborting `signal` frees the server at once.

@@ -69,6 +69,15 @@ async function add(given) {
   for (const picture of added) await write(picture);
 }
 
+/** Adds the picture behind an address, which the server fetches. */
+async function addFrom(url) {
+  try {
+    await add([await api.fetched(url)]);
+  } catch (error) {
+    view.alertUser(error.message);
+  }
+}
+
 function drop(picture) {
   picture.writing?.abort();
   const place = pictures.indexOf(picture);
@@ -276,6 +285,7 @@ async function start() {
   try {
     const found = await api.models();
     models.start(found, (chosen) => use(chosen, found));
+    if (found[0].blip2_chat.allow_urls) intake.startAddresses(addFrom);
   } catch (error) {
     const why = error.status === 401 ? "Without its API key the server answers nothing." : error.message;
     return `${why} Reload this page to try again.`;

@@ -39,6 +39,28 @@ export function start(add) {
   });
 }
 
+/** Addresses of pictures: typed on the first screen, pasted, or dropped as a link. `open` is called with one. */
+export function startAddresses(open) {
+  $("address-form").hidden = false;
+  $("address-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    open($("address").value.trim());
+    $("address").value = "";
+  });
+  const isWeb = (text) => /^https?:\/\/\S+$/i.test(text);
+  const isField = (target) => target.matches?.("input, textarea");
+  document.addEventListener("paste", (event) => {
+    const text = event.clipboardData.getData("text").trim();
+    if (isField(event.target) || event.clipboardData.files.length || !isWeb(text)) return;
+    event.preventDefault();
+    open(text);
+  });
+  document.addEventListener("drop", (event) => {
+    const link = (event.dataTransfer?.getData("text/uri-list") || "").split("\n")[0].trim();
+    if (!isField(event.target) && !event.dataTransfer?.files.length && isWeb(link)) open(link);
+  });
+}
+
 let asking = false; // for the camera
 
 async function photograph(add) {
