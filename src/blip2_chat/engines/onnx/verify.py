@@ -38,7 +38,9 @@ def verify(folder: Path) -> tuple[Manifest, ModelConfig]:
     expected_tensors(config)  # refuses sizes that no model has, before graphs of them are built
     language = _parsed(folder, "language")
     # What the head is, only the weights of the checkpoint told; the graph has it under its own name.
-    tied_head = not any(weight.name.startswith(HEAD) for weight in language.graph.initializer)
+    # protobuf gives a damaged name, which is not UTF-8, as bytes.
+    names = (weight.name for weight in language.graph.initializer if isinstance(weight.name, str))
+    tied_head = not any(name.startswith(HEAD) for name in names)
     planned = _plan(folder, manifest, config, tied_head)
     for graph in planned.graphs:
         found = language if graph.name == "language" else _parsed(folder, graph.name)
