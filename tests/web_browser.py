@@ -54,7 +54,8 @@ def answers(page: Page) -> Any:
 
 
 def idle(page: Page) -> None:
-    """Nothing is being written."""
+    """No picture is on its way, and nothing is being written."""
+    expect(page.locator("body.preparing")).to_have_count(0)
     expect(page.locator("#stop")).to_be_hidden()
     expect(page.locator(".busy, .waiting")).to_have_count(0)
 

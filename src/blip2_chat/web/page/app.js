@@ -40,12 +40,30 @@ function open(picture) {
   keep();
 }
 
+let preparing = 0; // how many lots of pictures are being fetched or shrunk
+
+/** `work`, while the page shows that pictures are on their way. */
+async function prepared(work) {
+  document.body.classList.toggle("preparing", ++preparing > 0);
+  try {
+    return await work();
+  } finally {
+    document.body.classList.toggle("preparing", --preparing > 0);
+  }
+}
+
+/** The files as they will be sent, each shrunk if it is large; one at a time is unpacked. */
+async function readied(given) {
+  const files = [];
+  for (const file of given) files.push(await shrunk(file));
+  return files;
+}
+
 async function add(given) {
-  const trouble = await ready; // a picture may come before the server has said what it is
+  const trouble = await prepared(() => ready); // a picture may come before the server has said what it is
   if (trouble) return view.alertUser(trouble);
   $("alert").hidden = true;
-  const files = [];
-  for (const file of given) files.push(await shrunk(file)); // one at a time is unpacked
+  const files = await prepared(() => readied(given));
   const limit = model.blip2_chat.max_picture_bytes;
   const fitting = files.filter((file) => file.size <= limit);
   for (const file of files) {
@@ -72,7 +90,7 @@ async function add(given) {
 /** Adds the picture behind an address, which the server fetches. */
 async function addFrom(url) {
   try {
-    await add([await api.fetched(url)]);
+    await add([await prepared(() => api.fetched(url))]);
   } catch (error) {
     view.alertUser(error.message);
   }
