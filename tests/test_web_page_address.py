@@ -62,6 +62,18 @@ def test_an_address_is_typed_and_opened(browser: Browser, open_server: Running, 
     visit.context.close()
 
 
+def test_a_percent_sign_that_stands_for_itself(
+    browser: Browser, open_server: Running, elsewhere: str
+) -> None:
+    visit = Visit(browser, open_server.url)
+    visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/100%.png")
+    visit.page.get_by_role("button", name="Open", exact=True).click()
+    expect(answers(visit.page)).to_have_count(1)
+    idle(visit.page)
+    assert visit.page.locator("#picture-name").text_content() == "100%.png"
+    visit.context.close()
+
+
 def test_what_is_no_picture_is_said(browser: Browser, open_server: Running, elsewhere: str) -> None:
     visit = Visit(browser, open_server.url)
     visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/page.html")

@@ -62,6 +62,16 @@ export async function sample(path) {
   return response.blob();
 }
 
+/** What a picture is called in its address. */
+function nameIn(url) {
+  const name = new URL(url).pathname.split("/").pop() || "picture";
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name; // a "%" that stands for itself
+  }
+}
+
 /** The picture behind an address, which the server fetches: the page itself may load nothing from elsewhere. */
 export async function fetched(url) {
   const response = await send("/v1/picture", {
@@ -70,8 +80,7 @@ export async function fetched(url) {
     body: JSON.stringify({ url }),
   });
   if (!response.ok) throw await asError(response);
-  const name = decodeURIComponent(new URL(url).pathname.split("/").pop() || "picture");
-  return new File([await response.blob()], name);
+  return new File([await response.blob()], nameIn(url));
 }
 
 /**
