@@ -242,7 +242,7 @@ class Journal:
                 " ORDER BY l.part, l.place LIMIT ?",
                 (most,),
             ).fetchall()
-        return tuple((path, Result.from_row(json.loads(result)).error or "") for path, result in found)
+            return tuple((path, _result(result).error or "") for path, result in found)
 
     def rows(self, block: int = 500) -> Iterator[Row]:
         """The rows of this run's sources that have a result, in the sources' order, a few in memory at a time."""
