@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 from benchmarks.outliers import Kind, plant
 from blip2_chat.calibration import Calibration
 from blip2_chat.checkpoint import Checkpoint, inspect
+from blip2_chat.cli import app
+from blip2_chat.conversion import convert as convert_into
 from blip2_chat.engines.onnx import load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert, plan
 from blip2_chat.engines.onnx.reference import Sample, answer
@@ -105,3 +109,32 @@ def test_a_folder_without_pictures_is_refused(official: Checkpoint, tmp_path: Pa
         Calibration(tmp_path).samples(official)
     with pytest.raises(CheckpointError):
         Calibration(tmp_path / "nowhere").samples(official)
+
+
+def test_a_conversion_that_cannot_be_calibrated_leaves_nothing(official: Checkpoint, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(CheckpointError):
+        convert_into(official, tmp_path / "out", "int8", name="it", calibration=Calibration(pictures))
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_picture_without_an_ending_is_one(official: Checkpoint, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photo", "PNG")
+    assert Calibration(tmp_path).samples(official)
+
+
+def test_fp32_rounds_nothing_to_calibrate(tmp_path: Path) -> None:
+    arguments = [
+        "convert",
+        "demo",
+        str(tmp_path / "out"),
+        "--precision",
+        "fp32",
+        "--calibrate",
+        str(tmp_path),
+    ]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2 and "--calibrate" in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -13,8 +13,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint
 from .engines.onnx.reference import Sample
 from .errors import CheckpointError, PictureError
-from .images import Preprocess, open_picture, to_pixels
-from .images.kinds import looks_like_picture
+from .images import HEAD_BYTES, Preprocess, looks_like_picture, open_picture, to_pixels
 from .prompts import TEMPLATES, Exchange
 from .tokens import Tokenizer
 
@@ -53,7 +52,7 @@ class Calibration:
             return []
         small = checkpoint.processor or checkpoint.folder
         tokenizer = Tokenizer.from_folder(small, checkpoint.config.text)
-        preprocess = Preprocess.from_folder(small)
+        preprocess = Preprocess.for_model(small, checkpoint.config.vision.image_size)
         template = TEMPLATES[checkpoint.config.family]
         talks = [("", _CAPTION)]
         for turns in _TURNS:
@@ -76,16 +75,20 @@ class Calibration:
     def _paths(self) -> list[Path]:
         assert self.pictures is not None
         try:
-            found = sorted(
-                path
-                for path in self.pictures.iterdir()
-                if path.is_file() and looks_like_picture(path.name, b"")
-            )
+            found = sorted(path for path in self.pictures.iterdir() if path.is_file() and _is_picture(path))
         except OSError as error:
             raise CheckpointError(f"{self.pictures} cannot be read: {error.strerror}") from None
         if not found:
             raise CheckpointError(f"{self.pictures} has no pictures to calibrate with")
         return found[:MOST_PICTURES]
+
+
+def _is_picture(path: Path) -> bool:
+    def head() -> bytes:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+
+    return not path.name.startswith(".") and looks_like_picture(path.name, head)
 
 
 DEFAULT = Calibration()

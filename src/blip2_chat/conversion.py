@@ -31,6 +31,7 @@ from .conversion_cache import (
     CannotWriteError,
     conversions_folder,
     folder_size,
+    foreign_file,
     is_whole,
     locks_folder,
     partial_of,
@@ -43,7 +44,6 @@ from .engines.onnx.manifest import FORMAT, MANIFEST, Manifest
 from .errors import CheckpointError
 from .memory import gigabytes
 from .provenance import Hashing, fingerprint, hub_commit
-from .small_files import read_json
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and bytes done and in all."""
@@ -63,7 +63,6 @@ def converted(
     *,
     name: str,
     block_size: int | None = None,
-    calibration: Calibration = DEFAULT,
     on_progress: Progress | None = None,
 ) -> Path:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
@@ -72,7 +71,7 @@ def converted(
     small model is converted into a temporary folder, and a warning says so, when the cache cannot be written to.
     Raises `CheckpointError`.
     """
-    job = _Job.of(checkpoint, precision, name, block_size, calibration)
+    job = _Job.of(checkpoint, precision, name, block_size, DEFAULT)
     target = conversions_folder() / job.key
     if is_whole(target):
         return target
@@ -214,8 +213,8 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
     except OSError as error:
         raise unwritable(target.parent, error, way_out) from None
     made = partial / "model"
-    samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
     try:
+        samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
         with Hashing(job.weight_paths()) as hashing:
             engine.convert(
                 job.checkpoint,
@@ -315,13 +314,9 @@ def _require_replaceable(out: Path, force: bool) -> None:
         raise CheckpointError(f"{out} exists and is no conversion; name a new folder")
     if not force:
         raise CheckpointError(f"{out} holds a conversion already; --force replaces it, or name a new folder")
-    raw = read_json(out / MANIFEST)
-    sizes = raw.get("sizes") if isinstance(raw, dict) else None
-    known = {MANIFEST, *(sizes if isinstance(sizes, dict) else ())}
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in known or not path.is_file())
-    if foreign:
+    if foreign := foreign_file(out):
         raise CheckpointError(
-            f"{out} holds {foreign[0]}, which is no part of the conversion in it; move that, or name a new folder"
+            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder"
         )
 
 

@@ -177,6 +177,16 @@ def _cached(folder: Path) -> Cached:
     return Cached(folder, source, precision, folder_size(folder), is_whole(folder), revision)
 
 
+def foreign_file(folder: Path) -> str | None:
+    """The first thing in a conversion's folder that is no part of it, by its manifest; None when all is. Raises
+    `CheckpointError` when the manifest cannot be read."""
+    raw = read_json(folder / MANIFEST)
+    sizes = raw.get("sizes") if isinstance(raw, dict) else None
+    known = {MANIFEST, *(sizes if isinstance(sizes, dict) else ())}
+    found = sorted(path.name for path in folder.iterdir() if path.name not in known or not path.is_file())
+    return found[0] if found else None
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of the files in `folder`; 0 when it is not there. Files may vanish meanwhile."""
     size = 0

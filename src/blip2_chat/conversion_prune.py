@@ -10,12 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .conversion_cache import BusyError, Cached, conversions_folder, remove, sole_writer
-from .engines.onnx.manifest import MANIFEST
+from .conversion_cache import BusyError, Cached, conversions_folder, foreign_file, remove, sole_writer
 from .errors import CheckpointError
 from .hub import is_hub_name
 from .known import EMBEDDED
-from .small_files import read_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -84,11 +82,7 @@ def _foreign(folder: Path) -> str | None:
     """What is not ours: something in the folder that its manifest does not list, or a folder that is elsewhere."""
     if folder.is_symlink() or folder.parent != conversions_folder():
         return f"a link to {os.path.realpath(folder)}"
-    raw = read_json(folder / MANIFEST)
-    sizes = raw.get("sizes") if isinstance(raw, dict) else None
-    known = {MANIFEST, *(sizes if isinstance(sizes, dict) else ())}
-    found = sorted(path.name for path in folder.iterdir() if path.name not in known or not path.is_file())
-    return found[0] if found else None
+    return foreign_file(folder)
 
 
 def _is_in_use(folder: Path) -> bool:

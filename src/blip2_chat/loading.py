@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 from .checkpoint import EMBEDDED, Checkpoint, find, inspect
 from .config import ModelConfig
@@ -85,7 +85,7 @@ def load(
     checkpoint = inspect(folder, small)
     # Small, so before what is slow: a fault in them is not worth a conversion.
     tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
-    preprocess = _preprocess(checkpoint)
+    preprocess = Preprocess.for_model(small or folder, checkpoint.config.vision.image_size)
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
     if not force and plan.device != "mps":
@@ -140,18 +140,8 @@ class Recipe:
 
     def load(self) -> Model:
         """The model again; raises what `load` does."""
-        return load(
-            self.name,
-            precision=cast(PrecisionChoice, self.precision),
-            engine=cast(EngineChoice, self.engine),
-            device=self.device,
-            revision=self.revision,
-            processor=self.processor,
-            template=self.template,
-            limits=self.limits,
-            threads=self.threads,
-            force=self.force,
-        )
+        options: dict[str, Any] = {**vars(self)}
+        return load(options.pop("name"), **options)
 
 
 def _recipe(plain: str, template: PromptTemplate | None, limits: PictureLimits | None) -> Recipe:
@@ -204,25 +194,6 @@ def default_precision(config: ModelConfig, engine: str, available: int) -> str |
         return chosen if needed(config, chosen, engine) <= sum(_free_gpu_memory(device)) else None
     best = best_precision(config, engine, available)
     return best if needed(config, best, engine) <= available else None
-
-
-def _preprocess(checkpoint: Checkpoint) -> Preprocess:
-    """The checkpoint's picture settings; `CheckpointError` when they are those of another model."""
-    folder = checkpoint.processor or checkpoint.folder
-    preprocess = Preprocess.from_folder(folder)
-    size = checkpoint.config.vision.image_size
-    if not preprocess.do_resize:
-        raise CheckpointError(
-            f"{folder} says that pictures are not resized (do_resize), and its model takes those of {size} x {size} "
-            f"pixels: copy its picture settings again from the model's repository"
-        )
-    if preprocess.size != (size, size):
-        height, width = preprocess.size
-        raise CheckpointError(
-            f"{folder} makes pictures {width} x {height} pixels large, and its model is for {size} x "
-            f"{size}: take config.json and preprocessor_config.json from the same checkpoint"
-        )
-    return preprocess
 
 
 def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:

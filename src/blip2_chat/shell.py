@@ -13,10 +13,11 @@ def python_command(code: str, *arguments: str) -> str:
     `code` is ours: it holds no name (those are its arguments), no double quote and nothing that shells expand. A name
     with control characters cannot be shown, let alone pasted: it is asked for instead.
     """
-    return f'python -c "{code}" {" ".join(map(_word, arguments))}'
+    return f'python -c "{code}" {" ".join(map(quoted, arguments))}'
 
 
-def _word(text: str) -> str:
+def quoted(text: str) -> str:
+    """One word of a command."""
     if not text.isprintable():
         return "NAME (which holds control characters; rename it first)"
     return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)

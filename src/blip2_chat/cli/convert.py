@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +54,10 @@ def convert(
     from ..conversion import convert as convert_into
     from ..conversion_cache import folder_size
     from ..memory import gigabytes
+    from ..shell import quoted
 
+    if calibrate is not None and precision == "fp32":
+        raise typer.BadParameter("--calibrate is for int8 and int4: fp32 rounds nothing")
     begun = time.monotonic()
     with ProgressBar(f"reading {source}") as progress:
         folder = find(
@@ -76,7 +77,7 @@ def convert(
     # The path alone on stdout, for scripts.
     note(f"{source} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
     say(str(made))
-    note(f"Talk with it: blip2-chat chat photo.jpg --model {_quoted(out)}")
+    note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
 
 
 def cache(
@@ -119,10 +120,3 @@ def _as_dict(entry: Cached) -> dict[str, object]:
         "usable": entry.is_usable,
         "folder": str(entry.folder),
     }
-
-
-def _quoted(path: str) -> str:
-    """As the user's shell takes it."""
-    if sys.platform == "win32":
-        return f'"{path}"' if " " in path else path
-    return shlex.quote(path)

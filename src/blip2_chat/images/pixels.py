@@ -61,6 +61,24 @@ class Preprocess:
         return cls._from_settings(_read_object(path), path)
 
     @classmethod
+    def for_model(cls, folder: Path, image_size: int) -> Preprocess:
+        """`from_folder`, for a model of pictures of `image_size` pixels; CheckpointError, too, when the settings
+        are those of another model."""
+        preprocess = cls.from_folder(folder)
+        if not preprocess.do_resize:
+            raise CheckpointError(
+                f"{folder} says that pictures are not resized (do_resize), and its model takes those of "
+                f"{image_size} x {image_size} pixels: copy its picture settings again from the model's repository"
+            )
+        if preprocess.size != (image_size, image_size):
+            height, width = preprocess.size
+            raise CheckpointError(
+                f"{folder} makes pictures {width} x {height} pixels large, and its model is for {image_size} x "
+                f"{image_size}: take config.json and preprocessor_config.json from the same checkpoint"
+            )
+        return preprocess
+
+    @classmethod
     def _from_settings(cls, settings: Any, path: Path) -> Preprocess:
         if not isinstance(settings, dict):
             raise _unusable(path, "image_processor", settings)
