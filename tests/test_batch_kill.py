@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.items import path_item
 from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.pictures import Opener
 from blip2_chat.batch.run import RunOptions
-from blip2_chat.batch.sources import path_item
 from blip2_chat.images import PictureLimits
 from tests.batch_support import (
     TASKS,

@@ -11,18 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import CheckpointError
+from .small_files import SETTINGS
 
-# Small files that shape the result; each that exists counts with its content.
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 # Weights up to this many bytes in all are hashed at every load (0.1 s); so a package upgraded with another
 # embedded model of the same shape, and so the same size, is never taken for the old one.
 _SMALL = 64_000_000
@@ -43,7 +33,7 @@ def fingerprint(folder: Path, weight_files: Sequence[str], processor: Path | Non
     """
     try:
         digest = hashlib.sha256()
-        for name in _COMPANIONS:
+        for name in SETTINGS:
             is_models = name in ("config.json", "generation_config.json")
             path = (folder if is_models or processor is None else processor) / name
             if path.is_file():

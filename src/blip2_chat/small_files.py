@@ -15,8 +15,8 @@ MOST_JSON_BYTES = 16_000_000
 # The official tokenizers take 2.4 and 3.6 MB.
 MOST_TOKENIZER_BYTES = 64_000_000
 
-# Whatever tokenizer and preprocessor need, under the names the hub uses.
-COMPANIONS = (
+# Small files that shape a model, its prompts and its pictures, under the names the hub uses.
+SETTINGS = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -25,10 +25,9 @@ COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
 )
+# With those of tokenizers' older formats: whatever tokenizer and preprocessor may need.
+COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model")
 
 
 class MissingFileError(CheckpointError):

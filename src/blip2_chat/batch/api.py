@@ -43,8 +43,7 @@ def caption_all(
     [H, W, 3], `{"bytes": ...}`), or an iterable of such; an array [N, H, W, 3] is N pictures. They are read as the
     results are asked for. A picture that cannot be opened, or is not there, has a result with an `error`. `model` is
     a loaded one, or a name to load; `start` holds the first words of each caption, which the model continues;
-    `settings` are `Decoding`'s. Pictures with the same pixels are written about
-    once.
+    `settings` are `Decoding`'s. Pictures with the same pixels are written about once.
 
     Raises `RunError`, and what loading raises, before the first result.
     """

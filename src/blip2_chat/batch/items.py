@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from ..images.naming import one_line
@@ -95,6 +96,19 @@ def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
     """The key of a picture inside a table or shard: such a file is often written anew, with another picture in the
     same row or under the same number, and that one must not get the words of the one before."""
     return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+@dataclass
+class MemberKeys:
+    """Keys of an archive's members: the archive's path and the member's name, numbered when a name comes again."""
+
+    path: str
+    _seen: Counter[str] = field(default_factory=Counter)
+
+    def key(self, name: str) -> str:
+        self._seen[name] += 1
+        again = f" ({self._seen[name]})" if self._seen[name] > 1 else ""
+        return showable(f"{self.path}/{name}{again}")
 
 
 def is_hidden(name: str) -> bool:

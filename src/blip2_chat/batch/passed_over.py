@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from ..images.kinds import CAMERA_RAW
+
 PassedOver: TypeAlias = "Counter[str]"
 """How many of each kind: the kinds are `kind_of`'s, and what else the caller names, in the singular."""
 
@@ -21,10 +23,9 @@ _ENDINGS = {
     "archive": "tar zip gz tgz bz2 tbz2 xz txz 7z rar zst",
     "drawing": "svg svgz psd xcf ai eps ico tga exr",
     "document": "pdf doc docx odt ppt pptx odp",
-    "camera raw file": "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf "
-    "srw x3f",
 }
 _KINDS = {f".{ending}": kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
+_KINDS |= dict.fromkeys(CAMERA_RAW, "camera raw file")
 _BY_TYPE = {"text": "text file", "video": "video", "audio": "audio file"}
 # The built-in table: the system's own files would make the answer differ between machines.
 _TYPES = mimetypes.MimeTypes().types_map[True]

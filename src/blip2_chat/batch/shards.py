@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from ..images import HEAD_BYTES, PictureLimits, looks_like_picture
 from ..images.naming import one_line
-from .items import Item, content_key, is_excluded, is_hidden, showable
+from .items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
 from .storage import NamedBytes, container_error, reading, reason
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Shard:
 
     def _members(self) -> Iterator[_Member]:
         archive: Any  # typeshed does not have `members`
-        names = _Names(self.path)
+        names = MemberKeys(self.path)
         links = _Links()
         whole = showable(self.path)
         try:
@@ -109,19 +108,6 @@ class Shard:
 
     def _damage(self, error: Exception) -> str:
         return f"{one_line(self.path)} is damaged or no tar file ({reason(error)}); copy it again"
-
-
-@dataclass
-class _Names:
-    """Keys of members: the shard's path and the member's name, numbered when a name comes again."""
-
-    path: str
-    seen: Counter[str] = field(default_factory=Counter)
-
-    def key(self, name: str) -> str:
-        self.seen[name] += 1
-        again = f" ({self.seen[name]})" if self.seen[name] > 1 else ""
-        return showable(f"{self.path}/{name}{again}")
 
 
 @dataclass

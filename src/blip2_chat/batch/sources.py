@@ -14,8 +14,7 @@ from ..images import HEAD_BYTES, PictureSource, looks_like_picture
 from ..images.naming import one_line
 from .errors import RunError, UnreadableError
 from .folders import GLOB, Walk, globbed, in_braces, is_picture_file, is_sidecar
-from .items import Item, Part, is_excluded, is_hidden, showable
-from .items import path_item as path_item
+from .items import Item, Part, is_excluded, is_hidden, path_item, showable
 from .lists import LIST_SUFFIXES, listed, stdin_lines
 from .passed_over import kind_of, told
 from .shards import SHARD_SUFFIXES, Shard

@@ -21,10 +21,10 @@ from PIL import Image
 
 from ..errors import Blip2ChatError
 from ..images import Picture, open_picture
-from .items import Item
+from .items import Item, path_item
 from .result import Result
 from .shards import SHARD_SUFFIXES
-from .sources import open_sources, path_item
+from .sources import open_sources
 from .storage import NamedBytes, is_remote, is_web, reading
 from .tables import TABLE_SUFFIXES, Columns
 from .zips import ZIP_SUFFIXES

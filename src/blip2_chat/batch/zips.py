@@ -6,14 +6,13 @@ import posixpath
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from ..images import HEAD_BYTES, PictureLimits, looks_like_picture
 from ..images.naming import one_line
-from .items import Item, content_key, is_excluded, is_hidden, showable
+from .items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
 from .storage import NamedBytes, container_error, reading, reason
 
 ZIP_SUFFIXES = (".zip",)
@@ -57,7 +56,7 @@ class Zip:
 
     def _members(self) -> Iterator[tuple[zipfile.ZipFile | None, zipfile.ZipInfo | None, str]]:
         shown = one_line(self.path)
-        seen: Counter[str] = Counter()
+        keys = MemberKeys(self.path)
         encrypted = 0
         try:
             with reading(self.path) as raw, zipfile.ZipFile(raw) as archive:
@@ -70,9 +69,7 @@ class Zip:
                     if member.flag_bits & _ENCRYPTED:
                         encrypted += 1
                         continue
-                    seen[name] += 1
-                    again = f" ({seen[name]})" if seen[name] > 1 else ""
-                    yield archive, member, showable(f"{self.path}/{name}{again}")
+                    yield archive, member, keys.key(name)
             if encrypted:
                 yield (
                     None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import Blip2ChatError, MissingExtraError
-from .options import Json
+from .options import Json, ModelName
 from .terminal import ProgressBar, note, say, say_json
 
 if TYPE_CHECKING:
@@ -18,16 +18,7 @@ _SHOWN = 20
 
 
 def compare(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            envvar="BLIP2_CHAT_MODEL",
-            help="The embedded model (demo), a folder, or a hub name.",
-        ),
-    ] = "demo",
+    model: ModelName = "demo",
     asked: Annotated[
         str,
         typer.Option(

@@ -25,6 +25,16 @@ Start = Annotated[
         metavar="TEXT", help='First words of each caption, which the model continues: "a photo of".'
     ),
 ]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        envvar="BLIP2_CHAT_MODEL",
+        help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
@@ -32,16 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 class ModelOptions:
     """Which model runs, and on what."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            envvar="BLIP2_CHAT_MODEL",
-            help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
-        ),
-    ] = _EMBEDDED
+    model: ModelName = _EMBEDDED
     precision: Annotated[
         str,
         typer.Option(metavar="NAME", help="fp32, int8 or int4; torch also fp16, bf16; auto: what fits."),

@@ -21,36 +21,11 @@ _HEIF_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
 _AVIF_ENDINGS = frozenset((".avif", ".avifs"))
 # Camera raw files are TIFF containers whose first picture is a thumbnail of the size of a stamp; downloads that
 # were broken off begin like the picture that they did not become.
-_CAMERA_RAW: tuple[str, ...] = (
-    ".3fr",
-    ".arw",
-    ".cr2",
-    ".cr3",
-    ".crw",
-    ".dcr",
-    ".dng",
-    ".erf",
-    ".iiq",
-    ".kdc",
-    ".mef",
-    ".mos",
+_RAW_FORMATS = (
+    "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
 )
-_CAMERA_RAW += (
-    ".mrw",
-    ".nef",
-    ".nrw",
-    ".orf",
-    ".pef",
-    ".raf",
-    ".raw",
-    ".rw2",
-    ".rwl",
-    ".sr2",
-    ".srf",
-    ".srw",
-    ".x3f",
-)
-_NEVER = frozenset((*_CAMERA_RAW, ".crdownload", ".download", ".part", ".partial"))
+CAMERA_RAW = frozenset(f".{ending}" for ending in _RAW_FORMATS.split())
+_NEVER = frozenset((*CAMERA_RAW, ".crdownload", ".download", ".part", ".partial"))
 # Endings of anything at all, as the standard library's table has them.
 _SAYS_NOTHING = "application/octet-stream"
 _BMP_HEADER_SIZES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))

@@ -256,7 +256,7 @@ class Graph:
         if (
             bias is None
             and scheme.kind != "float"
-            and any(norm.output == x and norm.bias for norm in self.norms)
+            and any(norm.output == x and norm.bias is not None for norm in self.norms)
         ):
             # Somewhere for the norm's bias to go (`equalise`).
             bias = constant(np.zeros(weight.shape[0], np.float32))

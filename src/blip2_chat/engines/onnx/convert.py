@@ -260,8 +260,10 @@ def _quantised(graph: Graph, at: int, rewrites: Rewrites, array: Floats) -> Sequ
     recipe, mean = graph.recipes[at], rewrites.means.get(at)
     matrix = rewrites.apply(at, array)
     arrays = recipe.make(matrix)
-    linear = next((one for one in graph.linears if one.weight == at), None)
-    if mean is not None and linear is not None and linear.bias is not None and linear.scheme.kind != "float":
+    if mean is None:
+        return arrays
+    linear = next(one for one in graph.linears if one.weight == at)
+    if linear.bias is not None and linear.scheme.kind != "float":
         error = matrix - restored(linear.scheme, arrays, matrix.shape[1])
         rewrites[linear.bias].correction = (error @ mean).astype(np.float32)
     return arrays
