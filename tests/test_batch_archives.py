@@ -72,6 +72,16 @@ def test_links_count_as_the_pictures_they_lead_to(tmp_path: Path, kind: str) -> 
     }
 
 
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_a_link_to_the_first_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"s.{kind}"
+    with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as archive:
+        add(archive, "one.png", png(1))
+        add(archive, "soft.png", kind=tarfile.SYMTYPE, link="one.png")
+        add(archive, "hard.png", kind=tarfile.LNKTYPE, link="one.png")
+    assert named(found(path), path) == {"one.png": 1, "soft.png": 1, "hard.png": 1}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="its tar is another")
 def test_a_tar_as_the_program_tar_makes_it(tmp_path: Path) -> None:
     inside = tmp_path / "in"

@@ -201,6 +201,8 @@ def _goes_on(archive: Any) -> bool:
 
 def _header_at(archive: Any, offset: int) -> tarfile.TarInfo:
     archive.offset = offset
+    # `next` moves by itself to any place but the first.
+    archive.fileobj.seek(offset)
     member = archive.next()
     archive.members.clear()
     if member is None:
