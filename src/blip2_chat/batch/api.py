@@ -92,8 +92,8 @@ def _as_sources(pictures: Any) -> Iterator[Source]:
         every = iter(pictures)
     except TypeError as error:
         raise RunError(
-            f"a value of type {type(pictures).__name__} is neither a picture nor a collection of them; give a path, bytes, a PIL "
-            "image, an array, or an iterable of such"
+            f"a value of type {type(pictures).__name__} is neither a picture nor a collection of them; give a path, "
+            "bytes, a PIL image, an array, or an iterable of such"
         ) from error
     return (
         picture
