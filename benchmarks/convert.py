@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from blip2_chat.checkpoint import inspect
-from blip2_chat.conversion import convert
-from blip2_chat.resident import peak_memory
+from blip2_chat.checkpoint.inspect import inspect
+from blip2_chat.conversion.convert import convert
+from blip2_chat.system.memory import peak_memory
 
 from .child import tell
 

@@ -33,9 +33,9 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
     import torch
 
     import blip2_chat
-    from blip2_chat.decoding import Decoding
-    from blip2_chat.engines.torch_engine import TorchEngine
-    from blip2_chat.generation import Writer
+    from blip2_chat.engines.torch.engine import TorchEngine
+    from blip2_chat.generation.loop import Writer
+    from blip2_chat.generation.settings import Decoding
     from blip2_chat.images import to_pixels
 
     on_gpu = device.startswith("cuda")

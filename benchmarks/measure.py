@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from blip2_chat.resident import peak_memory
+from blip2_chat.system.memory import peak_memory
 
 from .bandwidth import Reader, share_of_limit
 from .child import tell
@@ -166,8 +166,8 @@ def measure_transformers(folder: Path, precision: str, words: int) -> None:
 def measure_onnx(folder: Path, precision: str, words: int) -> None:
     """Through the package, as a user's Python does it; nothing is kept from one run to the next."""
     import blip2_chat
-    from blip2_chat.decoding import Decoding
-    from blip2_chat.generation import Writer
+    from blip2_chat.generation.loop import Writer
+    from blip2_chat.generation.settings import Decoding
     from blip2_chat.images import to_pixels
 
     figures = Figures("blip2-chat", precision, words)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import numpy_helper
 
-from blip2_chat.engines.onnx.builder import FLOAT, Graph, Scheme, constant
-from blip2_chat.engines.onnx.runtime import ort
+from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph, Scheme, constant
+from blip2_chat.engines.onnx.run.runtime import ort
 
 ROWS, K, N = 64, 2560, 1024
 

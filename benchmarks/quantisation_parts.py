@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import blip2_chat
-from blip2_chat.checkpoint import inspect
-from blip2_chat.engines.onnx.builder import Scheme
+from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.engines.onnx.convert import Precision, Schemes, convert
-from blip2_chat.evaluate import Evaluation, HeldOut
+from blip2_chat.engines.onnx.graph.builder import Scheme
+from blip2_chat.evaluation.held_out import Evaluation, HeldOut
 
 FLOAT = Scheme()
 COLUMNS = Scheme("columns")

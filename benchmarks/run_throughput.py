@@ -27,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from blip2_chat.resident import peak_memory
+from blip2_chat.system.memory import peak_memory
 
 from .child import Deadline, Kept, figures_of, tell
 from .documents import ROOT, keep, markdown, put
@@ -120,11 +120,12 @@ def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> None
 
 def measure_memory(photos: Path) -> None:
     """Resident memory while a collection of small pictures goes through a tiny model; reported every thousand."""
+    from tests.checkpoints import make_checkpoint
+
     import blip2_chat
     from blip2_chat.batch.captioner import Tasks
     from blip2_chat.batch.result import Result
     from blip2_chat.batch.run import Run, RunOptions
-    from tests.checkpoints import make_checkpoint
 
     sizes: list[tuple[int, int]] = []
     done = 0

@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from tests import web_server
+from tests.support import web_server
 
 from .child import Deadline, figures_of, tell
 from .documents import keep, markdown, put
@@ -222,9 +222,10 @@ def soak(folder: str, clients: int, seconds: float, tokens: int = 8) -> dict[str
 
 def mid_size(folder: Path) -> str:
     """An fp32 model of twelve layers of 768, as it is served."""
-    from blip2_chat.checkpoint import inspect
-    from blip2_chat.engines.onnx.convert import convert
     from tests.checkpoints import make_checkpoint
+
+    from blip2_chat.checkpoint.inspect import inspect
+    from blip2_chat.engines.onnx.convert import convert
 
     official = make_checkpoint(folder / "official", "opt", 0, num_query_tokens=32, **MID_SIZE)
     convert(inspect(official), folder / "converted", "fp32")

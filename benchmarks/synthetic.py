@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from blip2_chat.config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
-from blip2_chat.known import KNOWN, KnownCheckpoint
-from blip2_chat.layout import distinct_tensors
+from blip2_chat.checkpoint.catalogue import KNOWN, KnownCheckpoint
+from blip2_chat.checkpoint.config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from blip2_chat.checkpoint.tensor_names import distinct_tensors
 
 # A little more than 16 million, and prime: no two matrices get the same slice.
 _POOL = 16_777_259

@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 
 import blip2_chat  # noqa: F401 - before any test imports onnxruntime: its telemetry is off from here on
-from tests.checkpoints import make_checkpoint
+from tests.support.checkpoints import make_checkpoint
 
 # The same examples in every run: what fails here fails everywhere. `pytest --hypothesis-profile default` looks for
 # others.
@@ -42,3 +42,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BLIP2_CHAT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+# Not for the session: while Playwright runs, nothing else in this thread may run an event loop.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests that need it are skipped where it is not."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.support.web_browser import QUIET, chromium
+
+    path = chromium()
+    if path is None:
+        pytest.skip("there is no Chromium: `apt install chromium`, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield made
+        made.close()

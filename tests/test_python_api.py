@@ -18,7 +18,7 @@ from PIL import Image
 
 import blip2_chat
 from blip2_chat import Answer, Decoding, GenerationError, PictureError
-from blip2_chat.decoding import Settings
+from blip2_chat.generation.settings import Settings
 from blip2_chat.loading import ENGINES, PRECISIONS, EngineChoice, PrecisionChoice
 
 SETTINGS: Settings = {"max_new_tokens": 6}
@@ -230,8 +230,8 @@ def test_a_pickled_model_keeps_all_it_was_loaded_with(folder: Path, monkeypatch:
     assert b"secret" not in data
     monkeypatch.chdir("/")
     again = pickle.loads(data)
-    assert (again.template, again.limits, again.recipe) == (template, limits, given.recipe)
-    assert again.recipe.threads == 1 and again.recipe.force
+    assert (again.template, again.limits, again.reduction) == (template, limits, given.reduction)
+    assert again.reduction[1][0].threads == 1 and again.reduction[1][0].force
 
 
 def test_the_same_model_pickles_to_the_same_bytes_in_every_process(

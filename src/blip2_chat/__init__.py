@@ -16,6 +16,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 # ONNX Runtime 1.29 and later writes a device id and a database below the home folder, and sends events to its makers,
 # from the moment it is imported; its own function for switching that off comes too late. Every way in imports this
 # module before it, and child processes inherit the environment. A user who set the variable has chosen already.
@@ -23,11 +25,9 @@ if not os.environ.get("ORT_DISABLE_TELEMETRY"):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
-    from .answers import Answer
     from .batch.api import caption_all
     from .batch.result import Result
     from .chat import Chat, Turn
-    from .decoding import Decoding
     from .errors import (
         Blip2ChatError,
         CheckpointError,
@@ -37,22 +37,23 @@ if TYPE_CHECKING:
         NotEnoughMemoryError,
         PictureError,
     )
+    from .generation.answer import Answer
+    from .generation.settings import Decoding
     from .images import PictureLimits
     from .loading import load
     from .model import Model
     from .prompts import PromptTemplate
 
-__version__ = "0.1.0"
-
+# Where each public name lives: imported when it is first used.
 _HOMES = {
     "load": "loading",
     "Model": "model",
     "Chat": "chat",
     "Turn": "chat",
-    "Answer": "answers",
+    "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",
-    "Decoding": "decoding",
+    "Decoding": "generation.settings",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
     "Blip2ChatError": "errors",

@@ -6,21 +6,21 @@ import base64
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from typing_extensions import Unpack
 
-from .answers import Answer
-from .decoding import Decoding, Settings
+from .checkpoint.tokenizer import Tokenizer
+from .display import chat_html
+from .engines.engine import Engine
 from .errors import ConversationError, GenerationError
-from .images import Advice, PictureSource, advise, open_picture
+from .generation.answer import Answer, Writing
+from .generation.settings import Decoding, Settings
+from .images import Advice, Picture, PictureLimits, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
-
-if TYPE_CHECKING:
-    from .model import Model
 
 _FORMAT = "blip2-chat conversation 1"
 
@@ -40,12 +40,30 @@ class Turn:
         return self.answer.text
 
 
+class ChatModel(Protocol):
+    """What a conversation needs of a model; `Model` has it."""
+
+    name: str
+    engine: Engine
+    template: PromptTemplate
+    tokenizer: Tokenizer
+    limits: PictureLimits
+
+    def open(self, picture: PictureSource) -> Picture: ...
+
+    def prompt_budget(self, decoding: Decoding) -> int: ...
+
+    def write(
+        self, picture: Picture, prompt: list[int], decoding: Decoding, stop: Sequence[str] | None = None
+    ) -> Writing: ...
+
+
 class Chat:
     """A conversation about one picture. Made by `Model.chat`; earlier questions are context for later ones."""
 
     def __init__(
         self,
-        model: Model,
+        model: ChatModel,
         picture: PictureSource,
         *,
         template: PromptTemplate | None = None,
@@ -63,9 +81,9 @@ class Chat:
         return f"<Chat about {self.picture.name} with {self.model.name}: {len(self.turns)} turns>"
 
     def _repr_html_(self) -> str:
-        from .notebook.html import chat_html
-
-        return chat_html(self)
+        captions = [f"{turn.start} {turn.text}".strip() for turn in self.turns if turn.question is None]
+        exchanges = [(turn.question, turn.text) for turn in self.turns if turn.question is not None]
+        return chat_html(self.picture.image, self.picture.name, captions, exchanges)
 
     @property
     def advice(self) -> list[Advice]:
@@ -146,7 +164,12 @@ class Chat:
 
     @classmethod
     def from_saved(
-        cls, model: Model, saved: Any, *, where: str = "conversation", picture: PictureSource | None = None
+        cls,
+        model: ChatModel,
+        saved: Any,
+        *,
+        where: str = "conversation",
+        picture: PictureSource | None = None,
     ) -> Chat:
         """A conversation out of what `save` wrote, parsed; see `Model.load_chat`."""
         if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
@@ -203,7 +226,7 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
-def _saved_picture(model: Model, source: Any) -> PictureSource:
+def _saved_picture(model: ChatModel, source: Any) -> PictureSource:
     if not (isinstance(source, str) and source.startswith("data:")):
         return cast(PictureSource, source)
     # `save` writes a PNG, several times as large as the photo's own file: its bytes are here already.

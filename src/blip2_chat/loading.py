@@ -11,24 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from .checkpoint import EMBEDDED, Checkpoint, find, inspect
-from .config import ModelConfig
+from .checkpoint.config import ModelConfig
+from .checkpoint.inspect import EMBEDDED, Checkpoint, find, inspect
+from .checkpoint.requirements import COSTS, Precision, best_precision, is_small, needed, require_fit
+from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
 from .images import PictureLimits, Preprocess
-from .memory import (
-    COSTS,
-    Precision,
-    available_memory,
-    best_precision,
-    gigabytes,
-    is_small,
-    needed,
-    require_fit,
-)
 from .model import Model
+from .plan import Plan
 from .prompts import PromptTemplate
-from .tokens import Tokenizer
+from .system.memory import available_memory, gigabytes
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
@@ -39,19 +32,6 @@ EngineChoice = Literal["auto", "onnx", "torch"]
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will run a checkpoint: chosen by the user, or by `choose` where the user said "auto"."""
-
-    engine: str
-    precision: str
-    device: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"the {self.engine} engine at {self.precision} on {self.device}: {self.reason}"
 
 
 def load(
@@ -94,7 +74,7 @@ def load(
     running = _start(checkpoint, plan, name, threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
-    model.recipe = Recipe(
+    recipe = Recipe(
         name=_absolute(name),
         # As chosen here: another machine, or another moment, might choose another, whose answers differ.
         precision=plan.precision,
@@ -107,6 +87,7 @@ def load(
         template=template,
         limits=limits,
     )
+    model.reduction = (Recipe.load, (recipe,))
     return model
 
 
@@ -239,7 +220,7 @@ def _accelerator() -> str | None:
     """The GPU that torch could use; torch itself, seconds to import, is asked only where there may be one."""
     if not (sys.platform == "darwin" or shutil.which("nvidia-smi")) or find_spec("torch") is None:
         return None
-    from .engines.torch_loading import accelerator
+    from .engines.torch.loading import accelerator
 
     return accelerator()
 
@@ -247,7 +228,7 @@ def _accelerator() -> str | None:
 def _free_gpu_memory(device: str) -> list[int]:
     """Free bytes of each GPU that `device` means."""
     _require_torch()
-    from .engines.torch_loading import free_gpu_memory
+    from .engines.torch.loading import free_gpu_memory
 
     return free_gpu_memory(device)
 
@@ -262,13 +243,13 @@ def _start(
 ) -> Engine:
     if plan.engine == "torch":
         _require_torch()
-        from .engines.torch_engine import TorchEngine
-        from .engines.torch_folder import standard_folder
+        from .engines.torch.engine import TorchEngine
+        from .engines.torch.folder import standard_folder
 
         with standard_folder(checkpoint) as folder:
             return TorchEngine.load(folder, plan.precision, plan.device, on_progress)
-    from .conversion import converted
-    from .engines.onnx.session import load_onnx_engine
+    from .conversion.convert import converted
+    from .engines.onnx.run.session import load_onnx_engine
 
     folder = checkpoint.folder
     if checkpoint.kind == "official":

@@ -7,22 +7,19 @@ import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
-from .answers import Answer, Writing
-from .decoding import Decoding, Settings
+from .chat import Chat, checked_question
+from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine, Floats, State
 from .errors import ConversationError, GenerationError
+from .generation.answer import Answer, Writing
+from .generation.reuse import QueryVectorCache, StateCache
+from .generation.settings import Decoding, Settings
 from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
+from .plan import Plan
 from .prompts import TEMPLATES, PromptTemplate
-from .reuse import QueryVectorCache, StateCache
-from .tokens import Tokenizer
-
-if TYPE_CHECKING:
-    from .chat import Chat
-    from .loading import Plan, Recipe
 
 
 class Model:
@@ -44,7 +41,8 @@ class Model:
         self.template = template or TEMPLATES[engine.config.family]
         self.limits = limits or PictureLimits()
         self.plan: Plan | None = None  # what `load` runs it with, and why
-        self.recipe: Recipe | None = None  # what `load` was asked for: a pickle holds this, not the weights
+        # What a pickle holds in place of the weights: a function that loads the model again, and its arguments.
+        self.reduction: tuple[object, ...] | None = None
         self._vectors = QueryVectorCache()
         self.states = StateCache()
 
@@ -53,9 +51,9 @@ class Model:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickled, a model is its name and settings; it is loaded where it is unpickled."""
-        if self.recipe is None:
+        if self.reduction is None:
             raise pickle.PicklingError("only a model made by blip2_chat.load can be pickled")
-        return _loaded, (self.recipe,)
+        return self.reduction
 
     def __copy__(self) -> Model:
         return self  # the weights are not loaded twice
@@ -79,8 +77,6 @@ class Model:
         self, picture: PictureSource, *, template: PromptTemplate | None = None, **settings: Unpack[Settings]
     ) -> Chat:
         """A conversation about one picture; `settings` are `Decoding`'s, for all its answers."""
-        from .chat import Chat
-
         return Chat(self, picture, template=template, **settings)
 
     def caption(
@@ -97,8 +93,6 @@ class Model:
 
         `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
-        from .chat import checked_question
-
         question = checked_question(question)  # before the picture, which may be a download
         return self.chat(picture, **settings).ask(question)
 
@@ -151,8 +145,6 @@ class Model:
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """
-        from .chat import Chat
-
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -163,7 +155,3 @@ class Model:
         """Frees the model's memory."""
         self.states.clear()
         self.engine.close()
-
-
-def _loaded(recipe: Recipe) -> Model:
-    return recipe.load()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .config import Family
+from .checkpoint.config import Family
 from .errors import GenerationError
 
 

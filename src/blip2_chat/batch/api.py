@@ -13,13 +13,13 @@ from ..loading import load
 from ..model import Model
 from .captioner import Captioner, Tasks
 from .errors import RunError
+from .inputs.sources import InMemory, Source, check, open_sources
+from .inputs.tables import Columns
 from .items import Part, positioned
 from .journal import Journal
 from .pipeline import Pipeline
 from .result import Result
 from .sizing import BatchSize, threads
-from .sources import InMemory, Source, check, open_sources
-from .tables import Columns
 
 
 def caption_all(

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import clean
-from ..config import OptConfig
-from ..decoding import Decoding
+from ..checkpoint.config import OptConfig
 from ..engines.engine import Floats
 from ..errors import GenerationError
-from ..generation import Generated, Writer, generate
+from ..generation.answer import clean
+from ..generation.loop import Generated, Writer, generate
+from ..generation.settings import Decoding
+from ..generation.text_stream import first_stop
 from ..model import Model
-from ..tokens import first_stop
-from .result import Result
+from .result import Result, Written
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,6 @@ class Tasks:
 
     def answer_decoding(self) -> Decoding:
         return replace(Decoding.of(**self.settings), num_answers=1)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What the model wrote about one picture."""
-
-    captions: tuple[str, ...]
-    answers: dict[str, str]
-    score: float
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ..model import Model
 from .captioner import Captioner
+from .inputs.sources import check
 from .items import count, positioned
 from .journal import Journal
 from .pipeline import Pipeline
 from .run import RunOptions, parts, progress_path
 from .sizing import BatchSize
-from .sources import check
 
 # Enough for the batch to have grown, within a time that a person waits for.
 _PICTURES = 48

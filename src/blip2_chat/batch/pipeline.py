@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..engines.engine import Floats
-from .captioner import Captioner, Written
+from .captioner import Captioner
+from .inputs.pictures import Opened, Opener
 from .items import Item
-from .pictures import Opened, Opener
-from .result import Result
+from .result import Result, Written
 from .sizing import BatchSize
 
 # How often a waiting thread looks whether it is still wanted.

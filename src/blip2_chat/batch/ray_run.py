@@ -24,13 +24,13 @@ import numpy as np
 from ..errors import Blip2ChatError, MissingExtraError
 from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
-from .captioner import Captioner, Tasks, Written
+from .captioner import Captioner, Tasks
 from .errors import RunError
+from .inputs.pictures import Opener
 from .items import Head, Item, Part, is_same, packed, stamped, unpacked
-from .pictures import Opener
-from .result import Result
+from .outputs.sidecar import Sidecar, SidecarNames, is_left_alone
+from .result import Result, Written
 from .run import Run, RunOptions, parts
-from .sidecar import Sidecar, SidecarNames, is_left_alone
 from .storage import reason
 
 # Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
@@ -181,7 +181,7 @@ def _loading(plan: RayPlan) -> dict[str, Any]:
 
 def _preprocess(plan: RayPlan) -> Preprocess:
     """How pictures are read, from the checkpoint's small files; the weights are the actors' business."""
-    from ..checkpoint import find
+    from ..checkpoint.inspect import find
 
     if plan.loading.get("processor"):
         return Preprocess.from_folder(find(plan.loading["processor"], weights=False))

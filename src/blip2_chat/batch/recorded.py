@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Blip2ChatError
+from .inputs.tables import pyarrow_parquet
 from .storage import is_remote, reading
-from .tables import pyarrow_parquet
 
 
 def recorded_settings(results: str) -> dict[str, Any]:

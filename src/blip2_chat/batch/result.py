@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .captioner import Written
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote about one picture."""
+
+    captions: tuple[str, ...]
+    answers: dict[str, str]
+    score: float
 
 
 @dataclass(frozen=True)

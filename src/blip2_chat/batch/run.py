@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..conversion_cache import cache_folder
+from .._version import __version__
 from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
+from ..system.paths import cache_folder
 from .captioner import Captioner, Tasks
 from .errors import RunError
+from .inputs.shards import SHARD_SUFFIXES
+from .inputs.sources import Source, check, open_sources
+from .inputs.tables import Columns
+from .inputs.zips import ZIP_SUFFIXES
 from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
-from .outcome import Pictured, in_folder, is_metadata
+from .outputs.outcome import Pictured, in_folder, is_metadata
+from .outputs.sidecar import Sidecar, SidecarWriter
+from .outputs.writers import Shape, ending, write
 from .pipeline import Pipeline
 from .result import Result
-from .shards import SHARD_SUFFIXES
-from .sidecar import Sidecar, SidecarWriter
 from .sizing import BatchSize
-from .sources import Source, check, open_sources
 from .storage import is_remote, parent, reason, scheme
-from .tables import Columns
-from .writers import Shape, ending, write
-from .zips import ZIP_SUFFIXES
 
 # Items looked up at once; those of shards are held with their bytes.
 _LOOKED_UP = 16

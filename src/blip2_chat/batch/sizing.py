@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..known import EMBEDDED
-from ..memory import available_memory
+from ..checkpoint.catalogue import EMBEDDED
+from ..system.memory import available_memory
 
 # Of the memory that is free once the model is loaded; the rest is everybody else's.
 _SHARE = 0.25

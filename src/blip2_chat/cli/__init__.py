@@ -13,11 +13,10 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from .ask import ask
 from .caption import caption
 from .chat import chat
-from .command import add
 from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
@@ -26,6 +25,7 @@ from .models import models
 from .report import report
 from .run import run
 from .serve import serve
+from .typer_groups import add
 
 app = typer.Typer(
     name="blip2-chat",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Blip2ChatError, PictureError
-from .answers import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
+from .display.output import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
+from .display.terminal import complain, say_json
 from .options import Json, ModelOptions, WritingOptions
-from .terminal import complain, say_json
 
 if TYPE_CHECKING:
     from ..chat import Chat

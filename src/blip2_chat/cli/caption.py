@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Blip2ChatError, PictureError
-from .answers import entry, open_source, shown_name, speak, speak_others, tell_advice, write
+from .display.output import entry, open_source, shown_name, speak, speak_others, tell_advice, write
+from .display.terminal import complain, say, say_json
 from .options import Json, ModelOptions, Start, WritingOptions
-from .terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from ..chat import Chat

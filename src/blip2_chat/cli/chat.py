@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from .answers import STDIN, open_source
+from .display.output import STDIN, open_source
+from .display.screen import Screen
 from .options import ModelOptions, WritingOptions
-from .screen import Screen
-from .talk import Talk
+from .repl import Talk
 
 # Inside the package, and within what the embedded model can talk about.
 _SAMPLE = Path(__file__).parents[1] / "demo" / "samples" / "dog-and-apple.png"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import Blip2ChatError, MissingExtraError
+from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelName
-from .terminal import ProgressBar, note, say, say_json
 
 if TYPE_CHECKING:
-    from ..comparison import Contestant, Outcome, Questions
+    from ..evaluation.compare import Contestant, Outcome, Questions
 
 _SHOWN = 20
 
@@ -46,7 +46,7 @@ def compare(
 
     The same pictures and questions for every engine and precision at hand, each in a process of its own.
     """
-    from ..comparison import Questions, compare
+    from ..evaluation.compare import Questions, compare
 
     contestants = _chosen(only)
     if plot is not None:
@@ -69,7 +69,7 @@ def compare(
 
 
 def _chosen(only: list[str] | None) -> list[Contestant]:
-    from ..comparison import Contestant, at_hand
+    from ..evaluation.compare import Contestant, at_hand
 
     found = at_hand()
     if not only:
@@ -85,8 +85,8 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
 
 
 def _tell(model: str, questions: Questions, outcomes: list[Outcome]) -> None:
-    from ..comparison import disagreements
-    from ..memory import gigabytes
+    from ..evaluation.compare import disagreements
+    from ..system.memory import gigabytes
 
     answered = [one for one in outcomes if one.failed is None]
     captions = sum(item.question is None for item in questions.items)

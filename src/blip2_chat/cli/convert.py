@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json
-from .terminal import ProgressBar, note, say, say_json
 
 if TYPE_CHECKING:
-    from ..conversion_cache import Cached
+    from ..conversion.cache import Cached
 
 
 def convert(
@@ -49,12 +49,12 @@ def convert(
     Other commands do it by themselves, once, into a cache (see `blip2-chat cache`); this is for a folder to
     copy to another machine, or for another block size.
     """
-    from ..calibration import Calibration
-    from ..checkpoint import find, inspect
-    from ..conversion import convert as convert_into
-    from ..conversion_cache import folder_size
-    from ..memory import gigabytes
-    from ..shell import quoted
+    from ..checkpoint.inspect import find, inspect
+    from ..conversion.cache import folder_size
+    from ..conversion.calibration import Calibration
+    from ..conversion.convert import convert as convert_into
+    from ..system.memory import gigabytes
+    from ..system.shell import quoted
 
     if calibrate is not None and precision == "fp32":
         raise typer.BadParameter("--calibrate is for int8 and int4: fp32 rounds nothing")
@@ -90,9 +90,9 @@ def cache(
     as_json: Json = False,
 ) -> None:
     """List the conversions that other commands keep, or remove them."""
-    from ..conversion_cache import cached, conversions_folder
-    from ..conversion_cache import clear as remove
-    from ..memory import gigabytes
+    from ..conversion.cache import cached, conversions_folder
+    from ..conversion.cache import clear as remove
+    from ..system.memory import gigabytes
 
     if name is not None and not clear:
         raise typer.BadParameter("a NAME goes with --clear")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .display.terminal import say, say_json
 from .options import Json
-from .terminal import say, say_json
 
 
 def doctor(as_json: Json = False) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .display.terminal import ProgressBar, say, say_json
 from .options import Json, ModelOptions
-from .terminal import ProgressBar, say, say_json
 
 if TYPE_CHECKING:
-    from ..comparison import Questions
-    from ..evaluate import HeldOut, Report
+    from ..evaluation.compare import Questions
+    from ..evaluation.held_out import HeldOut, Report
     from ..model import Model
 
 
@@ -37,8 +37,8 @@ def evaluate(
 
     The figures of the model card are those of the embedded model on both of its sets.
     """
-    from ..comparison import Questions, is_own
-    from ..evaluate import SETS, HeldOut
+    from ..evaluation.compare import Questions, is_own
+    from ..evaluation.held_out import SETS, HeldOut
 
     # All of them before the model, whose loading may take minutes.
     opened = {
@@ -56,7 +56,7 @@ def evaluate(
 def _on_held_out(
     model: Model, name: str, held_out: HeldOut, limit: int | None, as_json: bool, progress: ProgressBar
 ) -> None:
-    from ..evaluate import Evaluation
+    from ..evaluation.held_out import Evaluation
 
     evaluation = Evaluation(model, held_out, limit)
     try:
@@ -70,7 +70,7 @@ def _on_held_out(
 
 def _on_questions(model: Model, questions: Questions, as_json: bool, progress: ProgressBar) -> None:
     """A user's own file, scored as `compare` scores it."""
-    from ..comparison import answered
+    from ..evaluation.compare import answered
 
     answers: list[str] = []
     started = time.perf_counter()
@@ -87,7 +87,7 @@ def _on_questions(model: Model, questions: Questions, as_json: bool, progress: P
 def _tell_scores(
     model: Model, questions: Questions, answers: list[str], seconds: float, as_json: bool
 ) -> None:
-    from ..comparison import scores
+    from ..evaluation.compare import scores
 
     items = questions.items[: len(answers)]
     figures = scores(items, answers)

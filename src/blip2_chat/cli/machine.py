@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 from ..errors import CheckpointError
 from ..images.naming import url_name
 from ..installation import install_command
-from ..memory import available_memory, gigabytes
+from ..system.memory import available_memory, gigabytes
 
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
 _OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")
@@ -161,7 +161,7 @@ def _onnx() -> str:
 
 
 def _embedded() -> str:
-    from ..checkpoint import EMBEDDED, find, inspect
+    from ..checkpoint.inspect import EMBEDDED, find, inspect
 
     try:
         checkpoint = inspect(find(EMBEDDED))
@@ -177,7 +177,7 @@ def _hub_cache() -> str:
 
 
 def _conversions() -> str:
-    from ..conversion_cache import conversions_folder
+    from ..conversion.cache import conversions_folder
 
     return _folder(conversions_folder())
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import Blip2ChatError, CheckpointError
+from .display.terminal import complain, note, say, say_json
 from .options import Json
-from .terminal import complain, note, say, say_json
 
 if TYPE_CHECKING:
-    from ..config import ModelConfig
-    from ..conversion_cache import Cached
+    from ..checkpoint.config import ModelConfig
+    from ..conversion.cache import Cached
 
 # The official checkpoints are published in fp32.
 _PUBLISHED_BYTES = 4
@@ -47,9 +47,9 @@ def models(
 
     Any other BLIP-2 checkpoint in the official layout loads too, from a folder or the hub.
     """
-    from ..conversion_cache import cached
-    from ..conversion_prune import is_orphan
-    from ..memory import available_memory, gigabytes
+    from ..conversion.cache import cached
+    from ..conversion.prune import is_orphan
+    from ..system.memory import available_memory, gigabytes
 
     if yes and not prune:
         raise typer.BadParameter("--yes goes with --prune")
@@ -76,9 +76,9 @@ def models(
 
 
 def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
-    from ..conversion_cache import conversions_folder
-    from ..conversion_prune import prune
-    from ..memory import gigabytes
+    from ..conversion.cache import conversions_folder
+    from ..conversion.prune import prune
+    from ..system.memory import gigabytes
 
     if not orphans:
         note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
@@ -107,7 +107,7 @@ def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
 
 
 def _offers(available: int) -> list[_Offer]:
-    from ..checkpoint import EMBEDDED, KNOWN, find, inspect
+    from ..checkpoint.inspect import EMBEDDED, KNOWN, find, inspect
 
     offers = []
     try:
@@ -127,14 +127,14 @@ def _offers(available: int) -> list[_Offer]:
 
 
 def _fits(config: ModelConfig, available: int) -> dict[str, str | None]:
+    from ..checkpoint.requirements import COSTS
     from ..loading import default_precision
-    from ..memory import COSTS
 
     return {engine: default_precision(config, engine, available) for engine in COSTS}
 
 
 def _memory(config: ModelConfig) -> dict[str, dict[str, int]]:
-    from ..memory import COSTS, needed
+    from ..checkpoint.requirements import COSTS, needed
 
     return {
         engine: {precision: needed(config, precision, engine) for precision in costs.precisions}
@@ -158,7 +158,7 @@ def _print_table(offers: list[_Offer], available: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..memory import gigabytes
+    from ..system.memory import gigabytes
 
     console = Console(highlight=False)
     # Narrower than its rows, the table is easier to read wrapped by the terminal than squeezed.

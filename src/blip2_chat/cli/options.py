@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import Blip2ChatError
-from .terminal import ProgressBar, note
+from .display.terminal import ProgressBar, note
 
 if TYPE_CHECKING:
     from ..images import PictureLimits
@@ -182,7 +182,7 @@ _KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
-    from ..decoding import Decoding
+    from ..generation.settings import Decoding
 
     try:
         Decoding.of(**settings)

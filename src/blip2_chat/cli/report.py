@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import ProgressBar, note, say
+from .display.terminal import ProgressBar, note, say
 
 
 def report(
@@ -41,9 +41,9 @@ def report(
     Thumbnails, search, order by confidence, the failed ones, word frequencies and lengths, all in one file that
     needs no network. A thumbnail is shown only if the picture is still the one that was captioned.
     """
-    from ..batch.report import report as write
+    from ..batch.inputs.tables import Columns
+    from ..batch.outputs.report import report as write
     from ..batch.storage import is_remote
-    from ..batch.tables import Columns
 
     beside = os.path.basename(results) if is_remote(results) else results
     page = out or Path(os.path.splitext(beside)[0] + ".html")

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .display.run_progress import RunProgress, duration, rate
+from .display.terminal import note, say
 from .options import DecodingOptions, ModelOptions, Start
-from .run_progress import RunProgress, duration, rate
-from .terminal import note, say
 
 if TYPE_CHECKING:
+    from ..batch.outputs.sidecar import Sidecar
     from ..batch.run import Run, RunOptions, Summary
-    from ..batch.sidecar import Sidecar
 
 FAILED_PICTURES = 3
 _STOPPED = 130
@@ -61,7 +61,7 @@ class OutputOptions:
     ] = None
 
     def as_sidecar(self) -> Sidecar | None:
-        from ..batch.sidecar import Sidecar
+        from ..batch.outputs.sidecar import Sidecar
 
         if self.sidecar is None:
             if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
@@ -153,9 +153,9 @@ def run(
     pictures that failed, 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
+    from ..batch.inputs.sources import stdin_list
+    from ..batch.inputs.tables import Columns
     from ..batch.run import RunOptions
-    from ..batch.sources import stdin_list
-    from ..batch.tables import Columns
 
     questions = tuple(dict.fromkeys(ask or ()))
     if captions is None:
@@ -300,7 +300,7 @@ def _tell(task: Run, summary: Summary) -> None:
             f"{task.options.out}, which has their rows alone"
         )
     if summary.passed_over:
-        from ..batch.passed_over import told
+        from ..batch.inputs.passed_over import told
 
         note(f"passed over: {told(summary.passed_over)}")
     if summary.stopped:

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from ..errors import MissingExtraError
-from .also import beside, load_all
+from .display.terminal import note
 from .options import ModelOptions
-from .terminal import note
+from .several_models import beside, load_all
 
 _ACCESS = "Who may ask"
 _LIMITS = "Limits"

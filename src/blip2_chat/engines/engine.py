@@ -1,4 +1,4 @@
-"""The protocol that every runtime satisfies; `generation.py` knows nothing else of them."""
+"""The protocol that every runtime satisfies; `generation/` knows nothing else of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig
+from ..checkpoint.config import ModelConfig
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

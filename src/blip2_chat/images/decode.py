@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageFile
 
 from ..errors import PictureError
-from . import jpeg, png, tiff
+from .formats import jpeg, png, tiff
+from .formats.levels import strips
+from .formats.quiet import quiet_libtiff
 from .kinds import AVIF_BRANDS, FORMATS, HEIF_BRANDS, iso_brands
-from .levels import strips
 from .limits import PictureLimits
 from .naming import one_line
-from .quiet import quiet_libtiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..display import picture_png
 from ..errors import PictureError
 from .data_url import unquoted
 from .decode import decode
 from .fetch import fetch
-from .levels import strips
+from .formats.levels import strips
+from .formats.tiff import mend
 from .limits import PictureLimits
 from .naming import UNNAMED, file_name, one_line, url_name
 from .rgb import array_to_image, upright_rgb
-from .tiff import mend
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class Picture:
     digest: str
 
     def _repr_png_(self) -> bytes:
-        from ..notebook.html import picture_png
-
-        return picture_png(self, 768)
+        return picture_png(self.image, 768)
 
 
 PictureSource: TypeAlias = (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import CheckpointError, PictureError
-from ..small_files import MissingFileError, read_json
+from ..system.small_files import MissingFileError, read_json
 from .picture import Picture, open_picture
 
 Triple = tuple[float, float, float]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import PictureError
-from .levels import from_levels, holds_levels, strips
+from .formats.levels import from_levels, holds_levels, strips
 
 _ORIENTATION = 0x0112
 # What each EXIF orientation asks of a viewer (EXIF 2.32, table 6); 1 asks nothing.

@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import DisplayHandle, display
 
-from ..memory import gigabytes
+from ..system.memory import gigabytes
 
 # Nothing is shown for what is over sooner, and not more often than this. Seconds.
 _PATIENCE = 0.5

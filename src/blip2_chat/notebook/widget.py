@@ -22,13 +22,13 @@ import anywidget
 import traitlets
 
 from ..chat import Chat
-from ..decoding import Decoding
+from ..checkpoint.catalogue import EMBEDDED
+from ..display import picture_url
 from ..errors import Blip2ChatError
+from ..generation.settings import Decoding
 from ..images import PictureLimits, PictureSource
 from ..images.naming import file_name
-from ..known import EMBEDDED
 from ..model import Model
-from .html import picture_url
 from .locked import LockedEngine
 from .progress import amounts
 
@@ -149,7 +149,7 @@ class ChatWidget(anywidget.AnyWidget):
             chat = model.chat(source(), **self._settings)
             self.chat = chat
             self.turns = []
-            shown = picture_url(chat.picture, _SHOWN)
+            shown = picture_url(chat.picture.image, _SHOWN)
             self.picture = {"name": chat.picture.name, "src": shown, "caption": ""}
             self.advice = [one.message for one in chat.advice]
             self._stop.clear()  # before it shows that there is something to stop

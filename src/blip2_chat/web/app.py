@@ -14,14 +14,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from .. import __version__
-from . import address_api, caption_api, openai_api, page_files, schemas
+from .._version import __version__
+from . import page_files, schemas
 from .errors import ApiError, internal_error, invalid
-from .guard import Guard
-from .intake import Intake
-from .metrics import CONTENT_TYPE
-from .record import Record
-from .service import ClientGoneError, Service
+from .middleware.access_log import Record
+from .middleware.admission import Intake
+from .middleware.auth import Guard
+from .prometheus import CONTENT_TYPE
+from .routes import captions, chat_completions, picture
+from .routes.common import ClientGoneError
+from .service import Service
 
 _SUMMARY = "Chat with pictures through BLIP-2: OpenAI's chat completions with image_url parts, and captions."
 
@@ -45,9 +47,9 @@ def make_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     page = service.page
-    app.include_router(openai_api.router(service))
-    app.include_router(caption_api.router(service))
-    app.include_router(address_api.router(service))
+    app.include_router(chat_completions.router(service))
+    app.include_router(captions.router(service))
+    app.include_router(picture.router(service))
     app.include_router(page_files.router(page))
     intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)

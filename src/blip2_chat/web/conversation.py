@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..decoding import Decoding
 from ..errors import GenerationError
+from ..generation.settings import Decoding
 from ..model import Model
 from ..prompts import Exchange, FittedPrompt, fit
 from .errors import ApiError, in_requests_words

@@ -26,7 +26,7 @@ def load(samples: bool = False) -> Page:
 
     `samples`: with the embedded model's sample pictures, under /samples/.
     """
-    folder = files(__package__) / "page"
+    folder = files("blip2_chat.web") / "page"
     found: Page = {}
     for entry in folder.iterdir():
         kind = _KINDS.get(entry.name) or (_SCRIPT if entry.name.endswith(".js") else None)

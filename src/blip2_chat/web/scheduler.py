@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..engines.engine import Floats, State
+from ..generation.reuse import QueryVectorCache
+from ..generation.rows import Event, Rows, Task, rows_of
 from ..model import Model
-from ..reuse import QueryVectorCache
-from .pictures import Seen
-from .rows import Event, Rows, Task, rows_of
+from .pictures.open import Seen
 
 log = logging.getLogger(__name__)
 

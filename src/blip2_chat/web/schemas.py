@@ -1,7 +1,8 @@
 """The requests and answers of the OpenAI-compatible API, as its clients send and read them.
 
 Fields that this server has no use for (`user`, `metadata`, `store` ...) are ignored, as OpenAI's own are by other
-servers; those that would change the answer and cannot be honoured are refused by name in `openai_api.py`.
+servers; those that would change the answer and cannot be honoured are refused by name in
+`routes/chat_completions.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..errors import Blip2ChatError
 from ..images import PictureLimits
 from ..model import Model
 from .app import make_app
-from .connection import Connection
+from .middleware.connection import Connection
 from .service import Service
 from .settings import Settings
 

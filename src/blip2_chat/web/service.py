@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
-import anyio
-from starlette.requests import Request
-
+from ..generation.rows import End
 from ..images import PictureLimits
 from ..model import Model
 from . import page_files, schemas
 from .errors import ApiError
-from .intake import Places
-from .metrics import Metrics
-from .names import ids_of
-from .pictures import Pictures, Seen
-from .rows import End
+from .middleware.admission import Places
+from .model_ids import ids_of
+from .model_worker import Served
+from .pictures.address_policy import picture_limits
+from .pictures.open import Pictures
+from .prometheus import Metrics
 from .scheduler import Ticket
-from .served import Served
 from .settings import Settings
-from .urls import picture_limits
 
 Result = TypeVar("Result")
 
@@ -90,43 +87,3 @@ class Service:
         if self.settings.log_text:
             log.info("%r -> %s", prompt, [end.text for end in ends])
         return usage
-
-
-class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-async def unless_gone(request: Request, work: Awaitable[Result], seconds: float) -> Result:
-    """The result of `work`, given up when the client leaves (`ClientGoneError`) or after `seconds` (504).
-
-    The request's body must have been read: what comes after it can only be that the client left.
-    """
-    results: list[Result] = []
-    errors: list[Exception] = []
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
-
-    with anyio.move_on_after(max(seconds, 0)) as clock:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, tasks.cancel_scope)
-            try:
-                results.append(await work)
-            except Exception as error:  # raised below: a task group would wrap it
-                errors.append(error)
-            tasks.cancel_scope.cancel()
-    if errors:
-        raise errors[0]
-    if results:
-        return results[0]
-    raise too_late() if clock.cancelled_caught else ClientGoneError
-
-
-def too_late() -> ApiError:
-    return ApiError(504, "the answer took longer than this server allows", code="timeout")
-
-
-def advice(seen: Seen) -> list[schemas.AdviceEntry]:
-    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in seen.advice]

@@ -19,18 +19,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import onnx
 
-from ...checkpoint import Checkpoint
-from ...config import ModelConfig, OptConfig, T5Config
+from ...checkpoint.config import ModelConfig, OptConfig, T5Config
+from ...checkpoint.inspect import Checkpoint
 from ...errors import CheckpointError
-from ...small_files import COMPANIONS
+from ...system.small_files import COMPANIONS
 from ..engine import Floats
-from . import opt, qformer, quantise, t5, vision
-from .activations import UnknownActivation
-from .builder import FLOAT, Array, Graph, Scheme, Tensor, stored
-from .equalise import Rewrites, equalise
+from .graph import opt, qformer, quantise, t5, vision
+from .graph.activations import UnknownActivation
+from .graph.builder import FLOAT, Array, Graph, Scheme, Tensor, stored
+from .graph.equalise import Rewrites, equalise
+from .graph.weights import Weights
 from .manifest import EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
 from .reference import Sample, input_means
-from .weights import Weights
 
 Precision = Literal["fp32", "int8", "int4"]
 Progress = Callable[[str, int, int], None]

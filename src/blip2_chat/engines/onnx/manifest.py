@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...safetensors_files import is_safe_name
-from ...small_files import COMPANIONS, MissingFileError, read_json, shown
+from ...system.small_files import COMPANIONS, MissingFileError, read_json, shown
 
 MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...config import ModelConfig, OptConfig, T5Config
+from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ..engine import Floats
-from .builder import Array, Graph, Tensor, Value
-from .cache import head_size
+from .graph.builder import Array, Graph, Tensor, Value
+from .heads import head_size
 from .streamed import run_streamed
 
 Read = Callable[[Tensor], Floats]

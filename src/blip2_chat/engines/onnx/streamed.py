@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from .builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
+from .graph.builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
 
 Read = Callable[[Tensor], Array]
 Tap = Callable[[int, Value, Array], None]

@@ -15,12 +15,12 @@ from typing import Any
 
 import onnx
 
-from ...config import ModelConfig
+from ...checkpoint.config import ModelConfig
+from ...checkpoint.tensor_names import HEAD, expected_tensors
 from ...errors import CheckpointError
-from ...layout import HEAD, expected_tensors
-from ...small_files import read_small
-from .builder import Graph, Scheme
+from ...system.small_files import read_small
 from .convert import Plan, Schemes, layout, plan
+from .graph.builder import Graph, Scheme
 from .manifest import EMBEDDINGS_FILE, Manifest
 
 # Weights are beside the graphs, which have at most 0.4 MB for official checkpoints.

@@ -1,0 +1,1 @@
+"""What a user points at -> pictures: folders, globs, lists, tables, archives, URLs."""

@@ -1,0 +1,168 @@
+"""The pictures in folders, and those that a pattern matches."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...images import HEAD_BYTES, looks_like_picture
+from ...images.naming import one_line
+from ..errors import RunError
+from ..items import is_excluded
+from ..storage import reason
+from .passed_over import kind_of
+
+SIDECAR_ENDINGS = ("txt", "caption")
+GLOB = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
+_MOST_IN_BRACES = 1_000_000
+
+
+@dataclass
+class Walk:
+    """Pictures of a folder and of those in it, by name, files before folders, hidden ones left out. The names of one
+    folder are in memory at a time.
+
+    Linked folders come last, each once: none that was read already, and none that the folder itself is in.
+    exclude: patterns of --exclude. own: absolute paths that the run itself writes. passed: counts what is passed
+    over. closed: gets the folders that may not be read.
+    """
+
+    root: str
+    exclude: Sequence[str] = ()
+    own: Collection[str] = ()
+    passed: Counter[str] = field(default_factory=Counter)
+    closed: list[str] = field(default_factory=list)
+    _seen: set[tuple[int, int]] = field(default_factory=set)
+    _links: deque[tuple[str, str]] = field(default_factory=deque)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._folder(self.root, "")
+        inside = os.path.realpath(self.root)
+        while self._links:
+            path, name = self._links.popleft()
+            if _is_within(inside, os.path.realpath(path)):
+                self.passed["repeated folder link"] += 1
+            else:
+                yield from self._folder(path, name)
+
+    def _folder(self, folder: str, name: str) -> Iterator[str]:
+        """`name`: its path from the root."""
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in self._seen:
+                self.passed["repeated folder link"] += 1
+                return
+            with os.scandir(folder) as entries:
+                found = sorted(
+                    (one.name, one.is_dir(), one.is_symlink()) for one in entries if one.name[0] != "."
+                )
+        except PermissionError:
+            self.closed.append(folder)
+            return
+        except OSError as error:
+            raise RunError(f"{one_line(folder)} cannot be read ({reason(error)})") from error
+        self._seen.add((status.st_dev, status.st_ino))
+        kept = []
+        for entry, is_folder, is_link in found:
+            if is_excluded(os.path.join(name, entry), self.exclude):
+                self.passed["excluded folder" if is_folder else "excluded file"] += 1
+            else:
+                kept.append((entry, is_folder, is_link))
+        files = [entry for entry, is_folder, _ in kept if not is_folder]
+        pictures = [entry for entry in files if is_picture_file(os.path.join(folder, entry))]
+        self._count_others(folder, files, pictures)
+        for entry in pictures:
+            yield os.path.join(folder, entry)
+        for entry, is_folder, is_link in kept:
+            inner = os.path.join(folder, entry)
+            if is_folder and is_link:
+                self._links.append((inner, os.path.join(name, entry)))
+            elif is_folder:
+                yield from self._folder(inner, os.path.join(name, entry))
+
+    def _count_others(self, folder: str, files: Sequence[str], pictures: Sequence[str]) -> None:
+        others = set(files).difference(pictures)
+        stems = {os.path.splitext(entry)[0] for entry in pictures}.union(pictures)
+        for entry in others:
+            if not is_sidecar(entry, stems) and os.path.abspath(os.path.join(folder, entry)) not in self.own:
+                self.passed[kind_of(entry)] += 1
+
+
+def is_picture_file(path: str) -> bool:
+    """Whether a file is a picture; it is opened only if its ending does not tell."""
+    # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
+    return not os.path.basename(path).startswith(".") and looks_like_picture(path, lambda: _head(path))
+
+
+def is_sidecar(path: str, pictures: Collection[str]) -> bool:
+    """Whether a text file is about one of the pictures beside it, given without their endings."""
+    stem, dotted = os.path.splitext(path)
+    return dotted[1:] in SIDECAR_ENDINGS and stem in pictures
+
+
+def globbed(pattern: str) -> Iterator[str]:
+    """What a pattern matches, hidden files apart. Folders in front that are there under their literal name are taken
+    literally (`photos[1]/*.jpg`). `**` does not follow links, which may lead back up (the module `glob` would go
+    round until the path is too long)."""
+    path = Path(pattern)
+    plain = next(at for at, part in enumerate(path.parts) if GLOB.search(part))
+    while plain < len(path.parts) - 1 and os.path.isdir(Path(*path.parts[: plain + 1])):
+        plain += 1
+        while plain < len(path.parts) and not GLOB.search(path.parts[plain]):
+            plain += 1
+    base = Path(*path.parts[:plain])
+    if plain == len(path.parts):
+        if base.exists():
+            yield str(base)
+        return
+    try:
+        for found in base.glob(os.path.join(*path.parts[plain:])):
+            if not any(part.startswith(".") for part in found.relative_to(base).parts):
+                yield str(found)
+    except ValueError as error:  # "a/**.jpg", before Python 3.13
+        raise RunError(
+            f"{one_line(pattern)} is no pattern: ** stands for folders, as in 'photos/**/*.jpg'"
+        ) from error
+
+
+def in_braces(address: str) -> Iterator[str] | None:
+    """The addresses that `s-{00..12}.tar` stands for; None if it stands for itself, as a folder that has such a name
+    does. Raises `RunError` for a million or more."""
+    for braces in _BRACES.finditer(address):
+        end = min(
+            (at for at in (address.find(sep, braces.end()) for sep in "/\\") if at >= 0), default=len(address)
+        )
+        if os.path.exists(os.path.expanduser(address[:end])):
+            continue
+        first, last = braces.groups()
+        if abs(int(last) - int(first)) >= _MOST_IN_BRACES:
+            raise RunError(f"{one_line(address)} stands for more than a million files; give fewer")
+        step = 1 if int(first) <= int(last) else -1
+        return (
+            f"{address[: braces.start()]}{number:0{len(first)}d}{address[braces.end() :]}"
+            for number in range(int(first), int(last) + step, step)
+        )
+    return None
+
+
+def _head(path: str) -> bytes:
+    """The beginning of a file; nothing for pipes and devices, and for what may not be read."""
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
+def _is_within(path: str, folder: str) -> bool:
+    try:
+        return os.path.commonpath([path, folder]) == folder
+    except ValueError:  # on another drive
+        return False

@@ -1,0 +1,126 @@
+"""Opening one picture of a collection: pixels and facts, or the reason there are none."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ...engines.engine import Floats
+from ...errors import PictureError
+from ...images import PictureLimits, Preprocess, advise, open_picture, to_pixels
+from ..errors import RunError
+from ..items import Item
+from ..storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason, scheme
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture as the model reads it: float32 [1,3,H,W], with what may spoil its caption; or `error`, and nothing
+    else."""
+
+    item: Item
+    pixels: Floats | None = None
+    digest: str | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+    advice: tuple[str, ...] = ()
+
+
+class Opener:
+    """Opens pictures in any thread. A picture that cannot be opened is a result; folders that vanish while they
+    are read end the run, or a pulled cable would turn every further picture into a bad one."""
+
+    def __init__(self, preprocess: Preprocess, limits: PictureLimits) -> None:
+        self._preprocess = preprocess
+        self._limits = limits
+        self._folders = _Folders()
+
+    def __call__(self, item: Item) -> Opened:
+        if item.error is not None:
+            return Opened(item, error=item.error)
+        source = item.picture
+        try:
+            # `open_picture` reads file:// addresses itself, as all others do.
+            if isinstance(source, str) and is_remote(source) and scheme(source) != "file":
+                source = self._fetched(source)
+            picture = open_picture(source, limits=self._limits)
+        except PictureError as error:
+            self._folders.require(item.file, error)
+            return Opened(item, error=str(error))
+        self._folders.remember(item.file)
+        width, height = picture.image.size
+        pixels = to_pixels(picture, self._preprocess)
+        advice = tuple(one.message for one in advise(picture))
+        return Opened(item, pixels, picture.digest, width, height, advice=advice)
+
+    def _fetched(self, address: str) -> NamedBytes:
+        try:
+            with reading(address) as file:
+                return NamedBytes(file.read(self._limits.max_bytes + 1), address)
+        except RunError as error:
+            if isinstance(error.__cause__, ImportError):
+                raise  # what lacks a library, lacks it for all pictures
+            raise PictureError(str(error)) from error
+        except FileNotFoundError as error:
+            raise PictureError(f"{address} was not found; check the address") from error
+        except OSError as error:
+            raise PictureError(f"{address} cannot be read ({reason(error)})") from error
+
+
+class _Folders:
+    """The folders that pictures came from lately, and which device each was on."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._most = most
+        self._lock = threading.Lock()
+
+    def remember(self, file: str | None) -> None:
+        if file is None:
+            return
+        folder = parent(file)
+        with self._lock:
+            if folder in self._seen:
+                return
+        try:
+            status = os.stat(folder)
+        except OSError:
+            return  # it was there a moment ago; the next picture will tell
+        with self._lock:
+            self._seen[folder] = (status.st_dev, status.st_ino)
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
+
+    def require(self, file: str | None, error: PictureError) -> None:
+        """Raises `RunError` when a picture could not be read because what it is on is gone: its folder is, and so is
+        one that pictures came from. (Either alone is an entry of a list that leads nowhere, or a folder that was
+        done and moved away.)"""
+        if file is None or not isinstance(error.__cause__, OSError):
+            return
+        mine = parent(file)
+        with self._lock:
+            seen = dict(self._seen)
+        gone = None
+        if error.__cause__.errno in UNPLUGGED:
+            gone = mine
+        elif _lost(mine, seen.get(mine)):
+            gone = next((one for one, at in seen.items() if _lost(one, at)), None)
+        if gone is not None:
+            raise RunError(
+                f"{gone} is no longer there: was the disk unplugged? What was done stays done: "
+                "give the same command again when it is back"
+            ) from error
+
+
+def _lost(folder: str, where: tuple[int, int] | None) -> bool:
+    """Whether a folder cannot be listed, or is now another than it was (a mount point without its disk)."""
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+        status = os.stat(folder)
+    except OSError:
+        return True
+    return where is not None and (status.st_dev, status.st_ino) != where

@@ -1,0 +1,121 @@
+"""The result of a run as one HTML page that needs nothing else: no server, no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..inputs.tables import Columns
+from ..recorded import recorded_settings
+from ..result import Result
+from ..storage import is_remote, reason, sync_folder
+from .thumbnails import Places, Thumbnails, thumbnails
+from .writers import read
+
+# Longest side of a thumbnail, by the number of different pictures: the page stays some tens of megabytes.
+_SIDES = ((400, 360), (2_000, 240), (6_000, 176))
+_SMALLEST = 144
+Progress = Callable[[str, int, int], None]
+
+
+def report(
+    results: str,
+    out: str | Path,
+    *,
+    title: str | None = None,
+    pictures: Sequence[str] = (),
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    on_progress: Progress | None = None,
+) -> int:
+    """Reads what a run wrote, makes thumbnails of its pictures, writes the page -> how many pictures it shows.
+
+    Pictures are looked for at the paths in the results, beside the results, and in `pictures`: the run's sources,
+    by default those that the run recorded, as are `columns`. Only a picture with the row's digest is shown; where
+    there is none, the card says so. Raises `RunError`.
+    """
+    if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
+        raise RunError(f"{out} is the result itself, and would be replaced; give another --out")
+    rows = list(read(results))
+    if not rows:
+        raise RunError(f"{results} has no rows to show")
+    questions = list(dict.fromkeys(question for row in rows for question in row.answers))
+    different = len({row.digest for row in rows if row.error is None and row.digest})
+    side = next((side for most, side in _SIDES if different <= most), _SMALLEST)
+
+    def progress(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress("making thumbnails", done, total)
+
+    made = thumbnails(rows, _places(results, pictures, columns), side, progress)
+    numbers = {digest: number for number, digest in enumerate(made.found)}
+    models = dict.fromkeys(f"{row.model} {row.precision}".strip() for row in rows)
+    page: dict[str, Any] = {
+        "title": title or os.path.basename(results),
+        "model": ", ".join(one for one in models if one),
+        "questions": questions,
+        "rows": [_row(row, questions, made, numbers) for row in rows],
+        "thumbs": [base64.b64encode(thumbnail).decode("ascii") for thumbnail in made.found.values()],
+    }
+    _write(Path(out), page)
+    return len(rows)
+
+
+def _places(results: str, pictures: Sequence[str], columns: Columns) -> Places:
+    recorded = recorded_settings(results)
+    names = recorded.get("columns")
+    if isinstance(names, list) and len(names) == 2:
+        columns = Columns(columns.picture or names[0], columns.name or names[1])
+    sources = pictures or [one for one in recorded.get("sources") or [] if isinstance(one, str)]
+    beside = "" if is_remote(results) else os.path.dirname(os.path.abspath(results))
+    return Places(beside, tuple(sources), columns)
+
+
+def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str, int]) -> list[Any]:
+    answers = [row.answers.get(question) or "" for question in questions]
+    score = None if row.score is None else round(row.score, 4)
+    size = (row.width, row.height)
+    number = None if row.error is not None else numbers.get(row.digest or "")
+    why = None
+    if row.error is None and number is None:
+        if not row.digest:
+            why = "no digest to check the picture against"
+        else:
+            why = "another picture is there now" if row.digest in made.replaced else "picture not found"
+    return [
+        row.path,
+        list(row.captions),
+        answers,
+        score,
+        row.error,
+        *size,
+        row.duplicate_of,
+        " ".join(row.advice),
+        why,
+        number,
+    ]
+
+
+def _write(out: Path, page: dict[str, Any]) -> None:
+    template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    # "<" cannot end the script element early, nor begin a comment in it.
+    content = json.dumps(page, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    before, after = template.split("@DATA@")
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        with draft.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(before)
+            file.write(content)
+            file.write(after)
+        draft.replace(out)
+        sync_folder(out.absolute().parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise RunError(f"{out} cannot be written ({reason(error)})") from error

@@ -1,0 +1,189 @@
+"""A text file beside each picture, as trainers of picture generators read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ...system.text_files import encoding
+from ..errors import RunError
+from ..inputs.folders import SIDECAR_ENDINGS, is_picture_file
+from ..items import Item
+from ..journal import Journal
+from ..result import Result
+from ..storage import reason
+
+# Folders whose names are remembered: pictures come folder by folder.
+_FOLDERS = 16
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What the files are called and what is in them: one line per caption (or all answers on one line),
+    `prefix` before and `suffix` after it, `trigger` and a comma in front of all.
+
+    A text file that something else wrote is left as it is; or replaced, if `overwrite`; or what is new is added
+    behind or before what is in it, if `join` is "append" or "prepend".
+    """
+
+    ending: str = "txt"
+    prefix: str = ""
+    suffix: str = ""
+    trigger: str = ""
+    overwrite: bool = False
+    join: Literal["append", "prepend"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ending not in SIDECAR_ENDINGS:
+            raise RunError(f"--sidecar {self.ending!r} is none of {', '.join(SIDECAR_ENDINGS)}")
+        if self.overwrite and self.join:
+            raise RunError(f"--overwrite replaces what --{self.join} keeps: give one of them")
+
+    def text(self, result: Result) -> str:
+        """The whole content of a picture's file."""
+        lines = result.captions or (", ".join(result.answers.values()),)
+        return "".join(f"{self._line(line)}\n" for line in lines)
+
+    def _line(self, text: str) -> str:
+        # A file of several lines means several captions, so a caption is one line.
+        whole = " ".join(f"{self.prefix}{text}{self.suffix}".split())
+        return f"{self.trigger}, {whole}" if self.trigger else whole
+
+    def joined(self, present: bytes, content: bytes) -> bytes:
+        """What is in a text file, as UTF-8, with what is new: after a comma if both are one line, else as further
+        lines. A text that has it there already stays as it is."""
+        kind = encoding(present[:4])
+        old = present.decode(kind, "surrogateescape").strip()
+        new = content.decode().strip()
+        if not old:
+            return content
+        is_there = old.endswith(new) if self.join == "append" else old.startswith(new)
+        if is_there:
+            return present
+        between = "\n" if "\n" in old or "\n" in new else ", "
+        both = (old.rstrip(","), new) if self.join == "append" else (new, old)
+        return f"{between.join(both)}\n".encode("utf-8", "surrogateescape")
+
+
+class SidecarNames:
+    """Which file belongs to which picture: `name.txt` beside `name.png`. Where another picture of the folder has the
+    same name but for its ending, the whole name stays: `name.png.txt` and `name.jpg.txt`. That depends on what is in
+    the folder, and not on what a run reads or in which order."""
+
+    def __init__(self, ending: str) -> None:
+        self._ending = ending
+        self._shared: OrderedDict[str, tuple[Counter[str], frozenset[str]]] = OrderedDict()
+
+    def path(self, picture: str) -> Path:
+        folder, name = os.path.split(picture)
+        stem = os.path.splitext(name)[0]
+        stems, names = self._in(folder)
+        # Some systems do not tell upper from lower case.
+        is_shared = stems[stem.casefold()] > 1 or (stem != name and stem.casefold() in names)
+        return Path(folder, f"{name if is_shared else stem}.{self._ending}")
+
+    def _in(self, folder: str) -> tuple[Counter[str], frozenset[str]]:
+        """The pictures of a folder: how many have each name without its ending, and their whole names."""
+        if folder not in self._shared:
+            try:
+                names = [
+                    name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))
+                ]
+            except OSError:
+                names = []  # writing into it will tell what is wrong
+            stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+            self._shared[folder] = (stems, frozenset(name.casefold() for name in names))
+            if len(self._shared) > _FOLDERS:
+                self._shared.popitem(last=False)
+        return self._shared[folder]
+
+
+@dataclass
+class SidecarWriter:
+    """Writes files, and never over one that somebody else wrote, unless told to.
+
+    The journal keeps a hash of what was written: a file that still has it is ours to replace.
+    """
+
+    sidecar: Sidecar
+    journal: Journal
+    told: Counter[str] = field(default_factory=Counter)  # "written", "kept", "nowhere"
+    names: SidecarNames = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = SidecarNames(self.sidecar.ending)
+
+    def is_left_alone(self, item: Item) -> bool:
+        """Whether nothing is to be written beside a picture without a result, because a text file of somebody else is
+        there: then the picture needs no caption either."""
+        return not self.journal.has(item.key) and is_left_alone(self.sidecar, self.names, item)
+
+    def write(self, results: Iterable[tuple[str, str | None, Result]]) -> None:
+        """(key, the picture's path on this machine, result) -> files. `RunError` when one cannot be written."""
+        marks = []
+        for key, picture, result in results:
+            if result.error is not None:
+                continue
+            if picture is None:
+                self.told["nowhere"] += 1
+                continue
+            path = self.names.path(picture)
+            try:
+                content = self._content(path, self.sidecar.text(result).encode(), key)
+                if content is None:
+                    self.told["kept"] += 1
+                    continue
+                self._put(path, content)
+            except OSError as error:
+                raise RunError(
+                    f"{path} cannot be written ({reason(error)}); the results are kept: "
+                    "give the same command again when it can be"
+                ) from error
+            marks.append((key, _mark(path, content)))
+        if marks:
+            self.journal.set_sidecars(marks)
+
+    def _content(self, path: Path, content: bytes, key: str) -> bytes | None:
+        """What the file is to hold; None if it is to be left as it is."""
+        try:
+            present = path.read_bytes()
+        except FileNotFoundError:
+            return content
+        if self.sidecar.overwrite or present == content:
+            return content
+        is_ours = _mark(path, present) == self.journal.sidecar(key)
+        if self.sidecar.join:
+            # What is ours may hold somebody's text as well, added to before.
+            return present if is_ours else self.sidecar.joined(present, content)
+        return content if is_ours else None
+
+    def _put(self, path: Path, content: bytes) -> None:
+        try:
+            if path.read_bytes() == content:
+                return
+        except FileNotFoundError:
+            pass
+        draft = path.with_name(f".{path.name}.part")
+        try:
+            draft.write_bytes(content)
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        self.told["written"] += 1
+
+
+def is_left_alone(sidecar: Sidecar, names: SidecarNames, item: Item) -> bool:
+    """Whether the sidecar of a picture that was not written about is there, and is to stay as it is."""
+    if item.file is None or sidecar.overwrite or sidecar.join:
+        return False
+    return names.path(item.file).exists()
+
+
+def _mark(path: Path, content: bytes) -> str:
+    return hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()

@@ -1,0 +1,134 @@
+"""The official checkpoints by name, each with its shape: sizes are computed from it, never typed."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from .config import Family, ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from .tensor_names import count_parameters
+
+# The model inside the package; `load()` without a name takes it.
+EMBEDDED = "demo"
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """One official checkpoint on the hub."""
+
+    name: str
+    config: ModelConfig
+    description: str
+
+    @property
+    def family(self) -> Family:
+        return self.config.family
+
+    @property
+    def parameters(self) -> int:
+        """Numbers held, all parts."""
+        return sum(count_parameters(self.config).values())
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square the picture is resized to, in pixels."""
+        return self.config.vision.image_size
+
+
+# What the official configurations say beyond transformers' defaults.
+_OPT_EOS = 50118  # the newline: the model was trained to end its answer with one
+_OPT_2_7B = OptConfig(
+    vocab_size=50304,
+    hidden_size=2560,
+    num_hidden_layers=32,
+    ffn_dim=10240,
+    num_attention_heads=32,
+    word_embed_proj_dim=2560,
+    eos_token_ids=(_OPT_EOS,),
+)
+_OPT_6_7B = OptConfig(
+    vocab_size=50304,
+    hidden_size=4096,
+    num_hidden_layers=32,
+    ffn_dim=16384,
+    num_attention_heads=32,
+    word_embed_proj_dim=4096,
+    eos_token_ids=(_OPT_EOS,),
+)
+_FLAN_T5_XL = T5Config(
+    d_model=2048,
+    d_ff=5120,
+    num_layers=24,
+    num_decoder_layers=24,
+    num_heads=32,
+    feed_forward_proj="gated-gelu",
+    dense_act_fn="gelu",
+    scale_decoder_outputs=False,
+)
+_FLAN_T5_XXL = T5Config(
+    d_model=4096,
+    d_ff=10240,
+    num_layers=24,
+    num_decoder_layers=24,
+    num_heads=64,
+    feed_forward_proj="gated-gelu",
+    dense_act_fn="gelu",
+    scale_decoder_outputs=False,
+)
+
+
+def _config(text: OptConfig | T5Config, image_size: int = 224) -> ModelConfig:
+    image_token = 50265 if isinstance(text, OptConfig) else 32100
+    return ModelConfig(VisionConfig(image_size=image_size), QFormerConfig(), text, image_token_id=image_token)
+
+
+# The captioning variants were fine-tuned on larger pictures.
+_COCO = 364
+
+KNOWN: tuple[KnownCheckpoint, ...] = (
+    KnownCheckpoint(
+        "Salesforce/blip2-opt-2.7b",
+        _config(_OPT_2_7B),
+        "the smallest: captions and short answers, the usual choice",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-opt-2.7b-coco",
+        _config(_OPT_2_7B, _COCO),
+        "opt-2.7b fine-tuned for captions: better sentences, weaker answers",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-flan-t5-xl",
+        _config(_FLAN_T5_XL),
+        "follows questions and instructions better than OPT",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-flan-t5-xl-coco",
+        _config(_FLAN_T5_XL, _COCO),
+        "flan-t5-xl fine-tuned for captions: better sentences, weaker answers",
+    ),
+    KnownCheckpoint("Salesforce/blip2-opt-6.7b", _config(_OPT_6_7B), "opt-2.7b with a larger language model"),
+    KnownCheckpoint(
+        "Salesforce/blip2-opt-6.7b-coco",
+        _config(_OPT_6_7B, _COCO),
+        "opt-6.7b fine-tuned for captions: better sentences, weaker answers",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-flan-t5-xxl", _config(_FLAN_T5_XXL), "the best answers, and the largest by far"
+    ),
+)
+
+
+def suggest(name: str) -> str:
+    """A clause naming the known checkpoints whose names are close to `name`; the usual ones when none is."""
+    by_key = {known.name.split("/")[1].lower(): known.name for known in KNOWN}
+    by_key[EMBEDDED] = EMBEDDED
+    wanted = name.rsplit("/", 1)[-1].lower()
+    if wanted in by_key:
+        return f"did you mean {by_key[wanted]}?"
+    # "opt-2.7b" and "blip2_opt_2.7b" are as close as a typing error is.
+    wanted = wanted.replace("_", "-")
+    close = difflib.get_close_matches(wanted, by_key, n=2, cutoff=0.6)
+    close = close or difflib.get_close_matches(f"blip2-{wanted}", by_key, n=2, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(by_key[key] for key in close)}?"
+    return f"known names are {EMBEDDED}, {', '.join(known.name for known in KNOWN)}"

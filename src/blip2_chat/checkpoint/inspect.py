@@ -1,0 +1,251 @@
+"""A name -> a local folder that is complete and safe.
+
+`find` brings a folder: the embedded model, a directory, or a name on the hub. `inspect` looks it over without
+reading any weight: what is missing, cut off, of the wrong shape or only a pickle is said in one line, before
+anything heavy happens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import CheckpointError
+from ..system.shell import python_command
+from ..system.small_files import COMPANIONS, MOST_TOKENIZER_BYTES, plain, read_json, shown
+from .adapters import alone, has_adapter, not_applied
+from .catalogue import EMBEDDED, KNOWN, KnownCheckpoint, suggest
+from .config import ModelConfig, T5Config
+from .hub import Progress, download, is_hub_name
+from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
+from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
+
+__all__ = [
+    "CONVERTED",
+    "EMBEDDED",
+    "KNOWN",
+    "Checkpoint",
+    "KnownCheckpoint",
+    "TensorInfo",
+    "expected_tensors",
+    "find",
+    "inspect",
+]
+
+# What makes a folder one of our own conversions.
+CONVERTED = "blip2-chat.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that passed `inspect`."""
+
+    folder: Path
+    config: ModelConfig
+    kind: Literal["official", "converted"]
+    # Numbers per part; one that has several names counts once.
+    parameters: dict[Part, int]
+    # By name, those we do not use included; empty for a converted folder, whose weights are in its graphs.
+    tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
+    # Where tokenizer and picture settings are, when another checkpoint's were asked for.
+    processor: Path | None = None
+
+    def companion(self, name: str) -> Path:
+        """Where the small file of that name is, if it is anywhere."""
+        if self.processor is None or name in ("config.json", "generation_config.json"):
+            return self.folder / name
+        return self.processor / name
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the language model's head is its token embeddings: only the weights tell."""
+        return HEAD not in self.tensors or self.stored_name(aliases(self.config)[0]) == HEAD
+
+    def stored_name(self, name: str) -> str:
+        """The name under which the files hold what the layout calls `name`: one tensor may have several."""
+        names = aliases(self.config)
+        if name in names and name not in self.tensors:
+            return next((alias for alias in names if alias in self.tensors), name)
+        return name
+
+    @property
+    def total_parameters(self) -> int:
+        return sum(self.parameters.values())
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The safetensors files, sorted; for hashing and for reading them in order."""
+        return tuple(sorted({info.file for info in self.tensors.values()}))
+
+
+def find(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    on_progress: Progress | None = None,
+    weights: bool = True,
+) -> Path:
+    """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.
+
+    A hub name may lead to a folder of its repository (`org/name/folder`), and carry its revision
+    (`org/name@refs/pr/3`, a branch, tag or commit). Without `weights`, only the small files are fetched. The hub's
+    cache, tokens (`token`, HF_TOKEN, `hf auth login`) and HF_HUB_OFFLINE work as everywhere; without a network the
+    cached copy is used. A directory goes before a hub name; `./demo` is the directory of that name.
+    `on_progress(bytes so far, bytes in all)` is called during a download, from its threads.
+
+    The folder is not looked into (`inspect` does), except that the hub's small files are checked before its
+    large ones are fetched. Raises `CheckpointError`.
+    """
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return Path(__file__).parents[1] / "demo"
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; name the folder that holds it")
+    hub_name, _, at = name.partition("@")
+    if isinstance(name_or_path, str) and is_hub_name(hub_name):
+        try:
+            return download(hub_name, revision or at or None, token, on_progress, weights=weights)
+        except CheckpointError as error:
+            if hub_name.count("/") == 1:
+                raise
+            # As likely a path with a typing error.
+            raise CheckpointError(f"there is no folder {hub_name} here, and on the hub: {error}") from error
+    if path.is_absolute() or name.startswith((".", "~")) or isinstance(name_or_path, Path):
+        raise CheckpointError(f"there is no folder {path}")
+    raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
+
+
+def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoint:
+    """Looks a folder over; `CheckpointError`, in one line with the way out, when it is not complete and safe.
+
+    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack.
+    Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
+    is_adapted = has_adapter(folder)
+    if is_adapted and not ((folder / "config.json").exists() and weight_files(folder)):
+        raise alone(folder, str(folder))
+    config = ModelConfig.from_folder(folder)
+    if (folder / CONVERTED).exists():
+        _check_converted(folder)
+        if processor is not None:
+            raise CheckpointError(
+                f"{folder} is converted, with the processor it was converted with; leave processor out, or give it "
+                "with the original checkpoint"
+            )
+        return Checkpoint(folder, config, "converted", count_parameters(config))
+    processor = None if processor is None else Path(processor)
+    _check_companions(folder, processor)
+    tensors = read_tensors(folder)
+    if is_adapted:
+        warnings.warn(not_applied(folder), stacklevel=2)
+    # Whether a T5 model's head is its embeddings, only the weights tell.
+    tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
+    _check_tensors(folder, config, tied_head, tensors)
+    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors, processor)
+
+
+def _check_converted(folder: Path) -> None:
+    manifest = read_json(folder / CONVERTED)
+    sizes = manifest.get("sizes") if isinstance(manifest, dict) else None
+    if not isinstance(sizes, dict) or not sizes:
+        raise CheckpointError(
+            f"{folder / CONVERTED} lists no files: it is damaged; convert the checkpoint again"
+        )
+    for name, size in sizes.items():
+        if not is_safe_name(name):
+            raise CheckpointError(
+                f"{folder / CONVERTED} names {shown(name)}, which is no file of this folder: refused"
+            )
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} lacks {name}: the conversion is incomplete; convert the checkpoint again"
+            )
+        if (folder / name).stat().st_size != size:
+            raise CheckpointError(
+                f"{folder / name} is not {shown(size)} bytes long: it is damaged; convert the checkpoint again"
+            )
+
+
+def _check_companions(folder: Path, processor: Path | None) -> None:
+    """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
+    for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is not a regular file; put the checkpoint's own in its place")
+        if path.exists() and path.stat().st_size > MOST_TOKENIZER_BYTES:
+            raise CheckpointError(f"{path} is larger than any such file of a checkpoint; fetch it again")
+    elsewhere = " (or name a checkpoint that has it as the processor: --processor Salesforce/blip2-opt-2.7b)"
+    if processor is not None:
+        folder, elsewhere = processor, ""
+    if not (folder / "tokenizer.json").is_file():
+        if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
+            code = (
+                "import sys; from transformers import AutoTokenizer as T; "
+                "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])"
+            )
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json, only an older tokenizer's files; make it with transformers "
+                f"installed: {python_command(code, folder.as_posix())}"
+            )
+        raise CheckpointError(
+            f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from{elsewhere}"
+        )
+    if not _has_picture_settings(folder):
+        raise CheckpointError(
+            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from{elsewhere}"
+        )
+
+
+def _has_picture_settings(folder: Path) -> bool:
+    if (folder / "preprocessor_config.json").is_file():
+        return True
+    # Transformers 5 writes them into processor_config.json instead.
+    merged = folder / "processor_config.json"
+    settings: Any = read_json(merged) if merged.exists() else None
+    return isinstance(settings, dict) and isinstance(settings.get("image_processor"), dict)
+
+
+def _check_tensors(
+    folder: Path, config: ModelConfig, tied_head: bool | None, tensors: dict[str, TensorInfo]
+) -> None:
+    """`CheckpointError` naming what is missing, quantised, misshapen, or belongs to something else."""
+    expected = expected_tensors(config)
+    embeddings = aliases(config, tied_head)
+    missing = [name for name in expected if name not in tensors and name not in embeddings]
+    if not any(name in tensors for name in embeddings):
+        missing.append(embeddings[0])
+    if missing:
+        more = f" and {len(missing) - 1} more of {len(expected)}" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{folder}: the weights lack {missing[0]}{more}, which its config.json asks for"
+        )
+    for name, shape in expected.items():
+        info = tensors.get(name)
+        if info is None:
+            continue
+        # Before the shape, which packing changes: this is the error that says why.
+        if info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{folder}: {name} is stored as {plain(str(info.dtype))}, already quantised; use the original "
+                "checkpoint (precision= quantises it here)"
+            )
+        if info.shape != shape:
+            raise CheckpointError(
+                f"{folder / info.file}: {name} has the shape {list(info.shape)}, "
+                f"and config.json asks for {list(shape)}"
+            )
+    foreign = sorted(name for name in tensors.keys() - expected.keys() if not is_unused(name))
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise CheckpointError(
+            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 chat model has: "
+            "the files are those of another model"
+        )

@@ -1,0 +1,229 @@
+"""What a model needs against what the machine has, before anything is loaded. All sizes are bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from ..errors import NotEnoughMemoryError
+from ..system.memory import available_memory, gigabytes
+from .catalogue import EMBEDDED, KNOWN
+from .config import ModelConfig, OptConfig
+from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+EngineName = Literal["onnx", "torch"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The constants of `needed` for one engine: the only numbers to calibrate against measurements."""
+
+    # Bytes per number, by precision: of the matrices of the picture encoder and of the language model, of the
+    # head, of tables that are looked up (embeddings, positions) and of the KV cache. Of 8 and 4 bits, the
+    # scales of their blocks included.
+    picture: dict[str, float]
+    matrix: dict[str, float]
+    head: dict[str, float]
+    table: dict[str, float]
+    cache: dict[str, float]
+    # The same of the second matrix in T5's feed-forward layers, where it is not one like the others.
+    wo: dict[str, float] | None
+    # Whether the embeddings of words and positions stay on disk, a few rows of them read. A head tied to them is
+    # then held apart.
+    maps_embeddings: bool
+    # What loading holds beside the weights at its peak, as a share of them.
+    loading: float
+    # The interpreter with the engine's libraries, before any weight.
+    runtime: int
+    # From the most precise to the smallest: what `best_precision` and the advice choose from.
+    precisions: tuple[Precision, ...]
+
+
+COSTS: dict[str, Costs] = {
+    # As engines/onnx/convert.py stores them: int8 per column for pictures, whatever the precision; blocks of
+    # 128 (int4: 256) with a scale and a sum of 4 bytes each for the language model; a head of 8 bits.
+    "onnx": Costs(
+        picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 0.5 + 8 / 256},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 1 + 8 / 256},
+        table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
+        cache={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
+        wo=None,
+        maps_embeddings=True,
+        loading=0.0,
+        runtime=100_000_000,
+        # ONNX Runtime has no half-precision matrix products on a CPU: it would compute in fp32, slowly.
+        precisions=("fp32", "int8", "int4"),
+    ),
+    # bitsandbytes: int8 has a scale per row, nf4 a 4-byte one per 64; tables and head keep the numbers that are
+    # computed with, 4 bytes on a CPU and half of that on a GPU. T5's `wo` is not quantised.
+    "torch": Costs(
+        picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
+        matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
+        head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        cache={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
+        wo={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2},
+        maps_embeddings=False,
+        loading=0.0,
+        runtime=450_000_000,
+        # Of the two 16-bit kinds bf16: it has the range of fp32, which T5's activations need.
+        precisions=("fp32", "bf16", "int8", "int4"),
+    ),
+}
+
+# A conversation of usual length, the picture's tokens included. Beams and batches multiply its cache;
+# they are the user's choice at run time, not the checkpoint's.
+_TOKENS = 288
+# Models below this many numbers run at full precision anywhere: nothing is gained by less.
+_SMALL = 200_000_000
+# "Comfortably" leaves this share of the available memory to everything else on the machine.
+_SPARE = 0.2
+_TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative_attention_bias")
+
+
+def needed(config: ModelConfig, precision: str, engine: str) -> int:
+    """Estimated peak of the whole process, in bytes, for one picture and a conversation of usual length.
+
+    weights at the precision + what loading holds beside them + the largest activations + KV cache + runtime.
+    """
+    costs = COSTS[engine]
+    if precision not in costs.matrix:
+        raise ValueError(f"precision {precision!r}: one of {', '.join(costs.matrix)}")
+    weights = _weights(config, precision, costs) * (1 + costs.loading)
+    return int(weights + _activations(config) + _cache(config) * costs.cache[precision] + costs.runtime)
+
+
+def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
+    embeddings, *others = aliases(config)
+    total = 0.0
+    for name, shape in distinct_tensors(config).items():
+        part = part_of(name)
+        if part == "qformer" or len(shape) == 1:
+            # The Q-Former with its query tokens, all norms and biases stay fp32 at any precision: cast below
+            # it, captions change.
+            each = 4.0
+        elif name == embeddings:
+            if not costs.maps_embeddings:
+                each = costs.table[precision]
+            else:
+                each = costs.head[precision] if HEAD in others else 0.0
+        elif name == HEAD:
+            each = costs.head[precision]
+        elif costs.maps_embeddings and "embed_positions" in name:
+            each = 0.0
+        elif any(table in name for table in _TABLES):
+            each = costs.table[precision]
+        elif costs.wo is not None and name.endswith(".wo.weight"):
+            each = costs.wo[precision]
+        else:
+            each = (costs.picture if part == "vision" else costs.matrix)[precision]
+        total += prod(shape) * each
+    return total
+
+
+def _activations(config: ModelConfig) -> int:
+    """The busiest moment, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
+    vision, text = config.vision, config.text
+    heads = text.num_attention_heads if isinstance(text, OptConfig) else text.num_heads
+    inner = text.ffn_dim if isinstance(text, OptConfig) else 2 * text.d_ff
+
+    def layer(tokens: int, width: int, inner: int, heads: int) -> int:
+        # Input, its norm, q, k, v and the sum; the feed-forward before and after its activation; the scores
+        # before and after the softmax.
+        return 4 * (6 * tokens * width + 2 * tokens * inner + 2 * heads * tokens**2)
+
+    picture = layer(
+        vision.num_positions, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
+    )
+    return max(picture, layer(_TOKENS, text.hidden_size, inner, heads) + 4 * text.vocab_size)
+
+
+def _cache(config: ModelConfig) -> int:
+    """Numbers in the KV cache: keys and values per layer and token."""
+    text = config.text
+    if isinstance(text, OptConfig):
+        return 2 * text.num_hidden_layers * text.hidden_size * _TOKENS
+    # The decoder's own, and those over the encoder's output.
+    return 2 * text.num_decoder_layers * text.inner_dim * 2 * _TOKENS
+
+
+def is_small(config: ModelConfig) -> bool:
+    """Whether less than full precision would gain nothing."""
+    return sum(count_parameters(config).values()) < _SMALL
+
+
+def best_precision(
+    config: ModelConfig, engine: str, available: int, choices: Sequence[Precision] | None = None
+) -> Precision:
+    """What `precision="auto"` means on a machine with `available` bytes.
+
+    Small models: fp32. Otherwise the most precise that fits comfortably, with one exception: the onnx engine
+    starts at int8, because on a CPU every answer token reads all weights once, so that a quarter of the bytes
+    is several times the speed, at nearly the same answers. When nothing fits comfortably, the most precise
+    that fits at all; when nothing does, the smallest, which `require_fit` then refuses with the numbers.
+    `choices` are other candidates than the engine's on a CPU, the most precise first.
+    """
+    if is_small(config):
+        return "fp32"
+    if choices is None:
+        choices = COSTS[engine].precisions
+        if engine == "onnx":
+            choices = choices[choices.index("int8") :]
+    for limit in (available * (1 - _SPARE), available):
+        for precision in choices:
+            if needed(config, precision, engine) <= limit:
+                return precision
+    return choices[-1]
+
+
+def require_fit(
+    config: ModelConfig, precision: str, engine: str, *, available: int | None = None, name: str
+) -> None:
+    """Raises `NotEnoughMemoryError` when the model would not fit; the message says what would.
+
+    `available` is in bytes (None: this machine's memory; for a model on a GPU, give the GPU's).
+    `name` is how the user called the model.
+    """
+    if available is None:
+        available = available_memory()
+    size = needed(config, precision, engine)
+    if size <= available:
+        return
+    raise NotEnoughMemoryError(
+        f"{name} at {precision} with the {engine} engine needs about {gigabytes(size)} of memory, and "
+        f"{gigabytes(available)} is available; {_advice(config, engine, available)}; "
+        "--force loads it regardless"
+    )
+
+
+def _advice(config: ModelConfig, engine: str, available: int) -> str:
+    """What fits instead: a precision of this or the other engine, another checkpoint, the embedded model."""
+    engines = (engine, *(other for other in COSTS if other != engine))
+    for one in engines:
+        fitting = _most_precise(config, one, available)
+        if fitting:
+            size = gigabytes(needed(config, fitting, one))
+            return f"--precision {fitting}{_option(one, engine)} needs {size} and fits"
+    # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
+    alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
+    for one in engines:
+        for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+            fitting = _most_precise(known.config, one, available)
+            if fitting:
+                size = gigabytes(needed(known.config, fitting, one))
+                instead = f"{known.name} --precision {fitting}{_option(one, engine)}"
+                return f"no precision of it fits, but {instead} needs {size} and does"
+    return f"no precision of it fits, nor any official checkpoint; the embedded model, {EMBEDDED}, does"
+
+
+def _option(engine: str, asked: str) -> str:
+    return "" if engine == asked else f" --engine {engine}"
+
+
+def _most_precise(config: ModelConfig, engine: str, available: int) -> Precision | None:
+    fits = (one for one in COSTS[engine].precisions if needed(config, one, engine) <= available)
+    return next(fits, None)

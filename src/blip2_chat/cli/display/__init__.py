@@ -1,0 +1,1 @@
+"""What a person at a terminal sees: answers on stdout, progress and notes on stderr."""

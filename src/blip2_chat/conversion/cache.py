@@ -1,0 +1,192 @@
+"""The user's cache of conversions: where it is, what is in it, and who may write to it.
+
+    <cache>/converted/NAME-PRECISION-FINGERPRINT/   a finished conversion
+    <cache>/converted/.NAME-….partial/              one in the making, or what a killed one left
+    <cache>/locks/                                  empty files that processes lock; they stay
+
+A conversion is written under the lock of its name and appears by a rename. The system frees the locks of a
+process that dies, so whoever gets the lock of a partial folder knows that nobody is working in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..engines.onnx.manifest import MANIFEST
+from ..errors import CheckpointError
+from ..system.paths import CACHE_VARIABLE, cache_folder
+from ..system.small_files import read_json
+
+WAY_OUT = f"set {CACHE_VARIABLE} to a cache folder elsewhere"
+_POLL_SECONDS = 0.2
+
+
+class CannotWriteError(CheckpointError):
+    """A conversion has no place: its folder cannot be written to, or the disk is full."""
+
+
+class BusyError(CheckpointError):
+    """Another process is converting into the same folder."""
+
+
+def conversions_folder() -> Path:
+    """Where finished conversions lie; it need not exist."""
+    return cache_folder() / "converted"
+
+
+def locks_folder() -> Path:
+    """Where the locks lie; it need not exist."""
+    return cache_folder() / "locks"
+
+
+def partial_of(target: Path) -> Path:
+    """The folder beside `target` in which it is made."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` is a finished conversion with all its files, as this version would make it."""
+    from ..engines.onnx.verify import verify  # brings the onnx package
+
+    try:
+        verify(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def sole_writer(
+    target: Path, *, waiting: Callable[[], None] | None = None, locks: Path | None = None
+) -> Iterator[None]:
+    """Nobody else who asks for the same `target` is in the block, in any thread or process of this machine.
+
+    While another one is, `waiting` is called several times a second; without it, that is a `BusyError`.
+    `CannotWriteError` when the cache cannot hold locks.
+    """
+    locks = locks or locks_folder()
+    key = hashlib.sha256(os.path.normcase(os.path.realpath(target)).encode()).hexdigest()[:24]
+    lock = FileLock(locks / f"{key}.lock", timeout=0)
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                lock.acquire()
+                break
+            except Timeout:
+                if waiting is None:
+                    raise BusyError(f"another process is writing {target} right now") from None
+                waiting()
+                time.sleep(_POLL_SECONDS)
+    # filelock says by NotImplementedError that the file system has no locks.
+    except (OSError, NotImplementedError) as error:
+        raise unwritable(locks.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def unwritable(folder: Path, error: Exception, way_out: str = WAY_OUT) -> CannotWriteError:
+    """The one line for a folder that cannot be written to."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return CannotWriteError(f"{folder} cannot be written to ({reason}); {way_out}")
+
+
+def sweep(but: Path | None = None) -> None:
+    """Removes what killed conversions left in the cache; those in the making are let be, and the one of `but`,
+    whose sole writer the caller is."""
+    for partial in sorted(conversions_folder().glob(".*.partial")):
+        target = partial.with_name(partial.name[1 : -len(".partial")])
+        if target != but:
+            with contextlib.suppress(BusyError), sole_writer(target):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a conversion, to be called by its sole writer: half-removed, it has another name already."""
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.rename(partial)
+    shutil.rmtree(partial)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One conversion in the cache."""
+
+    folder: Path
+    source: str  # the hub name, or the folder it was made from
+    precision: str
+    size: int  # bytes
+    is_usable: bool  # whole, and of the format that this version reads
+    revision: str | None = None  # the commit, of a hub name
+
+    def is_called(self, name: str) -> bool:
+        """Whether a user means this one by `name`: a model's name, or that of the cached folder."""
+        return name in (self.source, self.folder.name, self.source.split("@")[0])
+
+
+def cached() -> list[Cached]:
+    """What the cache holds, sorted by name."""
+    folder = conversions_folder()
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [_cached(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _cached(folder: Path) -> Cached:
+    source, precision, revision = "unknown", "?", None
+    with contextlib.suppress(CheckpointError, AttributeError, KeyError, TypeError):
+        # Not by `Manifest`, which rightly refuses other formats.
+        raw = read_json(folder / MANIFEST)
+        precision, source = str(raw["precision"]), str(raw["source"]["name"])
+        revision = raw["source"].get("revision")
+    return Cached(folder, source, precision, folder_size(folder), is_whole(folder), revision)
+
+
+def foreign_file(folder: Path) -> str | None:
+    """The first thing in a conversion's folder that is no part of it, by its manifest; None when all is. Raises
+    `CheckpointError` when the manifest cannot be read."""
+    raw = read_json(folder / MANIFEST)
+    sizes = raw.get("sizes") if isinstance(raw, dict) else None
+    known = {MANIFEST, *(sizes if isinstance(sizes, dict) else ())}
+    found = sorted(path.name for path in folder.iterdir() if path.name not in known or not path.is_file())
+    return found[0] if found else None
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in `folder`; 0 when it is not there. Files may vanish meanwhile."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    return size
+
+
+def clear(name: str | None = None) -> list[Cached]:
+    """Removes the conversions of that name, or all, and returns them.
+
+    `CheckpointError` when none has that name, or one is in the making or, on Windows, in use.
+    """
+    chosen = [entry for entry in cached() if name is None or entry.is_called(name)]
+    if name is not None and not chosen:
+        raise CheckpointError(f"nothing called {name} is cached at {conversions_folder()}")
+    for entry in chosen:
+        with sole_writer(entry.folder):
+            try:
+                remove(entry.folder)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{entry.folder} cannot be removed ({error.strerror or error}); is a program using it?"
+                ) from None
+    sweep()
+    return chosen

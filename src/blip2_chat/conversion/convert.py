@@ -1,0 +1,330 @@
+"""From an official checkpoint to the folder that the onnx engine maps: once, and safely.
+
+`converted` keeps the result in the user's cache, `convert` writes it where the user says. Either way a folder
+appears under its name when it is complete, by one rename; whatever ends a conversion before that (an error, a
+full disk, a kill) leaves at most a `.partial` folder that the next one removes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from .._version import __version__
+from ..checkpoint.inspect import EMBEDDED, Checkpoint
+from ..engines.onnx import convert as engine
+from ..engines.onnx.manifest import FORMAT, MANIFEST, Manifest
+from ..errors import CheckpointError
+from ..system.memory import gigabytes
+from .cache import (
+    WAY_OUT,
+    CannotWriteError,
+    conversions_folder,
+    folder_size,
+    foreign_file,
+    is_whole,
+    locks_folder,
+    partial_of,
+    sole_writer,
+    sweep,
+    unwritable,
+)
+from .calibration import DEFAULT, Calibration
+from .fingerprint import Hashing, fingerprint, hub_commit
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and bytes done and in all."""
+
+# Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
+_SMALL = 256_000_000
+# Beside the weights: graphs, tokenizer, and what the file system itself needs.
+_DISK_MARGIN = 32_000_000
+
+_temporary: dict[str, Path] = {}
+_temporary_lock = threading.Lock()
+
+
+def converted(
+    checkpoint: Checkpoint,
+    precision: str,
+    *,
+    name: str,
+    block_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
+
+    While another process converts the same, waits for its result. `name` is how the user calls the model. A
+    small model is converted into a temporary folder, and a warning says so, when the cache cannot be written to.
+    Raises `CheckpointError`.
+    """
+    job = _Job.of(checkpoint, precision, name, block_size, DEFAULT)
+    target = conversions_folder() / job.key
+    if is_whole(target):
+        return target
+    size = job.size()
+    tell = on_progress or _silent
+
+    def waiting() -> None:
+        tell(
+            f"waiting for another process, which is {job.title}",
+            min(folder_size(partial_of(target)), size),
+            size,
+        )
+
+    try:
+        with sole_writer(target, waiting=waiting):
+            # Meanwhile the other process may have finished.
+            if not is_whole(target):
+                sweep(but=target)
+                _make(job, target, job.source(is_private=True), WAY_OUT, tell)
+    except CannotWriteError as error:
+        if size > _SMALL:
+            raise
+        return _converted_for_this_run(job, error, tell)
+    return target
+
+
+def convert(
+    checkpoint: Checkpoint,
+    out: str | Path,
+    precision: str,
+    *,
+    name: str,
+    block_size: int | None = None,
+    force: bool = False,
+    calibration: Calibration = DEFAULT,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Converts into the new or empty folder `out`, and returns its absolute path.
+
+    `force` replaces an earlier conversion; a folder that holds anything else is never touched. Raises
+    `CheckpointError`.
+    """
+    out = Path(os.path.realpath(Path(out).expanduser()))
+    job = _Job.of(checkpoint, precision, name, block_size, calibration)
+    job.size()
+    _require_replaceable(out, force)
+    with sole_writer(out, locks=_locks_anywhere()):
+        _make(job, out, job.source(is_private=False), "name a folder elsewhere", on_progress or _silent)
+    return out
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be converted."""
+
+    checkpoint: Checkpoint
+    precision: engine.Precision
+    block_size: int
+    name: str  # as the user says it
+    fingerprint: str
+    calibration: Calibration
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        precision: str,
+        name: str,
+        block_size: int | None,
+        calibration: Calibration,
+    ) -> _Job:
+        if checkpoint.kind == "converted":
+            raise CheckpointError(
+                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
+            )
+        identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
+        # `size` checks the word, with the engine's own list of them.
+        kind = cast(engine.Precision, precision)
+        block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
+        return cls(checkpoint, kind, block_size, name, identity, calibration)
+
+    @property
+    def key(self) -> str:
+        """The name of the folder in the cache."""
+        # Of a newer format another: the package that reads it converts again, and the older one goes on.
+        made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
+        if self.precision != "fp32":
+            made_of += f" {self.calibration.identity}"
+        digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
+        name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
+        # Short: Windows allows paths of 260 characters.
+        readable = re.sub(r"[^\w.-]+", "-", name.replace("/", "--"), flags=re.ASCII).strip("-.")[:40]
+        return f"{readable or 'model'}-{self.precision}-{digest}"
+
+    @property
+    def title(self) -> str:
+        """What progress says."""
+        return f"converting {self.name} to {self.precision}"
+
+    def size(self) -> int:
+        """Bytes of the result, nearly. `CheckpointError` for a precision or block size that does not exist."""
+        try:
+            planned = engine.plan(
+                self.checkpoint.config,
+                self.precision,
+                self.block_size,
+                tied_head=self.checkpoint.tied_head,
+            )
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+        return planned.nbytes
+
+    def source(self, is_private: bool) -> dict[str, Any]:
+        """What the manifest says of the checkpoint; where it lies on this disk, only in a private place."""
+        commit = hub_commit(self.checkpoint.folder)
+        folder = self.checkpoint.folder.resolve()
+        is_path = commit is None and self.name != EMBEDDED
+        own_name = (str(folder) if is_private else folder.name) if is_path else self.name
+        calibrated = {} if self.precision == "fp32" else {"calibration": self.calibration.identity}
+        return {"name": own_name, "revision": commit, "blip2_chat": __version__, **calibrated}
+
+    def weight_paths(self) -> list[Path]:
+        return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
+
+
+def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: Progress) -> None:
+    """Makes `target`, or replaces it, as its sole writer."""
+    partial = partial_of(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _require_disk(job, target.parent, way_out)
+        partial.mkdir()
+    except OSError as error:
+        raise unwritable(target.parent, error, way_out) from None
+    made = partial / "model"
+    try:
+        samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
+        with Hashing(job.weight_paths()) as hashing:
+            engine.convert(
+                job.checkpoint,
+                made,
+                job.precision,
+                block_size=job.block_size,
+                provenance=source,
+                progress=lambda what, done, total: tell(
+                    f"calibrating {job.name}" if what == "calibrating" else job.title, done, total
+                ),
+                samples=samples,
+            )
+            while not hashing.wait(0.2):
+                tell(f"hashing {job.name}", hashing.done, hashing.total)
+            hashes = hashing.result()
+        checkpoint = job.checkpoint
+        if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
+            raise CheckpointError(f"{job.checkpoint.folder} changed while it was being converted; try again")
+        manifest = Manifest.from_folder(made)
+        manifest = dataclasses.replace(manifest, source={**source, "sha256": hashes})
+        (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+        _flush(made)
+        _put(made, target, partial)
+    except OSError as error:
+        raise _explain(error, job, target.parent, way_out) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Brings the files to the disk before their folder gets its name, in case the power fails."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _put(made: Path, target: Path, partial: Path) -> None:
+    if target.is_dir():
+        # Empty, damaged, or a conversion to replace; Windows renames onto none of them.
+        target.rename(partial / "replaced")
+    made.rename(target)
+
+
+def _require_disk(job: _Job, folder: Path, way_out: str) -> None:
+    size, free = job.size() + _DISK_MARGIN, shutil.disk_usage(folder).free
+    if size > free:
+        raise CannotWriteError(
+            f"{job.title} needs {gigabytes(size)} of disk at {folder}, and {gigabytes(free)} are free; "
+            f"free some space, or {way_out}"
+        )
+
+
+def _explain(error: OSError, job: _Job, folder: Path, way_out: str) -> CheckpointError:
+    # numpy says that a disk is full without an errno: "… requested and … written", "Not enough free space …".
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or (
+        error.errno is None and re.search(r"written|free space", str(error))
+    )
+    if is_full:
+        return CannotWriteError(
+            f"the disk at {folder} became full while {job.title}; free some space, or {way_out}"
+        )
+    where = f" ({error.filename})" if error.filename else ""
+    return CheckpointError(f"{job.title} stopped: {error.strerror or error}{where}")
+
+
+def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Path:
+    with _temporary_lock:
+        folder = _temporary.get(job.key)
+        if folder is not None and is_whole(folder):
+            return folder
+        try:
+            parent = Path(tempfile.mkdtemp(prefix="blip2-chat-"))
+        except OSError:
+            raise why from None
+        # A forked child, which inherits this, must not remove what its parent uses.
+        atexit.register(_remove_if_owner, parent, os.getpid())
+        # To whoever called `load`.
+        warnings.warn(f"{why}; {job.name} is converted for this run only", stacklevel=5)
+        target = parent / job.key
+        _make(job, target, job.source(is_private=True), "set TMPDIR to a folder elsewhere", tell)
+        _temporary[job.key] = target
+        return target
+
+
+def _remove_if_owner(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_replaceable(out: Path, force: bool) -> None:
+    """Raises `CheckpointError` when something at `out` must stay."""
+    if os.path.ismount(out):
+        raise CheckpointError(f"{out} is a disk of its own; name a folder in it, such as {out / 'model'}")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST).is_file():
+        raise CheckpointError(f"{out} exists and is no conversion; name a new folder")
+    if not force:
+        raise CheckpointError(f"{out} holds a conversion already; --force replaces it, or name a new folder")
+    if foreign := foreign_file(out):
+        raise CheckpointError(
+            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder"
+        )
+
+
+def _locks_anywhere() -> Path:
+    """A folder for the lock of a conversion outside of the cache, which need not be writable then."""
+    locks = locks_folder()
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir()) / "blip2-chat-locks"
+    return locks

@@ -1,0 +1,452 @@
+"""A small graph builder on ONNX's own protobufs, for graphs whose weights stream in later.
+
+Building a graph reads no weight. Each weight is a `Tensor`: the checkpoint tensors it is made of, its shape, and
+the function that makes it; stored initializers are the outputs of a `Recipe`. So the whole model is known (what it
+needs of the checkpoint, what it takes on disk) before a byte is read, and `convert.py` then makes and writes
+one recipe after the other.
+
+Values are names, as in the file format. (onnx-ir and onnxscript.nn have richer ones; here they would only add
+sympy to what a user installs.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ...engine import Floats
+from . import quantise
+
+OPSET = {"": 21, "com.microsoft": 1}
+IR_VERSION = 10
+FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
+Value = str
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A float32 array to come: `make` receives the `sources` (names and shapes in the checkpoint), in order."""
+
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    shape: tuple[int, ...]
+    make: Callable[..., Floats] = lambda array: array
+    part: str = ""  # which of its rows, where it is not all of them
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some rows of it, as a tensor of their own."""
+        make = self.make
+        shape = (stop - start, *self.shape[1:])
+        return Tensor(self.sources, shape, lambda *arrays: make(*arrays)[start:stop], f"[{start}:{stop}]")
+
+    def map(self, function: Callable[[Floats], Floats], *shape: int) -> Tensor:
+        """The tensor after `function`, of the shape that results (by default the same)."""
+        make = self.make
+        return Tensor(self.sources, shape or self.shape, lambda *arrays: function(make(*arrays)))
+
+
+def stored(name: str, *shape: int) -> Tensor:
+    """The checkpoint's tensor `name`."""
+    return Tensor(((name, shape),), shape)
+
+
+def constant(array: Floats) -> Tensor:
+    """An array that needs nothing of the checkpoint."""
+    return Tensor((), array.shape, lambda: array)
+
+
+def stack(*parts: Tensor) -> Tensor:
+    """The tensors one after the other along their first axis."""
+    counts = [len(part.sources) for part in parts]
+
+    def make(*arrays: Floats) -> Floats:
+        queue = list(arrays)
+        made = [part.make(*(queue.pop(0) for _ in range(n))) for part, n in zip(parts, counts, strict=True)]
+        return np.concatenate(made)
+
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Tensor(sum((part.sources for part in parts), ()), shape, make)
+
+
+def pad_heads(tensor: Tensor, heads: int, padded: int, axis: int = 0) -> Tensor:
+    """Each head's slice of `axis` (heads * head_dim long) lengthened to `padded` with zeros.
+
+    GroupQueryAttention wants heads of a multiple of 8; zeros change neither the scores nor, with zero columns
+    in the output projection, the result.
+    """
+    head_dim = tensor.shape[axis] // heads
+    if head_dim == padded:
+        return tensor
+    shape = list(tensor.shape)
+    shape[axis] = heads * padded
+
+    def pad(array: Floats) -> Floats:
+        split = array.reshape(*array.shape[:axis], heads, head_dim, *array.shape[axis + 1 :])
+        widths = [(0, 0)] * split.ndim
+        widths[axis + 1] = (0, padded - head_dim)
+        return np.pad(split, widths).reshape(shape)
+
+    return tensor.map(pad, *shape)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An initializer as it lies on disk. `mapped`: it is left there when the graph is loaded, because a run reads
+    few of its bytes or none (see `runtime.py`)."""
+
+    name: Value
+    dtype: int
+    shape: tuple[int, ...]
+    mapped: bool = False
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.numpy_dtype.itemsize
+
+    def external(self, location: str, offset: int) -> TensorProto:
+        """The reference to its data in the file `location`."""
+        proto = TensorProto(name=self.name, data_type=self.dtype, dims=self.shape)
+        proto.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", self.nbytes)):
+            proto.external_data.add(key=key, value=str(value))
+        return proto
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Initializers made together: `make` receives the tensor's array and returns one array per output."""
+
+    tensor: Tensor
+    outputs: tuple[Stored, ...]
+    make: Callable[[Floats], Sequence[Array]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(output.nbytes for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a matrix is stored and multiplied.
+
+    - `float`: float32, MatMul.
+    - `columns`: 7-bit integers with one scale per output column, DynamicQuantizeMatMul on activations scaled
+      per row. The fastest from a few rows on; every x86 adds its products exactly.
+    - `blocks`: `bits`-bit integers with one scale per block of `block_size` inputs, MatMulNBits with activations
+      in int8, one scale per block too. The least to read per word, and deaf to outlier channels.
+    """
+
+    kind: Literal["float", "columns", "blocks"] = "float"
+    bits: int = 8
+    block_size: int = 128
+
+
+FLOAT32 = Scheme()
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer or RMS norm in a graph: its output, and where in `Graph.recipes` its gain and bias are."""
+
+    output: Value
+    gain: int
+    bias: int | None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer in a graph: input [..., K], output [..., N], where in `Graph.recipes` its weight [N, K] and
+    bias [N] are, and which of the graph's nodes compute it."""
+
+    input: Value
+    output: Value
+    weight: int
+    bias: int | None
+    scheme: Scheme
+    nodes: range
+
+
+# Most weights of one operator in `Graph.head`: those of the largest layers of blip2-opt-2.7b and more.
+_PIECE = 2**25
+
+
+class Graph:
+    """An ONNX graph under construction. Values go in and come out of its methods as in eager code."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.recipes: list[Recipe] = []
+        self.norms: list[Norm] = []
+        self.linears: list[Linear] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._constants: list[TensorProto] = []
+
+    # Values
+
+    def input(self, name: str, dtype: int, *shape: int | str) -> Value:
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, value: Value, name: str, dtype: int, *shape: int | str) -> None:
+        """Gives `value` out of the graph as `name`."""
+        producer = next(node for node in reversed(self.nodes) if value in node.output)
+        producer.output[list(producer.output).index(value)] = name
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    @property
+    def outputs(self) -> set[Value]:
+        """The names of the values that leave the graph."""
+        return {output.name for output in self._outputs}
+
+    @property
+    def constants(self) -> dict[Value, TensorProto]:
+        """The small constants kept inside the graph's file."""
+        return {constant.name: constant for constant in self._constants}
+
+    def const(self, array: Sequence[int] | float, dtype: type[np.generic] = np.int64) -> Value:
+        """A small constant, kept inside the graph's file."""
+        name = f"const.{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(array, dtype), name))
+        return name
+
+    def weight(self, tensor: Tensor, mapped: bool = False) -> Value:
+        """A float32 initializer; `mapped` as in `Stored`."""
+        whole = Stored(self._name(tensor), FLOAT, tensor.shape, mapped)
+        return self._recipe(tensor, [whole], lambda array: [array])[0]
+
+    def table(self, tensor: Tensor, indices: Value) -> Value:
+        """The rows of a float32 table that `indices` name; the others stay on the disk."""
+        return self.op("Gather", self.weight(tensor, mapped=True), indices, axis=0)
+
+    def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
+        """One node with one output."""
+        return self.ops(op_type, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, op_type: str, *inputs: Value | None, outputs: int, domain: str = "", **attributes: Any
+    ) -> Sequence[Value]:
+        """One node with several outputs."""
+        name = f"{op_type}.{len(self.nodes)}"
+        results = [name if outputs == 1 else f"{name}.{number}" for number in range(outputs)]
+        names = [value or "" for value in inputs]
+        self.nodes.append(helper.make_node(op_type, names, results, name=name, domain=domain, **attributes))
+        return results
+
+    def fused(self, op_type: str, *inputs: Value | None, **attributes: Any) -> Value:
+        """One of ONNX Runtime's own operators (its docs/ContribOperators.md)."""
+        return self.op(op_type, *inputs, domain="com.microsoft", **attributes)
+
+    # Layers
+
+    def linear(self, x: Value, weight: Tensor, bias: Tensor | None = None, scheme: Scheme = FLOAT32) -> Value:
+        """x [..., K] times `weight` [N, K] transposed, plus `bias` [N] -> [..., N]."""
+        if (
+            bias is None
+            and scheme.kind != "float"
+            and any(norm.output == x and norm.bias is not None for norm in self.norms)
+        ):
+            # Somewhere for the norm's bias to go (`equalise`).
+            bias = constant(np.zeros(weight.shape[0], np.float32))
+        first_node, weight_at = len(self.nodes), len(self.recipes)
+        if scheme.kind == "float":
+            y = self._linear_float(x, weight, bias)
+        elif scheme.kind == "columns":
+            y = self._linear_columns(x, weight, bias)
+        else:
+            y = self._linear_blocks(x, weight, bias, scheme)
+        nodes = range(first_node, len(self.nodes))
+        bias_at = None if bias is None else weight_at + 1
+        self.linears.append(Linear(x, y, weight_at, bias_at, scheme, nodes))
+        return y
+
+    def _linear_float(self, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
+        n, k = weight.shape
+        turned = Stored(self._name(weight), FLOAT, (k, n))
+        matrix = self._recipe(weight, [turned], lambda w: [np.ascontiguousarray(w.T)])[0]
+        return self._plus(self.op("MatMul", x, matrix), bias)
+
+    def _linear_blocks(self, x: Value, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> Value:
+        n, k = weight.shape
+        name = self._name(weight)
+        blocks = -(-k // scheme.block_size)
+        packed, scales = self._recipe(
+            weight,
+            [
+                Stored(name, UINT8, (n, blocks, scheme.block_size * scheme.bits // 8)),
+                # Loading copies them into the packed weights, after which no run reads them.
+                Stored(f"{name}.scale", FLOAT, (n, blocks), mapped=True),
+            ],
+            lambda w: quantise.blocks(w, scheme.bits, scheme.block_size),
+        )
+        return self.fused(
+            "MatMulNBits",
+            *(x, packed, scales, None, None, None if bias is None else self.weight(bias)),
+            **{"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size, "accuracy_level": 4},
+        )
+
+    def _plus(self, y: Value, bias: Tensor | None) -> Value:
+        return y if bias is None else self.op("Add", y, self.weight(bias))
+
+    def head(self, x: Value, weight: Tensor, scheme: Scheme) -> Value:
+        """`linear`, in pieces where it is large: while the graph is loaded, ONNX Runtime holds the weights of one
+        operator twice, and no other has as many."""
+        n, k = weight.shape
+        size = -(-n // -(-n * k // _PIECE))
+        pieces = [weight.rows(start, min(start + size, n)) for start in range(0, n, size)]
+        if len(pieces) == 1:
+            return self.linear(x, weight, None, scheme)
+        return self.op("Concat", *(self.linear(x, piece, None, scheme) for piece in pieces), axis=-1)
+
+    def _linear_columns(self, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
+        n, k = weight.shape
+        name = self._name(weight)
+        matrix, scale = self._recipe(
+            weight,
+            [Stored(name, INT8, (k, n)), Stored(f"{name}.scale", FLOAT, (n,))],
+            quantise.columns,
+        )
+        # The operator has one scale for all of x. Rows are brought to the same size before and back after,
+        # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
+        largest = self.op("ReduceMax", x, self.const([-1]), keepdims=1)
+        smallest = self.op("ReduceMin", x, self.const([-1]), keepdims=1)
+        # The constant is for rows of zeros.
+        size = self.op("Max", largest, self.op("Neg", smallest), self.const(1e-30, np.float32))
+        y = self.fused("DynamicQuantizeMatMul", self.op("Div", x, size), matrix, scale)
+        return self._plus(self.op("Mul", y, size), bias)
+
+    def layer_norm(self, x: Value, weight: Tensor, bias: Tensor, epsilon: float) -> Value:
+        """Layer normalisation over the last axis (Ba et al. 2016)."""
+        at, parameters = self._norm_parameters(weight, bias)
+        y = self.op("LayerNormalization", x, *parameters, epsilon=epsilon, axis=-1)
+        return self._norm(y, *at)
+
+    def add_layer_norm(
+        self, x: Value, update: Value, weight: Tensor, bias: Tensor, epsilon: float
+    ) -> tuple[Value, Value]:
+        """(x + update, its layer normalisation)."""
+        at, parameters = self._norm_parameters(weight, bias)
+        normed, _, _, total = self.ops(
+            "SkipLayerNormalization",
+            *(x, update, *parameters),
+            outputs=4,
+            domain="com.microsoft",
+            epsilon=epsilon,
+        )
+        return total, self._norm(normed, *at)
+
+    def rms_norm(self, x: Value, weight: Tensor, epsilon: float) -> Value:
+        """Root mean square normalisation (Zhang & Sennrich 2019), T5's layer norm."""
+        at, parameters = self._norm_parameters(weight)
+        y = self.op("SimplifiedLayerNormalization", x, *parameters, epsilon=epsilon, axis=-1)
+        return self._norm(y, *at)
+
+    def add_rms_norm(self, x: Value, update: Value, weight: Tensor, epsilon: float) -> tuple[Value, Value]:
+        """(x + update, its root mean square normalisation)."""
+        at, parameters = self._norm_parameters(weight)
+        normed, _, _, total = self.ops(
+            "SkipSimplifiedLayerNormalization",
+            *(x, update, *parameters),
+            outputs=4,
+            domain="com.microsoft",
+            epsilon=epsilon,
+        )
+        return total, self._norm(normed, *at)
+
+    def _norm_parameters(self, gain: Tensor, bias: Tensor | None = None) -> tuple[list[int], list[Value]]:
+        """(Where in `recipes` they are, their values)."""
+        first = len(self.recipes)
+        values = [self.weight(tensor) for tensor in (gain, bias) if tensor is not None]
+        return list(range(first, len(self.recipes))), values
+
+    def _norm(self, output: Value, gain: int, bias: int | None = None) -> Value:
+        self.norms.append(Norm(output, gain, bias))
+        return output
+
+    def attention(
+        self,
+        query: Value,
+        key: Value,
+        value: Value,
+        heads: int,
+        scale: float,
+        bias: Value | None = None,
+    ) -> Value:
+        """Every query sees every key: [B, S, heads*H] x [B, T, heads*H] (or [B, heads, T, H]) -> query's shape.
+
+        `bias` [B or 1, heads or 1, S, T] is added to the scores.
+        """
+        return self.fused(
+            "MultiHeadAttention", *(query, key, value, None, None, bias), num_heads=heads, scale=scale
+        )
+
+    def cached_attention(
+        self, qkv: Value, layer: int, heads: int, head_dim: int, scale: float, cache: CacheInputs
+    ) -> Value:
+        """Causal attention of new tokens on themselves and the cache: qkv [B, S, 3*heads*head_dim].
+
+        The caller binds `past_*` and `present_*` to one buffer [B, heads, capacity, head_dim]: the new keys and
+        values are written into it in place.
+        """
+        pasts = [
+            self.input(f"past_{kind}_{layer}", FLOAT, "B", heads, "P", head_dim) for kind in ("key", "value")
+        ]
+        y, *presents = self.ops(
+            "GroupQueryAttention",
+            *(qkv, None, None, *pasts, cache.lengths, cache.total, None, None, None, cache.bias),
+            outputs=3,
+            domain="com.microsoft",
+            num_heads=heads,
+            kv_num_heads=heads,
+            scale=scale,
+        )
+        for kind, present in zip(("key", "value"), presents, strict=True):
+            self.output(present, f"present_{kind}_{layer}", FLOAT, "B", heads, "P", head_dim)
+        return y
+
+    # Results
+
+    def model(self, weights: Sequence[TensorProto]) -> onnx.ModelProto:
+        """The finished graph, with the references to its stored `weights`."""
+        graph = helper.make_graph(
+            self.nodes, self.name, self._inputs, self._outputs, [*self._constants, *weights]
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="blip2-chat"
+        )
+
+    def _name(self, tensor: Tensor) -> str:
+        """Its first source's, which no other tensor of a graph begins with, and which part of it."""
+        return f"{tensor.sources[0][0]}{tensor.part}" if tensor.sources else f"constant.{len(self.recipes)}"
+
+    def _recipe(
+        self,
+        tensor: Tensor,
+        outputs: Sequence[Stored],
+        make: Callable[[Floats], Sequence[Array]],
+    ) -> tuple[Value, ...]:
+        self.recipes.append(Recipe(tensor, tuple(outputs), make))
+        return tuple(output.name for output in outputs)
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """What GroupQueryAttention asks besides the buffers: per row the last position (`lengths` [B]: tokens
+    after this call, minus 1), the longest row's tokens (`total`), a `bias` on the scores or None."""
+
+    lengths: Value
+    total: Value
+    bias: Value | None = None

@@ -1,0 +1,1 @@
+"""The PyTorch engine, over transformers: for GPUs, and as the reference for everything else."""

@@ -1,0 +1,262 @@
+"""What a precision costs: the same pictures and questions for every engine and precision at hand.
+
+Each contestant runs in a process of its own, so that its memory is its own; what is measured is what a user has:
+loading, answers one after the other, the largest resident set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import multiprocessing
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import Blip2ChatError
+from ..generation.settings import Decoding
+from ..prompts import Exchange, fit
+from ..system.memory import peak_memory
+from ..system.text_files import delimiter
+from .held_out import SETS, HeldOut, json_lines, picture_in
+from .scoring import cider, plain, vqa_accuracy
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one picture (None: a caption is asked for), and what people said."""
+
+    picture: str  # a path, or a name in the set's zip
+    question: str | None
+    expected: tuple[str, ...]
+    turns: tuple[Exchange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked: items, and the zip that holds their pictures, if one does."""
+
+    name: str
+    items: tuple[Item, ...]
+    archive: Path | None = None
+
+    @classmethod
+    def open(cls, name_or_path: str, limit: int | None = None) -> Questions:
+        """ "seen", "unseen", a held-out zip, or a file of the user's own (`is_own`).
+
+        That is JSON lines or CSV with `picture` (relative to the file), `question` (absent or empty: a caption)
+        and `answer` (in JSON also a list of what several people said). `Blip2ChatError` when it is not.
+        """
+        if not is_own(name_or_path):
+            held_out = HeldOut.open(name_or_path)
+            asked = [Item(q.picture, q.question, (q.answer,), q.turns) for q in held_out.questions[:limit]]
+            captions = [Item(c.picture, None, (c.caption,)) for c in held_out.captions[:limit]]
+            if not asked and not captions:
+                raise Blip2ChatError(f"{name_or_path} has no questions")
+            return cls(name_or_path, (*asked, *captions), held_out.path)
+        path = Path(name_or_path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            items = tuple(_own_item(row, path.parent) for row in _own_rows(text, path.suffix))[:limit]
+        except OSError as error:
+            raise Blip2ChatError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            raise Blip2ChatError(
+                f"{path} is not a file of questions ({error!r}): every line needs a picture and an answer"
+            ) from None
+        if not items:
+            raise Blip2ChatError(f"{path} has no questions")
+        # Now, and not for each contestant after all that it answered before.
+        absent = next((item.picture for item in items if not Path(item.picture).is_file()), None)
+        if absent is not None:
+            raise Blip2ChatError(f"{path} names {absent}, which is no file")
+        return cls(path.name, items)
+
+
+def is_own(name_or_path: str) -> bool:
+    """Whether this names a user's own JSON lines or CSV rather than a held-out set."""
+    return name_or_path not in SETS and not name_or_path.lower().endswith(".zip")
+
+
+def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
+    if suffix.lower() != ".csv":
+        yield from json_lines(text)
+        return
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter(text.partition("\n")[0]))
+    for row in rows:
+        if None in row:
+            raise ValueError(
+                f"line {rows.line_num} has more cells than the first; quote what has commas in it"
+            )
+        yield row
+
+
+def _own_item(row: dict[str, Any], folder: Path) -> Item:
+    picture = row.get("picture")
+    if not picture:
+        raise ValueError("a line without a picture")
+    said: Any = next((row[name] for name in ("answer", "answers") if row.get(name) not in (None, "", [])), [])
+    people = said if isinstance(said, list) else [said]
+    if not people or not all(isinstance(one, str | int | float) for one in people):
+        raise ValueError(f"no answer for {picture}; give a text or a list of texts")
+    question = " ".join((row.get("question") or "").split())
+    return Item(str(folder / picture), question or None, tuple(map(str, people)))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    engine: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+def at_hand() -> list[Contestant]:
+    """Every engine and precision that is installed: the onnx engine's, and with torch its own on this CPU."""
+    found = [Contestant("onnx", precision) for precision in ("fp32", "int8", "int4")]
+    if find_spec("torch") and find_spec("transformers"):
+        found.append(Contestant("torch", "fp32"))
+        if find_spec("bitsandbytes"):
+            found += [Contestant("torch", "int8"), Contestant("torch", "int4")]
+    return found
+
+
+@dataclass
+class Outcome:
+    """A contestant's answers and measurements; `failed` says why there are none."""
+
+    contestant: Contestant
+    answers: list[str] = field(default_factory=list)
+    load_seconds: float = 0.0
+    answer_seconds: float = 0.0  # mean
+    memory: int = 0  # bytes, the largest resident set
+    failed: str | None = None
+
+    def scores(self, items: tuple[Item, ...]) -> dict[str, float]:
+        return scores(items, self.answers)
+
+
+def scores(items: Sequence[Item], answers: Sequence[str]) -> dict[str, float]:
+    """exact match and VQA accuracy over the questions, CIDEr-D over the captions; what there are of."""
+    pairs = list(zip(items, answers, strict=True))
+    asked = [(item, answer) for item, answer in pairs if item.question is not None]
+    captions = [(item, answer) for item, answer in pairs if item.question is None]
+    found: dict[str, float] = {}
+    if asked:
+        hits = [any(plain(answer) == plain(one) for one in item.expected) for item, answer in asked]
+        found["exact match"] = sum(hits) / len(hits)
+        found["VQA accuracy"] = sum(vqa_accuracy(answer, item.expected) for item, answer in asked) / len(
+            asked
+        )
+    if captions:
+        texts = [answer for _, answer in captions]
+        found["CIDEr"] = cider(texts, [item.expected for item, _ in captions])
+    return found
+
+
+def answered(model: Model, questions: Questions) -> Iterator[str]:
+    """What a chat answers to each item, one after the other."""
+    decoding = Decoding()
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(questions.archive)) if questions.archive else None
+        for item in questions.items:
+            picture = picture_in(archive, item.picture, model) if archive else model.open(item.picture)
+            prompt = model.tokenizer.encode(model.template.caption)
+            if item.question is not None:
+                budget = model.prompt_budget(decoding)
+                prompt = fit(
+                    model.template, model.tokenizer.encode, item.turns, item.question, budget
+                ).token_ids
+            yield "".join(model.write(picture, prompt, decoding))
+
+
+def compare(
+    model: str,
+    questions: Questions,
+    contestants: list[Contestant],
+    *,
+    force: bool = False,
+    on_progress: Progress = lambda what, done, total: None,
+) -> list[Outcome]:
+    """Asks every contestant everything, one process after the other; one that fails does not end the rest."""
+    return [_outcome(model, questions, one, force, on_progress) for one in contestants]
+
+
+def disagreements(questions: Questions, outcomes: list[Outcome]) -> Iterator[tuple[Item, list[str]]]:
+    """The items on which not all contestants say the same, with what each says."""
+    answered = [one for one in outcomes if one.failed is None]
+    for place, item in enumerate(questions.items):
+        said = [one.answers[place] for one in answered]
+        if len({plain(one) for one in said}) > 1:
+            yield item, said
+
+
+def _outcome(
+    model: str, questions: Questions, contestant: Contestant, force: bool, on_progress: Progress
+) -> Outcome:
+    # A fresh interpreter: memory that this one holds, or that another contestant left behind, would count.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_contest, args=(theirs, model, questions, contestant, force), daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            kind, value = ours.recv()
+            if kind == "progress":
+                on_progress(contestant.name, value, len(questions.items))
+                continue
+            process.join()
+            outcome: Outcome = value
+            return outcome
+    except EOFError:
+        process.join()
+        return Outcome(contestant, failed=f"its process ended with status {process.exitcode}: out of memory?")
+    finally:
+        process.kill()
+
+
+def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant, force: bool) -> None:
+    """In the contestant's process."""
+    try:
+        pipe.send(("outcome", _answered(pipe, model, questions, contestant, force)))
+    except Blip2ChatError as error:
+        pipe.send(("outcome", Outcome(contestant, failed=str(error))))
+    finally:
+        pipe.close()
+
+
+def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
+    from ..loading import EngineChoice, PrecisionChoice, load
+
+    outcome = Outcome(contestant)
+    started = time.perf_counter()
+    model = load(
+        name,
+        engine=cast(EngineChoice, contestant.engine),
+        precision=cast(PrecisionChoice, contestant.precision),
+        device="cpu",
+        force=force,
+    )
+    outcome.load_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    for place, answer in enumerate(answered(model, questions)):
+        outcome.answers.append(answer)
+        pipe.send(("progress", place + 1))
+    outcome.answer_seconds = (time.perf_counter() - started) / len(questions.items)
+    outcome.memory = peak_memory()
+    return outcome

@@ -1,0 +1,1 @@
+"""What particular file formats need before Pillow decodes them."""

@@ -1,0 +1,95 @@
+"""Who may ask: the host that was meant, no other site's page, and the one who has the key.
+
+A server on 127.0.0.1 is reached by every page in the same browser. A page elsewhere may send it requests (its origin
+gives it away), or give its own name our address (DNS rebinding; the `Host` header gives that away).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import ApiError
+from ..settings import Settings
+
+# What a browser needs before it can ask for the key, and what a supervisor asks.
+_OPEN = ("/health", "/ready")
+
+
+class Guard:
+    """ASGI middleware: refuses with 400, 401 or 403 before anything is read."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, page: frozenset[str]) -> None:
+        """`page`: the paths of the page's own files, which hold nothing to protect."""
+        self._app = app
+        self._hosts = settings.allowed_hosts
+        # Compared as digests: of equal length whatever was sent, in constant time.
+        self._key = _digest(settings.api_key.encode()) if settings.api_key is not None else None
+        self._open = frozenset(_OPEN) | page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._check(scope["path"], Headers(scope=scope))
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, path: str, headers: Headers) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy that goes by the other one would take the rest of this request for the next (RFC 9112, 6.1).
+            raise ApiError(
+                400,
+                "send Content-Length or Transfer-Encoding, not both",
+                code="invalid_http",
+                headers={"Connection": "close"},
+            )
+        host = headers.get("host", "")
+        if self._hosts and _hostname(host) not in self._hosts:
+            raise ApiError(
+                400,
+                "this server does not go by that name; start it with --allowed-host to add one",
+                code="host_not_allowed",
+            )
+        origin = headers.get("origin")
+        if origin is not None and not _same(origin, host):
+            raise ApiError(403, "requests from other sites' pages are not answered", code="cross_origin")
+        if self._key is not None and path not in self._open:
+            self._check_key(headers.get("authorization", ""))
+
+    def _check_key(self, authorization: str) -> None:
+        scheme, _, key = authorization.partition(" ")
+        given = _digest(key.strip().encode("utf-8", "surrogateescape"))
+        assert self._key is not None
+        if not hmac.compare_digest(given, self._key) or scheme.lower() != "bearer":
+            raise ApiError(
+                401,
+                "this server wants its API key: Authorization: Bearer <key>",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether a page's origin is the host that it asks."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # "http://[::1"
+        return False
+
+
+def _hostname(host: str) -> str:
+    """Without the port: "[::1]:8000" -> "::1"."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""

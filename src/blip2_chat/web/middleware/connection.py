@@ -1,0 +1,96 @@
+"""HTTP connections: their timeouts, and errors below the application, in the shape of all others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import h11
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import ApiError
+
+
+class Connection(H11Protocol):
+    """Closed when no request has begun on it, or nothing of a response was read, for as long as an idle one is kept.
+    uvicorn's own clock stops at a request's first byte, and it waits for readers for ever: some hundreds of requests
+    without an end, or of responses that nobody reads, would keep everybody else out."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # uvicorn refuses connections over the limit in plain text, so the limit is applied here instead.
+        self._most = self.limit_concurrency
+        self.limit_concurrency = None
+        self._answer = self.app
+        self.app = self._answer_or_refuse
+
+    async def _answer_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = self._most
+        # This request is already among the tasks.
+        if most is not None and (len(self.connections) >= most or len(self.tasks) > most):
+            busy = ApiError(
+                503,
+                "the server has too many connections open; try again in a moment",
+                code="too_many_connections",
+                headers={"Retry-After": "1", "Connection": "close"},
+            )
+            await busy.response()(scope, receive, send)
+            return
+        await self._answer(scope, receive, send)
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn while it handles h11's complaint about what the client sent."""
+        cause = sys.exc_info()[1]
+        status = getattr(cause, "error_status_hint", 400)
+        if self.cycle is not None:  # the application must not answer, too
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            told = (
+                "the request's head is too large"
+                if status == 431
+                else f"this is not valid HTTP: {cause or msg}"
+            )
+            content = json.dumps(ApiError(status, told[:300], code="invalid_http").body).encode()
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(content)).encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"connection", b"close"),
+            ]
+            for event in (
+                h11.Response(status_code=status, headers=headers),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_later(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clock.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self, last: object) -> None:
+        self._clock = self.loop.call_later(self.timeout_keep_alive, self._look, last)
+
+    def _look(self, last: object) -> None:
+        """`last`: what was found before: the bytes of a response that were not read, or the request that was over."""
+        unread = self.transport.get_write_buffer_size()
+        if unread:
+            if unread == last:
+                self.transport.abort()  # closing would wait until all is read
+            else:
+                self._look_later(unread)
+            return
+        over = self.cycle is None or self.cycle.response_complete
+        if over and self.cycle is last:
+            self.transport.close()
+        else:
+            self._look_later(self.cycle if over else self)

@@ -1,0 +1,116 @@
+"""Which addresses a picture may be fetched from: the public internet, and nothing nearer.
+
+Without this rule a stranger could make the server read what only the server's machine can reach: a router's page,
+a database, a cloud's metadata service (server-side request forgery).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from ...errors import PictureError
+from ...images import PictureLimits
+from ...images.fetch import fetch
+from ...images.naming import url_name
+from ..settings import Settings
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], list[str]]
+
+# Special in the IANA's registries, yet global to some versions of Python: one cloud keeps its metadata in the first.
+_SPECIAL = tuple(ipaddress.ip_network(one) for one in ("192.0.0.0/24", "64:ff9b:1::/48"))
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_V4_COMPATIBLE = ipaddress.ip_network("::/96")
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Every address that the system's resolver has for a host; it also reads 127.1, 0x7f000001 and the like."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, whatever other address it may carry inside."""
+    try:
+        ip: Address = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return all(_is_global(one) for one in (ip, *_carried(ip)))
+
+
+def _is_global(ip: Address) -> bool:
+    # Python calls some multicast, and the former site-local addresses of IPv6, global.
+    odd = ip.is_multicast or getattr(ip, "is_site_local", False) or any(ip in network for network in _SPECIAL)
+    return ip.is_global and not odd
+
+
+def _carried(ip: Address) -> list[Address]:
+    """The IPv4 addresses that an IPv6 address leads to through a gateway or by mapping."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return []
+    carried: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour]
+    if ip.teredo is not None:
+        carried += ip.teredo
+    if ip in _NAT64 or ip in _V4_COMPATIBLE:
+        carried.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return [one for one in carried if one is not None]
+
+
+class _Rebound(PictureError):
+    """A connection that led elsewhere than the name did a moment before."""
+
+
+def download(url: str, limits: PictureLimits) -> bytes:
+    """The bytes of a picture behind an http(s) URL; `PictureError`.
+
+    Every failure to connect is told alike, a refused address among them: what answers in the server's own network,
+    and what does not, cannot be told from the message.
+    """
+    try:
+        return fetch(url, limits)
+    except PictureError as error:
+        if isinstance(error, _Rebound) or error.__cause__ is not None:
+            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+        raise
+
+
+def picture_limits(
+    settings: Settings, resolve: Resolve = resolve, allowed: Callable[[str], bool] = is_public
+) -> PictureLimits:
+    """The limits on pictures that requests bring. `resolve` and `allowed` are the network's part of the rule."""
+
+    def check_url(url: str) -> None:
+        # Before any connection, and again at every redirect.
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
+            addresses = resolve(host or "", port)
+        except (ValueError, OSError, UnicodeError):
+            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+        if not addresses or not all(map(allowed, addresses)):
+            raise PictureError(
+                f"{url_name(url)} leads to an address that is not on the public internet; "
+                "send the picture itself as a data: URL"
+            )
+
+    def check_address(address: str) -> None:
+        # The connection's own address: a name may have another one by now (DNS rebinding).
+        if not allowed(address):
+            raise _Rebound(f"{address} is not on the public internet")
+
+    return PictureLimits(
+        max_bytes=settings.max_picture_bytes,
+        max_pixels=settings.max_pixels,
+        pixels_option="blip2-chat serve --max-megapixels {megapixels}",
+        timeout_seconds=min(10.0, settings.time_limit),
+        # Someone waits for the answer, and others for the thread.
+        max_wait_seconds=2.0,
+        max_redirects=3,
+        allow_urls=settings.allow_urls,
+        allow_paths=False,
+        check_url=check_url,
+        check_address=check_address,
+    )

@@ -1,0 +1,110 @@
+"""Pictures on their way in: opened in threads of their own, kept only as what the model looks at."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from ...engines.engine import Floats
+from ...errors import PictureError
+from ...images import Advice, PictureLimits, Preprocess, advise, open_picture, to_pixels
+from ...images.naming import UNNAMED, url_name
+from ..memory import Trimmer
+from .address_policy import download
+from .workers import Workers
+
+# A picture as the model sees it is 0.6 MB; conversations come back to the same one.
+_KEPT = 64
+# Hashing less than this takes no longer than handing it to a thread.
+_LARGE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture, reduced to what answers need: pixels [1,3,H,W], the digest of the whole, and advice."""
+
+    name: str
+    digest: str
+    pixels: Floats
+    advice: tuple[Advice, ...]
+
+
+class _Named(io.BytesIO):
+    """An uploaded file, which messages call by its name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def _digest(source: str | bytes) -> str:
+    return hashlib.sha256(source.encode() if isinstance(source, str) else source).hexdigest()
+
+
+class Pictures:
+    """Opens what requests bring, for all models. Memory stays bounded: three pictures are unpacked at a time."""
+
+    def __init__(self, limits: PictureLimits) -> None:
+        self._limits = limits
+        self._unpackers = Workers(3, "blip2-chat picture")
+        # Apart, so that slow strangers' servers hold up nobody's upload.
+        self._fetchers = Workers(8, "blip2-chat fetch")
+        self._trimmer = Trimmer()
+        # The same model at another precision wants its pictures alike.
+        self._kept: OrderedDict[tuple[str, Preprocess], Seen] = OrderedDict()
+
+    async def open(
+        self, source: str | bytes, preprocess: Preprocess, name: str = "", client: str = ""
+    ) -> Seen:
+        """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
+        `PictureError`."""
+        if isinstance(source, str):
+            source = source.strip()
+            if source[:7].lower() in ("http://", "https:/"):
+                name = name or url_name(source)
+                source = await self.fetch(source, client)
+            elif source[:5].lower() != "data:":
+                # Not repeated: it may be the picture, as bare base64.
+                raise PictureError(
+                    "the picture's url is no data: URL; send data:image/png;base64,... or the like"
+                )
+        if len(source) < _LARGE:
+            content = _digest(source)
+        else:
+            content = await self._unpackers.run(client, _digest, source)
+        key = (content, preprocess)
+        seen = self._kept.get(key)
+        if seen is None:
+            try:
+                seen = await self._unpackers.run(client, self._unpack, source, preprocess, name)
+            finally:
+                self._trimmer.later()
+            self._kept[key] = seen
+        else:  # seen before, in a request that may have called it otherwise
+            seen = replace(seen, name=name or UNNAMED)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return seen
+
+    async def fetch(self, url: str, client: str = "") -> bytes:
+        """The bytes behind an http(s) URL, as they are. `PictureError`."""
+        return await self._fetchers.run(client, download, url, self._limits)
+
+    def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> Seen:
+        picture = open_picture(
+            _Named(source, name) if isinstance(source, bytes) else source, limits=self._limits
+        )
+        return Seen(
+            picture.name,
+            picture.digest,
+            to_pixels(picture, preprocess),
+            tuple(advise(picture)),
+        )
+
+    def close(self) -> None:
+        """Waits for nothing: a download ends at its own deadline."""
+        self._unpackers.close()
+        self._fetchers.close()

@@ -1,0 +1,61 @@
+"""What all routes share: the errors they may answer with, and the end of what nobody waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import anyio
+from starlette.requests import Request
+
+from .. import schemas
+from ..errors import ApiError
+from ..pictures.open import Seen
+
+Result = TypeVar("Result")
+
+# Every route's, for the OpenAPI document.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorResponse}
+    for status in (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
+}
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def unless_gone(request: Request, work: Awaitable[Result], seconds: float) -> Result:
+    """The result of `work`, given up when the client leaves (`ClientGoneError`) or after `seconds` (504).
+
+    The request's body must have been read: what comes after it can only be that the client left.
+    """
+    results: list[Result] = []
+    errors: list[Exception] = []
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    with anyio.move_on_after(max(seconds, 0)) as clock:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, tasks.cancel_scope)
+            try:
+                results.append(await work)
+            except Exception as error:  # raised below: a task group would wrap it
+                errors.append(error)
+            tasks.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+    if results:
+        return results[0]
+    raise too_late() if clock.cancelled_caught else ClientGoneError
+
+
+def too_late() -> ApiError:
+    return ApiError(504, "the answer took longer than this server allows", code="timeout")
+
+
+def advice(seen: Seen) -> list[schemas.AdviceEntry]:
+    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in seen.advice]

@@ -1,0 +1,493 @@
+"""`find` without the hub, and `inspect` on folders made by transformers and then damaged, one way each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import Blip2ForConditionalGeneration
+
+from blip2_chat.checkpoint import inspect as checkpoint
+from blip2_chat.checkpoint.inspect import CONVERTED, Checkpoint, find, inspect
+from blip2_chat.errors import CheckpointError
+from tests.support.checkpoints import make_checkpoint
+
+INDEX = "model.safetensors.index.json"
+HEAD = "language_model.lm_head.weight"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Official-layout folders, each made once: `made("opt")`, `made("t5", max_shard_size="40KB")`."""
+    base = tmp_path_factory.mktemp("made")
+    folders: dict[str, Path] = {}
+
+    def make(family: str, **overrides: Any) -> Path:
+        key = f"{family} {overrides}"
+        if key not in folders:
+            folders[key] = make_checkpoint(base / str(len(folders)), family, **overrides)
+        return folders[key]
+
+    return make
+
+
+@pytest.fixture
+def opt(made: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(made("opt"), tmp_path / "opt"))
+
+
+@pytest.fixture
+def sharded(made: Callable[..., Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made("opt", max_shard_size="100KB"), tmp_path / "sharded"))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        inspect(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def change_json(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+# find
+
+
+def test_the_embedded_name_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Path(checkpoint.__file__).parent / "demo"
+    assert find("demo") == inside
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find("demo") == inside
+    assert find("./demo").resolve() == tmp_path / "demo"
+
+
+def test_a_folder_goes_before_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Salesforce" / "blip2-opt-2.7b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find("Salesforce/blip2-opt-2.7b") == Path("Salesforce/blip2-opt-2.7b")
+
+
+def test_a_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert find("~/models") == tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "blip2-opt-2.7b",
+            "is neither a folder nor a hub name (org/name); did you mean Salesforce/blip2-opt",
+        ),
+        ("a/b/../c", "'a/b/../c' is neither a folder nor a hub name"),
+        ("https://example.org/model", "neither a folder nor a hub name"),
+        ("", "neither a folder nor a hub name"),
+        ("./absent", "there is no folder absent"),
+        ("../absent", "there is no folder"),
+        ("~/absent-for-sure", "there is no folder"),
+        (Path("org/name"), "there is no folder"),
+    ],
+)
+def test_names_that_are_nothing(name: str | Path, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        find(name)
+    assert message in str(caught.value)
+
+
+def test_a_file_is_not_a_folder(opt: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file; name the folder"):
+        find(opt / "model.safetensors")
+
+
+def test_the_client_of_the_hub_is_imported_only_when_asked() -> None:
+    code = (
+        "import sys, blip2_chat.checkpoint.inspect, blip2_chat.checkpoint.requirements; "
+        "print({'huggingface_hub', 'torch'} & set(sys.modules))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "set()"
+
+
+# inspect: what is accepted
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("shard", ["5GB", "40KB"])
+def test_a_complete_checkpoint(made: Callable[..., Path], family: str, shard: str) -> None:
+    folder = made(family, max_shard_size=shard)
+    seen = inspect(folder)
+    assert seen.kind == "official" and seen.config.family == family
+    on_disk = {path.name: load_file(path) for path in folder.glob("*.safetensors")}
+    assert set(seen.weight_files) == set(on_disk) and (len(on_disk) > 1) == (shard == "40KB")
+    assert {(name, info.file, info.shape) for name, info in seen.tensors.items()} == {
+        (name, file, tuple(tensor.shape))
+        for file, tensors in on_disk.items()
+        for name, tensor in tensors.items()
+    }
+    assert {info.dtype for info in seen.tensors.values()} == {"F32"}
+    assert seen.total_parameters == sum(t.numel() for tensors in on_disk.values() for t in tensors.values())
+
+
+def test_parts_add_up_as_transformers_has_them(made: Callable[..., Path]) -> None:
+    folder = made("opt")
+    model = Blip2ForConditionalGeneration.from_pretrained(folder)
+    seen = inspect(folder)
+    assert seen.parameters == {
+        "vision": sum(p.numel() for p in model.vision_model.parameters()),
+        "qformer": sum(p.numel() for p in model.qformer.parameters())
+        + sum(p.numel() for p in model.language_projection.parameters())
+        + model.query_tokens.numel(),
+        "language_model": sum(p.numel() for p in model.language_model.parameters()),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_accepted(made: Callable[..., Path], dtype: torch.dtype) -> None:
+    seen = inspect(made("t5", dtype=dtype))
+    assert {info.dtype for info in seen.tensors.values()} == {"F16" if dtype == torch.float16 else "BF16"}
+
+
+def test_any_name_of_the_embeddings_will_do(made: Callable[..., Path], opt: Path, tmp_path: Path) -> None:
+    before = inspect(opt)
+    name = "language_model.model.decoder.embed_tokens.weight"
+    change_tensors(opt, lambda tensors: tensors.update({HEAD: tensors.pop(name)}))
+    assert inspect(opt).parameters == before.parameters
+    change_tensors(opt, lambda tensors: tensors.update({name: tensors[HEAD].clone()}))
+    assert inspect(opt).parameters == before.parameters
+    change_tensors(opt, lambda tensors: (tensors.pop(HEAD), tensors.pop(name)))
+    assert f"lack {name}," in refusal(opt)
+
+    t5 = Path(shutil.copytree(made("t5"), tmp_path / "t5"))
+    change_tensors(
+        t5,
+        lambda tensors: tensors.update(
+            {"language_model.decoder.embed_tokens.weight": tensors.pop("language_model.shared.weight")}
+        ),
+    )
+    assert inspect(t5).parameters == inspect(made("t5")).parameters
+
+
+def test_a_t5_head_is_tied_when_the_weights_leave_it_out(made: Callable[..., Path], tmp_path: Path) -> None:
+    t5 = Path(shutil.copytree(made("t5"), tmp_path / "t5"))
+    text = inspect(t5).config.text
+    before = inspect(t5).total_parameters
+    change_tensors(t5, lambda tensors: tensors.pop(HEAD))
+    assert inspect(t5).total_parameters == before - text.vocab_size * text.hidden_size
+
+
+def test_an_untied_opt_head_is_required(made: Callable[..., Path], tmp_path: Path) -> None:
+    source = made("opt", tied_head=False, text={"tie_word_embeddings": False})
+    folder = Path(shutil.copytree(source, tmp_path / "untied"))
+    assert inspect(folder).total_parameters > inspect(made("opt")).total_parameters
+    change_tensors(folder, lambda tensors: tensors.pop(HEAD))
+    assert f"lack {HEAD}," in refusal(folder)
+
+
+def test_tensors_of_other_uses_are_tolerated(opt: Path) -> None:
+    before = inspect(opt)
+    text_branch = {
+        "qformer.embeddings.word_embeddings.weight": torch.zeros(4, 3),
+        "qformer.encoder.layer.0.intermediate.dense.weight": torch.zeros(4, 3),
+        "vision_model.embeddings.position_ids": torch.zeros(1, 4, dtype=torch.int64),
+    }
+    change_tensors(opt, lambda tensors: tensors.update(text_branch))
+    assert inspect(opt).parameters == before.parameters
+    assert text_branch.keys() <= inspect(opt).tensors.keys()
+
+
+def test_tensors_of_another_model_are_named(opt: Path) -> None:
+    change_tensors(opt, lambda tensors: tensors.update({"visual_encoder.stem.weight": torch.zeros(2)}))
+    message = refusal(opt)
+    assert (
+        f"{opt / 'model.safetensors'} holds visual_encoder.stem.weight, which no BLIP-2 chat model" in message
+    )
+
+
+def test_picture_settings_of_transformers_5(opt: Path) -> None:
+    (opt / "preprocessor_config.json").unlink()
+    assert "image_processor" in json.loads((opt / "processor_config.json").read_text("utf-8"))
+    assert isinstance(inspect(opt), Checkpoint)
+    change_json(opt / "processor_config.json", lambda raw: {"processor_class": raw["processor_class"]})
+    assert "lacks preprocessor_config.json" in refusal(opt)
+
+
+# inspect: what is refused
+
+
+def test_no_folder_no_config_not_blip2(opt: Path) -> None:
+    assert "no folder" in refusal(opt / "absent")
+    change_json(opt / "config.json", lambda raw: {**raw, "model_type": "llava"})
+    assert "'llava', not 'blip-2'" in refusal(opt)
+    (opt / "config.json").write_text('{"a":' * 5000)
+    assert "cannot be read as JSON" in refusal(opt)
+    (opt / "config.json").unlink()
+    assert "no config.json" in refusal(opt)
+
+
+def test_missing_tokenizer(opt: Path) -> None:
+    (opt / "tokenizer.json").unlink()
+    assert "lacks tokenizer.json" in refusal(opt)
+
+
+def test_slow_tokenizer_files_and_the_command_for_them(opt: Path) -> None:
+    """The command is read from the message and run; the text's tokens stay what they were."""
+    text = "Question: how many cats are there? Answer:"
+    expected = Tokenizer.from_file(str(opt / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    model = json.loads((opt / "tokenizer.json").read_text("utf-8"))["model"]
+    (opt / "tokenizer.json").unlink()
+    (opt / "vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (opt / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", "utf-8")
+    change_json(opt / "tokenizer_config.json", lambda raw: {"tokenizer_class": "GPT2Tokenizer"})
+    _, _, command = refusal(opt).partition("installed: ")
+    run_python(command)
+    assert isinstance(inspect(opt), Checkpoint)
+    tokenizer = Tokenizer.from_file(str(opt / "tokenizer.json"))
+    assert tokenizer.encode(text, add_special_tokens=False).ids == expected
+
+
+def run_python(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
+def test_only_pickles_and_the_command_for_them(opt: Path) -> None:
+    """The command is read from the message and run; transformers loads the same numbers from both."""
+    reference = Blip2ForConditionalGeneration.from_pretrained(opt).state_dict()
+    names = sorted(reference)
+    (opt / "model.safetensors").unlink()
+    torch.save({name: reference[name] for name in names[::2]}, opt / "pytorch_model-00001-of-00002.bin")
+    torch.save({name: reference[name] for name in names[1::2]}, opt / "pytorch_model-00002-of-00002.bin")
+    torch.save({"learning_rate": Path("x")}, opt / "training_args.bin")  # not weights, and not safe to load
+    message = refusal(opt)
+    assert "only as pickles" in message and "safetensors from the hub" in message
+    run_python(message[message.index("python -c") :])
+    assert isinstance(inspect(opt), Checkpoint)
+    converted = Blip2ForConditionalGeneration.from_pretrained(opt, use_safetensors=True).state_dict()
+    assert converted.keys() == reference.keys()
+    assert all(torch.equal(converted[name], reference[name]) for name in reference)
+
+
+def test_a_pickle_of_another_name_is_named_in_the_command(opt: Path) -> None:
+    (opt / "model.safetensors").rename(opt / "blip2.pth")
+    assert "only as pickles (blip2.pth)" in refusal(opt) and refusal(opt).endswith(" blip2.pth")
+
+
+def test_no_weights_at_all_and_a_shard_without_index(opt: Path) -> None:
+    (opt / "model.safetensors").rename(opt / "model-00001-of-00002.safetensors")
+    assert f"neither model.safetensors nor {INDEX}" in refusal(opt)
+    (opt / "model-00001-of-00002.safetensors").unlink()
+    assert "has no weights" in refusal(opt)
+
+
+def test_missing_shards(sharded: Path) -> None:
+    shards = sorted(sharded.glob("*.safetensors"))
+    assert len(shards) > 2
+    shards[1].unlink()
+    assert f"lacks {shards[1].name}, which its index names" in refusal(sharded)
+    shards[2].unlink()
+    assert f"lacks {shards[1].name} and 1 more of {len(shards)} files" in refusal(sharded)
+
+
+def test_a_shard_that_lacks_what_the_index_promises(made: Callable[..., Path], tmp_path: Path) -> None:
+    """A T5 head may be absent, but not when the index has it."""
+    folder = Path(shutil.copytree(made("t5", max_shard_size="40KB"), tmp_path / "t5"))
+    shard = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"][HEAD]
+    tensors = load_file(folder / shard)
+    del tensors[HEAD]
+    save_file(tensors, folder / shard)
+    assert f"{shard} lacks {HEAD}" in refusal(folder)
+
+
+def test_a_tensor_in_two_shards(sharded: Path) -> None:
+    first, second = sorted(sharded.glob("*.safetensors"))[:2]
+    both = {**load_file(first), **load_file(second)}
+    save_file(both, second)
+    assert f"is both in {first.name} and in {second.name}" in refusal(sharded)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.safetensors",
+        "..\\outside.safetensors",
+        "/etc/outside.safetensors",
+        "C:outside.safetensors",
+        "sub/model.safetensors",
+        "weights.bin",
+        "..",
+        "",
+        7,
+        None,
+    ],
+)
+def test_index_names_that_leave_the_folder(sharded: Path, name: object) -> None:
+    # The file is there, so that only the check of the name refuses it.
+    shutil.copy(next(sharded.glob("*.safetensors")), sharded.parent / "outside.safetensors")
+    change_json(
+        sharded / INDEX,
+        lambda raw: {**raw, "weight_map": {**raw["weight_map"], "query_tokens": name}},
+    )
+    assert f"names {name!r}, which is no safetensors file of this folder: refused" in refusal(sharded)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": {}}', '{"weight_map": ["a"]}', "\udcff"])
+def test_a_damaged_index(sharded: Path, content: str) -> None:
+    (sharded / INDEX).write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert INDEX in refusal(sharded)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 100, -1, -5000])
+def test_a_truncated_file_is_named(sharded: Path, keep: int) -> None:
+    shard = sorted(sharded.glob("*.safetensors"))[1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:keep])
+    message = refusal(sharded)
+    assert shard.name in message and "cut off" in message
+    if keep < 0:
+        assert f"{-keep} of its bytes are missing" in message
+
+
+def test_a_file_with_bytes_to_spare(opt: Path) -> None:
+    with (opt / "model.safetensors").open("ab") as file:
+        file.write(b"123")
+    assert "3 bytes more" in refusal(opt)
+
+
+def test_a_git_lfs_pointer(opt: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 14979047424\n"
+    (opt / "model.safetensors").write_bytes(pointer)
+    assert "git lfs pull" in refusal(opt)
+
+
+def rewrite_header(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    raw = json.dumps(change(header)).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+
+
+def with_entry(header: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {**header, "query_tokens": {**header["query_tokens"], **changed}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: [], "a header that is not safetensors'"),
+        (lambda header: {**header, "query_tokens": 3}, "a header that is not safetensors'"),
+        (lambda header: with_entry(header, shape=[-1, 5, 24]), "a header that is not safetensors'"),
+        (
+            lambda header: with_entry(header, shape=[1, 5, 25]),
+            "the size of query_tokens is not that of its shape",
+        ),
+        (lambda header: with_entry(header, data_offsets=[0, 480]), "overlap or leave holes"),
+    ],
+)
+def test_damaged_headers(opt: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    rewrite_header(opt / "model.safetensors", change)
+    assert message in refusal(opt)
+
+
+def test_a_header_that_is_not_json_or_far_too_long(opt: Path) -> None:
+    path = opt / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[8:20] = b"\x00" * 12
+    path.write_bytes(data)
+    assert "not a safetensors file" in refusal(opt)
+    with path.open("wb") as file:  # a sparse file: no disk is used
+        file.write((200_000_000).to_bytes(8, "little"))
+        file.truncate(300_000_000)
+    assert "header would have 200000000 bytes" in refusal(opt)
+
+
+def test_missing_tensors_and_wrong_shapes(opt: Path) -> None:
+    name = "vision_model.encoder.layers.1.mlp.fc1.weight"
+    change_tensors(opt, lambda tensors: tensors.update({name: tensors[name].T.contiguous()}))
+    assert f"{name} has the shape [32, 64], and config.json asks for [64, 32]" in refusal(opt)
+    change_tensors(opt, lambda tensors: (tensors.pop(name), tensors.pop("query_tokens")))
+    message = refusal(opt)
+    assert "lack vision_model" in message or "lack query_tokens" in message
+    assert "and 1 more of" in message
+
+
+def test_a_config_of_another_size(opt: Path) -> None:
+    def larger(raw: dict[str, Any]) -> dict[str, Any]:
+        raw["vision_config"]["image_size"] = 42
+        return raw
+
+    change_json(opt / "config.json", larger)
+    assert "position_embedding has the shape [1, 5, 32], and config.json asks for [1, 10, 32]" in refusal(opt)
+
+
+def test_quantised_weights_are_named_as_such(opt: Path) -> None:
+    name = "language_model.model.decoder.layers.0.fc1.weight"
+    change_tensors(opt, lambda tensors: tensors.update({name: torch.zeros(2304, 1, dtype=torch.uint8)}))
+    assert f"{name} is stored as U8, already quantised" in refusal(opt)
+
+
+# converted folders
+
+
+@pytest.fixture
+def converted(opt: Path) -> Path:
+    (opt / "model.safetensors").unlink()
+    (opt / "vision.onnx").write_bytes(b"graph")
+    (opt / CONVERTED).write_text(json.dumps({"format": 1, "sizes": {"vision.onnx": 5}}), "utf-8")
+    return opt
+
+
+def test_a_converted_folder(converted: Path, made: Callable[..., Path]) -> None:
+    seen = inspect(converted)
+    assert seen.kind == "converted" and seen.tensors == {} and seen.weight_files == ()
+    assert seen.parameters == inspect(made("opt")).parameters
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"vision.onnx": 5, "text.onnx": 5}, "lacks text.onnx"),
+        ({"vision.onnx": 6}, "vision.onnx is not 6 bytes long"),
+        ({"../opt/vision.onnx": 5}, "refused"),
+        ({}, "lists no files"),
+        ([], "lists no files"),
+        (None, "lists no files"),
+        ("vision.onnx", "lists no files"),
+    ],
+)
+def test_a_broken_conversion(converted: Path, sizes: object, message: str) -> None:
+    change_json(converted / CONVERTED, lambda raw: {"sizes": sizes})
+    assert message in refusal(converted)
+
+
+def test_a_manifest_that_is_not_json(converted: Path) -> None:
+    (converted / CONVERTED).write_text("{", "utf-8")
+    assert "cannot be read as JSON" in refusal(converted)

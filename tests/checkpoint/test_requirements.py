@@ -1,0 +1,360 @@
+"""What models need and what machines have: against the converter's plans, psutil, and made system files."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from blip2_chat.checkpoint import requirements as memory
+from blip2_chat.checkpoint.catalogue import KNOWN
+from blip2_chat.checkpoint.config import ModelConfig, OptConfig, QFormerConfig, VisionConfig
+from blip2_chat.checkpoint.requirements import COSTS, best_precision, needed, require_fit
+from blip2_chat.engines.onnx import convert
+from blip2_chat.errors import NotEnoughMemoryError
+from blip2_chat.system.memory import available_memory, gigabytes
+
+GB = 10**9
+BY_NAME = {known.name.removeprefix("Salesforce/blip2-"): known for known in KNOWN}
+OPT = BY_NAME["opt-2.7b"].config
+XXL = BY_NAME["flan-t5-xxl"].config
+TINY = ModelConfig(
+    VisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28
+    ),
+    QFormerConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48),
+    OptConfig(vocab_size=300, hidden_size=48, num_hidden_layers=2, ffn_dim=96, num_attention_heads=4),
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (4_800_000_000, "4.8 GB"),
+        (310_000_000, "310 MB"),
+        (999_600_000, "1.0 GB"),
+        (12_340_000_000, "12.3 GB"),
+        (0, "0 MB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert gigabytes(size) == text
+
+
+# needed
+
+
+@pytest.mark.parametrize(
+    ("precision", "engine", "low", "high"),
+    [
+        ("int8", "onnx", 4.2, 4.8),
+        ("int4", "onnx", 2.9, 3.4),
+        ("fp32", "torch", 15.3, 15.8),
+        ("fp16", "torch", 7.9, 8.6),
+        # The file alone is 15.0 GB.
+        ("fp32", "onnx", 15.0, 15.8),
+    ],
+)
+def test_opt_2_7b_stays_near_what_is_aimed_at(precision: str, engine: str, low: float, high: float) -> None:
+    assert low * GB <= needed(OPT, precision, engine) <= high * GB
+
+
+@pytest.mark.parametrize("precision", get_args(convert.Precision))
+@pytest.mark.parametrize("name", ["opt-2.7b", "flan-t5-xl"])
+def test_the_onnx_weights_are_those_the_converter_writes(name: str, precision: convert.Precision) -> None:
+    """All but what stays on disk; ONNX Runtime packs a sum beside every block's scale."""
+    config = BY_NAME[name].config
+    plan = convert.plan(config, precision, tied_head=config.family == "opt")
+    written = [one for graph in plan.graphs for recipe in graph.recipes for one in recipe.outputs]
+    held = sum(one.nbytes for one in written if not one.mapped)
+    held += 2 * sum(one.nbytes for one in written if one.mapped and one.name.endswith(".scale"))
+    assert memory._weights(config, precision, COSTS["onnx"]) == pytest.approx(held, rel=0.005)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_less_precise_is_smaller_and_fp32_holds_all_weights(name: str, engine: str) -> None:
+    known = BY_NAME[name]
+    sizes = [needed(known.config, precision, engine) for precision in ("fp32", "bf16", "int8", "int4")]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    text = known.config.text
+    # A T5's table beside its head stays on disk with the onnx engine.
+    mapped = text.vocab_size * text.hidden_size if (text.family, engine) == ("t5", "onnx") else 0
+    assert 0.2 * GB < sizes[0] - 4 * (known.parameters - mapped) < 1.2 * GB
+    assert needed(known.config, "fp16", engine) == sizes[1]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_the_qformer_stays_fp32_and_the_rest_does_not(engine: str) -> None:
+    """Doubling the Q-Former's layers adds the same bytes at every precision; the vision encoder's differ."""
+    larger = replace(OPT, qformer=replace(OPT.qformer, num_hidden_layers=24))
+    # Per pair of layers: 2 self-attentions, 1 cross-attention to 1408, 2 feed-forwards.
+    attention, cross = 4 * 768 * 768 + 6 * 768, 2 * 768 * 768 + 2 * 1408 * 768 + 6 * 768
+    feed_forward = 2 * 768 * 3072 + 3072 + 3 * 768
+    pair = 2 * attention + cross + 2 * feed_forward
+    for precision in ("fp32", "bf16", "int8", "int4"):
+        added = needed(larger, precision, engine) - needed(OPT, precision, engine)
+        assert added == pytest.approx(6 * pair * 4, abs=2)
+    deeper = replace(OPT, vision=replace(OPT.vision, num_hidden_layers=78))
+    added = [needed(deeper, p, engine) - needed(OPT, p, engine) for p in ("fp32", "bf16", "int8", "int4")]
+    assert added[0] / added[1] == pytest.approx(2, rel=0.01)
+    assert added[0] / added[2] == pytest.approx(4, rel=0.05)
+    assert added[0] / added[3] == pytest.approx(4 if engine == "onnx" else 4 / 0.5625, rel=0.05)
+
+
+def test_larger_pictures_cost_activations() -> None:
+    """364 instead of 224 pixels: 677 instead of 257 tokens, in a layer's buffers, squared in its scores."""
+    coco = BY_NAME["opt-2.7b-coco"].config
+    grown = needed(coco, "fp32", "onnx") - needed(OPT, "fp32", "onnx") - 4 * 420 * 1408
+    assert 20e6 < grown < 120e6
+
+
+def test_a_precision_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="fp32, fp16, bf16, int8, int4"):
+        needed(OPT, "fp8", "onnx")
+
+
+# best_precision
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("available", [GB // 10, 64 * GB])
+def test_small_models_are_fp32_anywhere(engine: str, available: int) -> None:
+    assert best_precision(TINY, engine, available) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("engine", "gb", "precision"),
+    [
+        ("onnx", 64, "int8"),  # although fp32 would fit: several times faster
+        ("onnx", 8, "int8"),
+        ("onnx", 5, "int4"),  # int8 fits, but not comfortably
+        ("onnx", 3.5, "int4"),  # uncomfortable, but it is the smallest
+        ("onnx", 1, "int4"),
+        ("torch", 64, "fp32"),
+        ("torch", 18, "bf16"),
+        ("torch", 9, "int8"),
+        ("torch", 5, "int4"),
+        ("torch", 1, "int4"),
+    ],
+)
+def test_auto_precision_of_opt_2_7b(engine: str, gb: float, precision: str) -> None:
+    assert best_precision(OPT, engine, int(gb * GB)) == precision
+
+
+def test_when_nothing_is_comfortable_the_most_precise_that_fits_at_all() -> None:
+    """Between int4 and its comfortable amount there is room for int4 only; for xxl on torch likewise."""
+    edge = needed(XXL, "int4", "torch")
+    assert best_precision(XXL, "torch", edge) == "int4"
+    assert best_precision(XXL, "torch", int(edge / 0.79)) == "int4"
+
+
+# require_fit
+
+
+def test_what_fits_is_let_through() -> None:
+    exact = needed(OPT, "int8", "onnx")
+    require_fit(OPT, "int8", "onnx", available=exact, name="x")
+    with pytest.raises(NotEnoughMemoryError):
+        require_fit(OPT, "int8", "onnx", available=exact - 1, name="x")
+
+
+def refusal(config: ModelConfig, precision: str, engine: str, gb: float, name: str = "my/model") -> str:
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        require_fit(config, precision, engine, available=int(gb * GB), name=name)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith("; --force loads it regardless")
+    return message
+
+
+def test_the_refusal_has_the_numbers_and_the_precision_that_fits() -> None:
+    message = refusal(OPT, "fp32", "torch", 10)
+    assert message.startswith(
+        "my/model at fp32 with the torch engine needs about 15.7 GB of memory, and 10.0 GB is"
+    )
+    assert f"--precision bf16 needs {gigabytes(needed(OPT, 'bf16', 'torch'))} and fits" in message
+    assert "--precision int8 needs 4.6 GB and fits" in refusal(OPT, "fp32", "onnx", 10)
+    assert "--precision int4 needs 3.2 GB and fits" in refusal(OPT, "int8", "onnx", 4)
+
+
+def test_the_refusal_names_the_other_engine_when_only_that_fits() -> None:
+    config = BY_NAME["flan-t5-xl"].config
+    between = (needed(config, "int4", "onnx") + needed(config, "int4", "torch")) / 2 / GB
+    assert "--precision int4 --engine onnx needs 3.3 GB and fits" in refusal(config, "fp32", "torch", between)
+
+
+def test_the_refusal_names_a_checkpoint_that_fits() -> None:
+    name = "Salesforce/blip2-flan-t5-xxl"
+    assert "but Salesforce/blip2-opt-6.7b --precision int4 needs 5.6 GB and does" in refusal(
+        XXL, "int8", "onnx", 7, name
+    )
+    assert "but Salesforce/blip2-flan-t5-xl --precision int8 needs" not in refusal(
+        XXL, "int8", "onnx", 4, name
+    )
+    assert "but Salesforce/blip2-flan-t5-xl --precision int4 needs" in refusal(XXL, "int8", "onnx", 4, name)
+    coco = BY_NAME["opt-6.7b-coco"]
+    assert "but Salesforce/blip2-flan-t5-xl-coco --precision" in refusal(
+        coco.config, "int8", "onnx", 4, coco.name
+    )
+
+
+def test_the_refusal_names_the_embedded_model_when_nothing_else_fits() -> None:
+    assert "nor any official checkpoint; the embedded model, demo, does" in refusal(OPT, "int8", "onnx", 1)
+
+
+def test_every_advice_is_true() -> None:
+    """Following it is never refused again."""
+    for known in KNOWN:
+        for engine in COSTS:
+            for gb in (2, 3.5, 6, 9, 14, 20, 33):
+                available = int(gb * GB)
+                if needed(known.config, "fp32", engine) <= available:
+                    continue
+                message = refusal(known.config, "fp32", engine, gb, known.name)
+                if "the embedded model" in message:
+                    assert gb == 2
+                    continue
+                advised = message[
+                    : message.index(" and fits" if " and fits" in message else " and does")
+                ].split()
+                options = dict(pairwise(advised))
+                named = [word for word in advised[3:] if word.startswith("Salesforce/")]
+                config = next((one.config for one in KNOWN if one.name in named), known.config)
+                require_fit(
+                    config,
+                    options["--precision"],
+                    options.get("--engine", engine),
+                    available=available,
+                    name="x",
+                )
+
+
+def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * GB)
+    with pytest.raises(NotEnoughMemoryError, match=r"2\.0 GB is available"):
+        require_fit(OPT, "int8", "onnx", name="x")
+
+
+# available_memory
+
+
+def test_this_machine() -> None:
+    psutil = pytest.importorskip("psutil")
+    # Other processes come and go, with gigabytes: compared is what was asked for while next to nothing changed.
+    for _ in range(1000):
+        before, mine, after = psutil.virtual_memory(), available_memory(), psutil.virtual_memory()
+        if abs(after.available - before.available) < 50_000_000:
+            break
+    else:
+        pytest.skip("this machine's memory is never the same twice")
+    # A container may leave less than the machine has.
+    assert 0 < mine <= min(before.total, before.available + 100_000_000)
+
+
+def system(root: Path, files: dict[str, str]) -> list[int]:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, "utf-8")
+    return list(memory._linux(root))
+
+
+MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    8000000 kB\n"
+
+
+def test_linux_without_limits(tmp_path: Path) -> None:
+    assert system(tmp_path, {"proc/meminfo": MEMINFO}) == [8_192_000_000]
+
+
+def test_cgroup_v2_nested_groups(tmp_path: Path) -> None:
+    group = "sys/fs/cgroup/a.slice"
+    files = {
+        "proc/meminfo": MEMINFO,
+        "proc/self/cgroup": "0::/a.slice/b.scope\n",
+        f"{group}/b.scope/memory.max": "max\n",
+        f"{group}/b.scope/memory.current": "100\n",
+        f"{group}/memory.max": "4000000000\n",
+        f"{group}/memory.current": "3000000000\n",
+        f"{group}/memory.stat": "anon 5\ninactive_file 500000000\nslab_inactive_file 7\n",
+    }
+    assert system(tmp_path, files) == [8_192_000_000, 1_500_000_000]
+
+
+def test_cgroup_v2_in_a_container_whose_path_is_the_hosts(tmp_path: Path) -> None:
+    files = {
+        "proc/meminfo": MEMINFO,
+        "proc/self/cgroup": "0::/../../docker/123\n",
+        "sys/fs/cgroup/memory.max": "2000000000\n",
+        "sys/fs/cgroup/memory.current": "2500000000\n",
+    }
+    assert system(tmp_path, files) == [8_192_000_000, 0]
+
+
+def test_cgroup_v1_and_its_way_to_say_unlimited(tmp_path: Path) -> None:
+    mount = "sys/fs/cgroup/memory"
+    files = {
+        "proc/meminfo": MEMINFO,
+        "proc/self/cgroup": "5:cpuset:/x\n4:cpu,memory:/docker/123\n0::/\n",
+        f"{mount}/docker/123/memory.limit_in_bytes": "3000000000\n",
+        f"{mount}/docker/123/memory.usage_in_bytes": "1000000000\n",
+        f"{mount}/docker/123/memory.stat": "inactive_file 1\ntotal_inactive_file 200000000\n",
+        f"{mount}/memory.limit_in_bytes": "9223372036854771712\n",
+        f"{mount}/memory.usage_in_bytes": "1000000000\n",
+    }
+    assert system(tmp_path, files) == [8_192_000_000, 2_200_000_000]
+
+
+def test_a_system_that_tells_nothing_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert system(tmp_path, {}) == []
+    monkeypatch.setattr(memory.sys, "platform", "freebsd14")
+    monkeypatch.setattr(memory, "_linux", lambda root: iter(()))
+    assert available_memory() == sys.maxsize
+
+
+def test_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = (
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
+        "Pages free:                               10000.\n"
+        "Pages active:                            300000.\n"
+        "Pages inactive:                          200000.\n"
+        "Pages speculative:                         5000.\n"
+        "Pages throttled:                              0.\n"
+        "Pages wired down:                        150000.\n"
+        "Pages purgeable:                           2000.\n"
+    )
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory, "_output", lambda command: {"vm_stat": printed}[command])
+    assert available_memory() == 16384 * 215_000
+    monkeypatch.setattr(memory, "_output", lambda command: "")
+    assert available_memory() == sys.maxsize
+
+
+def test_a_command_that_cannot_be_run() -> None:
+    assert memory._output("no-such-command-anywhere") == ""
+
+
+def test_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MEMORYSTATUSEX is 64 bytes with the available physical memory at byte 16, or the call fails there."""
+    seen = []
+
+    class Kernel:
+        answer = 1
+
+        @classmethod
+        def GlobalMemoryStatusEx(cls, pointer: object) -> int:
+            status = pointer._obj  # type: ignore[attr-defined]
+            view = memoryview(status).cast("B")
+            seen.append((int.from_bytes(view[:4], "little"), len(view)))
+            view[16:24] = (5 * GB).to_bytes(8, "little")
+            return cls.answer
+
+    windll = type("windll", (), {"kernel32": Kernel})
+    monkeypatch.setattr(memory.ctypes, "windll", windll, raising=False)
+    monkeypatch.setattr(memory.sys, "platform", "win32")
+    assert available_memory() == 5 * GB
+    assert seen == [(64, 64)]
+    Kernel.answer = 0
+    assert available_memory() == sys.maxsize

@@ -1,0 +1,239 @@
+"""Greedy, beam and sampled decoding give what transformers' `generate` gives on the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import Blip2ForConditionalGeneration
+
+from blip2_chat.checkpoint.config import ModelConfig
+from blip2_chat.checkpoint.tokenizer import Tokenizer
+from blip2_chat.engines.torch.engine import TorchEngine
+from blip2_chat.errors import GenerationError
+from blip2_chat.generation.loop import Writer, generate
+from blip2_chat.generation.settings import Decoding, probabilities
+
+SEEDS = range(20)
+PROMPTS = {
+    "opt": "Question: how many cats are there? Answer:",
+    "t5": "Question: what colour is the car? Short answer:",
+}
+
+
+class Pair:
+    """One random checkpoint in transformers and in our torch engine, with a picture and a prompt."""
+
+    def __init__(self, folder: Path, family: str, seed: int) -> None:
+        self.reference = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
+        self.config = ModelConfig.from_folder(folder)
+        self.engine = TorchEngine(self.reference, self.config, "fp32", "cpu")
+        size = self.config.vision.image_size
+        self.pixels = np.random.default_rng(seed).normal(size=(2, 3, size, size)).astype(np.float32)
+        tokenizer = Tokenizer.from_folder(folder, self.config.text)
+        self.prompts = [tokenizer.encode(PROMPTS[family]), tokenizer.encode(PROMPTS[family] + " a dog on")]
+
+    def ours(self, rows: int = 1, **settings: Any) -> list[list[list[int]]]:
+        vectors = self.engine.encode_image(self.pixels[:rows])
+        decoding = Decoding.of(**settings)
+        return [
+            [one.token_ids for one in group]
+            for group in generate(self.engine, vectors, self.prompts[:rows], decoding)[0]
+        ]
+
+    def scores(self, **settings: Any) -> list[float]:
+        vectors = self.engine.encode_image(self.pixels[:1])
+        return [
+            one.score
+            for one in generate(self.engine, vectors, self.prompts[:1], Decoding.of(**settings))[0][0]
+        ]
+
+    def theirs(self, row: int = 0, **settings: Any) -> tuple[list[list[int]], list[float]]:
+        ids = [self.config.image_token_id] * self.config.num_query_tokens + self.prompts[row]
+        out = self.reference.generate(
+            torch.from_numpy(self.pixels[row : row + 1]),
+            torch.tensor([ids]),
+            return_dict_in_generate=True,
+            output_scores=True,
+            eos_token_id=list(self.config.text.eos_token_ids),
+            pad_token_id=self.config.text.pad_token_id,
+            **settings,
+        )
+        start = len(ids) if self.config.family == "opt" else 1
+        eos = set(self.config.text.eos_token_ids)
+        written = []
+        for sequence in out.sequences.tolist():
+            new = sequence[start:]
+            ends = [place for place, token in enumerate(new) if token in eos]
+            written.append(new[: ends[0]] if ends else new)
+        scores = getattr(out, "sequences_scores", None)
+        return written, [] if scores is None else scores.tolist()
+
+
+@pytest.fixture(
+    params=[(family, seed) for family in ("opt", "t5") for seed in SEEDS], ids=lambda p: f"{p[0]}-{p[1]}"
+)
+def pair(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Pair:
+    family, seed = request.param
+    return Pair(checkpoint(family, seed), family, seed)
+
+
+def test_greedy_and_beam_are_token_identical(pair: Pair) -> None:
+    greedy, _ = pair.theirs(max_new_tokens=12, do_sample=False)
+    assert pair.ours(max_new_tokens=12) == [greedy]
+
+    beams = {"num_beams": 4, "max_new_tokens": 10, "length_penalty": 1.7}
+    expected, scores = pair.theirs(num_return_sequences=3, **beams)
+    assert pair.ours(num_answers=3, **beams) == [expected]
+    assert pair.scores(num_answers=3, **beams) == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1.8, "max_new_tokens": 15},
+        {"no_repeat_ngram_size": 2, "max_new_tokens": 25},
+        {"min_new_tokens": 9, "max_new_tokens": 12},
+        {"num_beams": 3, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "max_new_tokens": 12},
+        {"num_beams": 5, "early_stopping": True, "length_penalty": -0.5, "max_new_tokens": 12},
+        {"num_beams": 3, "length_penalty": 0.0, "min_new_tokens": 4, "max_new_tokens": 9},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_constraints_are_those_of_transformers(
+    checkpoint: Callable[..., Path], family: str, settings: dict[str, Any]
+) -> None:
+    for seed in range(3):
+        pair = Pair(checkpoint(family, seed), family, seed)
+        assert pair.ours(**settings) == [pair.theirs(**settings)[0]]
+
+
+@pytest.mark.parametrize("penalty", [-10.0, 10.0])
+def test_beams_have_an_answer_at_any_length_penalty(checkpoint: Callable[..., Path], penalty: float) -> None:
+    pair = Pair(checkpoint("opt", 1), "opt", 1)
+    settings = {"num_beams": 3, "num_answers": 3, "length_penalty": penalty, "max_new_tokens": 30}
+    assert [len(group) for group in pair.ours(**settings)] == [3]
+
+
+def _often_ending(checkpoint: Callable[..., Path], family: str, seed: int, every: int = 4) -> Pair:
+    """A model that every fourth token ends, so that beams end at different lengths."""
+    pair = Pair(checkpoint(family, seed), family, seed)
+    object.__setattr__(pair.config.text, "eos_token_ids", tuple(range(0, pair.config.text.vocab_size, every)))
+    return pair
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize(("penalty", "early"), [(0.0, False), (0.3, True), (1.0, False), (2.5, False)])
+def test_beams_that_end_early_are_ranked_as_in_transformers(
+    checkpoint: Callable[..., Path], family: str, penalty: float, early: bool
+) -> None:
+    lengths = set()
+    for seed in range(6):
+        pair = _often_ending(checkpoint, family, seed)
+        beams = {"num_beams": 4, "max_new_tokens": 8, "length_penalty": penalty, "early_stopping": early}
+        expected, scores = pair.theirs(num_return_sequences=4, **beams)
+        lengths |= {len(one) for one in expected}
+        assert pair.ours(num_answers=4, **beams) == [expected]
+        assert pair.scores(num_answers=4, **beams) == pytest.approx(scores, abs=1e-4)
+    assert len(lengths) > 1, "the beams should end at different lengths"
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_two_pictures_at_once_get_the_answers_they_get_alone(
+    checkpoint: Callable[..., Path], family: str, beams: int
+) -> None:
+    lengths = set()
+    for seed in range(6):
+        pair = _often_ending(checkpoint, family, seed, every=9)
+        settings = {"num_beams": beams, "max_new_tokens": 12}
+        alone = [pair.theirs(row, **settings)[0] for row in (0, 1)]
+        lengths.add(len(alone[0][0]) - len(alone[1][0]))
+        assert pair.ours(rows=2, **settings) == alone
+    assert len(lengths) > 1, "one of the two should end before the other"
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 12, "top_p": 0.8}])
+def test_sampling_has_transformers_distribution(
+    checkpoint: Callable[..., Path], settings: dict[str, Any]
+) -> None:
+    pair = Pair(checkpoint("opt", 3), "opt", 3)
+    draws, temperature = 4000, 0.6
+    vectors = pair.engine.encode_image(pair.pixels[:1])
+    decoding = Decoding.of(temperature=temperature, num_answers=draws, max_new_tokens=1, seed=7, **settings)
+    writer = Writer(pair.engine, vectors, pair.prompts[:1], decoding)
+    first = dict(writer.advance())
+    eos = pair.config.text.eos_token_ids[0]
+    ours = np.bincount([first.get(row, eos) for row in range(draws)], minlength=pair.config.text.vocab_size)
+
+    ids = torch.tensor([[pair.config.image_token_id] * pair.config.num_query_tokens + pair.prompts[0]])
+    out = pair.reference.generate(
+        torch.from_numpy(pair.pixels[:1]),
+        ids,
+        do_sample=True,
+        temperature=temperature,
+        max_new_tokens=1,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **{"top_k": 0, "top_p": 1.0, **settings},
+    )
+    expected = torch.softmax(out.scores[0][0].double(), dim=-1).numpy()
+    assert set(np.flatnonzero(ours)) <= set(np.flatnonzero(expected)), (
+        "a token was drawn that transformers excludes"
+    )
+    # Rare tokens are pooled, so that every cell of the test has enough draws.
+    common = expected * draws >= 8
+    seen = np.append(ours[common], ours[~common].sum())
+    hoped = np.append(expected[common], expected[~common].sum()) * draws
+    if hoped[-1] == 0:
+        seen, hoped = seen[:-1], hoped[:-1]
+    assert len(hoped) >= 3
+    assert chisquare(seen, hoped).pvalue > 1e-3
+
+
+def test_a_seed_repeats_the_draws_and_another_seed_does_not(checkpoint: Callable[..., Path]) -> None:
+    pair = Pair(checkpoint("opt", 3), "opt", 3)
+    settings: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 12, "num_answers": 3}
+    once = pair.ours(seed=5, **settings)
+    assert once == pair.ours(seed=5, **settings)
+    assert once != pair.ours(seed=6, **settings)
+    assert len({tuple(one) for one in once[0]}) == 3
+
+
+def test_at_the_smallest_temperature_the_likeliest_token_is_drawn() -> None:
+    logits = np.asarray([1, 5, -np.inf, 3], np.float32)
+    chances = probabilities(logits, Decoding(temperature=5e-324, top_k=3, top_p=0.9))
+    assert chances.tolist() == [0, 1, 0, 0]
+
+
+def test_top_p_keeps_the_likeliest_token_even_when_it_is_tiny() -> None:
+    scores = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
+    assert probabilities(scores, Decoding(temperature=1, top_p=0.01)).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"num_beams": 2, "temperature": 0.5}, "exclude each other"),
+        ({"top_p": 0.9}, "set a temperature above 0"),
+        ({"num_answers": 2}, "several answers need beams"),
+        ({"num_answers": 3, "num_beams": 2}, "more than num_beams"),
+        ({"min_new_tokens": 9, "max_new_tokens": 3}, "more than max_new_tokens"),
+        ({"temprature": 1}, "unknown setting 'temprature'"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 0.5, "seed": -1}, "seed is -1"),
+        ({"num_beams": 2, "length_penalty": 1000.0}, "length_penalty is 1000.0"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"num_beams": 2, "early_stopping": "never"}, "early_stopping is 'never'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(GenerationError, match=said):
+        Decoding.of(**settings)

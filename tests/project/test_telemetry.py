@@ -1,0 +1,101 @@
+"""Nothing is written outside the documented places, whichever way in: looked at in an empty home folder.
+
+ONNX Runtime 1.29 and later creates its telemetry files (a device id, a database) as soon as it is imported, before it
+sends anything; so their absence shows that nothing was sent either.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "samples"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    home.mkdir()
+    return home
+
+
+def written(home: Path, *command: str, **variables: str) -> set[str]:
+    """The folders below `home` that hold files after the command, two levels deep."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ORT_", "XDG_", "HF_", "BLIP2_CHAT_"))
+    }
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    env = {**kept, "HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": path, **variables}
+    done = subprocess.run(command, env=env, cwd=home.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = [file.relative_to(home) for file in home.rglob("*") if file.is_file()]
+    return {"/".join(file.parts[:2]) for file in files}
+
+
+def python(code: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", code
+
+
+def command(*arguments: str) -> tuple[str, ...]:
+    return (
+        *python("import sys; from blip2_chat.cli import main; sys.argv[0] = 'blip2-chat'; main()"),
+        *arguments,
+    )
+
+
+OURS = {".cache/blip2-chat"}
+
+
+@pytest.mark.parametrize(
+    "way_in",
+    [
+        pytest.param(python("import blip2_chat, onnxruntime"), id="import"),
+        pytest.param(python("import blip2_chat; blip2_chat.load().close()"), id="load"),
+        pytest.param(
+            python("import blip2_chat.batch.ray_run, blip2_chat.engines.onnx.run.runtime"), id="ray"
+        ),
+        pytest.param(python("import benchmarks.quantisation_error"), id="benchmark"),
+        pytest.param(
+            python(
+                "import blip2_chat, subprocess, sys; "
+                "subprocess.run([sys.executable, '-c', 'import onnxruntime'], check=True)"
+            ),
+            id="child",
+        ),
+        pytest.param(command("doctor"), id="doctor"),
+        pytest.param(command("models"), id="models"),
+        pytest.param(command("convert", "demo", "converted", "--precision", "int4"), id="convert"),
+    ],
+)
+def test_only_the_documented_cache_is_written(home: Path, way_in: tuple[str, ...]) -> None:
+    assert written(home, *way_in) <= OURS
+
+
+def test_a_caption_writes_the_conversion_only(home: Path) -> None:
+    picture = next(SAMPLE.rglob("*.png"))
+    assert written(home, *command("caption", str(picture))) == OURS
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, "1"), ({"ORT_DISABLE_TELEMETRY": ""}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")],
+)
+def test_what_the_user_set_is_kept(home: Path, given: dict[str, str], kept: str) -> None:
+    code = f"import os, blip2_chat, onnxruntime; assert os.environ['ORT_DISABLE_TELEMETRY'] == {kept!r}"
+    assert written(home, *python(code), **given) == set()
+
+
+def test_an_earlier_import_is_told_to_stop(home: Path) -> None:
+    """What it wrote when it was imported, nobody can undo; no event follows."""
+    code = (
+        "import onnxruntime; calls = []; onnxruntime.disable_telemetry_events = lambda: calls.append(1); "
+        "import blip2_chat.engines.onnx.run.runtime; assert calls == [1]"
+    )
+    written(home, *python(code))

@@ -1,0 +1,76 @@
+"""What hostile uploads take of threads and memory, and give back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import tracemalloc
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pytest
+
+from blip2_chat.images.data_url import unquoted
+from blip2_chat.web.pictures.workers import Workers
+from tests.support.waiting import wait_until
+from tests.support.web_server import Running, data_url, picture, post
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_escapes_are_those_of_urllib(seed: int) -> None:
+    text = "".join(random.Random(seed).choices("%%%0aFg é", k=5000))
+    assert unquoted(text) == unquote_to_bytes(text)
+
+
+def test_escapes_across_stretches_and_their_memory() -> None:
+    text = "a" + "%41" * 1_000_000 + "%4"
+    expected = b"a" + b"A" * 1_000_000 + b"%4"
+    tracemalloc.start()
+    try:
+        assert unquoted(text) == expected
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_percent_encoding_and_broken_lines_are_taken(server: Running) -> None:
+    packed = data_url(picture(5)).partition(",")[2]
+    lines = "\r\n".join(packed[place : place + 76] for place in range(0, len(packed), 76))
+    urls = ["data:image/png," + quote_from_bytes(picture(5)), "data:image/png;base64," + lines]
+    answer = post(
+        f"{server.url}/v1/caption",
+        content=json.dumps({"pictures": urls, "max_tokens": 2}),
+        headers={"Content-Type": "application/json"},
+    )
+    first, second = answer.json()["data"]
+    assert first["error"] is None and first["caption"] == second["caption"]
+
+
+def test_one_client_cannot_hold_all_threads_and_what_nobody_waits_for_never_starts() -> None:
+    gate = threading.Event()
+    started: list[int] = []
+
+    def slow(number: int) -> None:
+        started.append(number)
+        gate.wait(60)
+
+    async def check() -> None:
+        workers = Workers(3, "test")
+        held = [asyncio.create_task(workers.run("a", slow, number)) for number in range(5)]
+        while len(started) < 2:
+            await asyncio.sleep(0.001)
+        # They leave; two threads are still at work for them, and a third is not given to the same client.
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        later = asyncio.create_task(workers.run("a", slow, 9))
+        assert await asyncio.wait_for(workers.run("b", lambda: "answered"), 60) == "answered"
+        assert started == [0, 1]
+        gate.set()
+        await later
+        assert started == [0, 1, 9]
+        workers.close()
+
+    asyncio.run(check())
+    assert wait_until(gate.is_set)

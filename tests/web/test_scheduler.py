@@ -1,0 +1,434 @@
+"""Many answers side by side are the answers each would have had alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blip2_chat.generation import rows as rows_module
+from blip2_chat.generation.answer import Answer
+from blip2_chat.generation.rows import End, Event, Piece, Task
+from blip2_chat.generation.settings import Decoding
+from blip2_chat.images import open_picture, to_pixels
+from blip2_chat.model import Model
+from blip2_chat.web import scheduler as scheduler_module
+from blip2_chat.web.pictures.open import Seen
+from blip2_chat.web.scheduler import Scheduler, Stopped, Ticket
+from tests.support.waiting import wait_until
+from tests.support.web_server import MakeModel, picture
+
+
+@pytest.fixture(params=["opt", "t5"])
+def models(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[Model, Model]:
+    """Two of the same: one for the scheduler, one to compare with."""
+    return make_model(request.param), make_model(request.param)
+
+
+@pytest.fixture
+def model(make_model: MakeModel) -> Model:
+    return make_model()
+
+
+@pytest.fixture
+def scheduler(model: Model) -> Iterator[Scheduler]:
+    made = Scheduler(model, slots=4)
+    yield made
+    made.close()
+
+
+def seen(model: Model, number: int) -> Seen:
+    opened = open_picture(picture(number))
+    return Seen(opened.name, opened.digest, to_pixels(opened, model.preprocess), ())
+
+
+def task(model: Model, question: str, **settings: Any) -> Task:
+    settings = {"max_new_tokens": 12, **settings}
+    decoding = Decoding.of(**settings)
+    return Task(model.tokenizer.encode(f"Question: {question} Answer:"), decoding, decoding.stop)
+
+
+def alone(model: Model, number: int, one: Task) -> Answer:
+    model.states.clear()
+    writing = model.write(open_picture(picture(number)), one.prompt, one.decoding, one.stop)
+    for _ in writing:
+        pass
+    return writing.answer()
+
+
+def held_until(event: threading.Event, model: Model) -> None:
+    """No picture is encoded before the event: what is submitted until then is in line together."""
+    encode = model.engine.encode_image
+
+    def waiting(pixels: Any) -> Any:
+        assert event.wait(60)
+        return encode(pixels)
+
+    model.engine.encode_image = waiting  # type: ignore[method-assign]
+
+
+async def events_of(ticket: Ticket) -> list[Event]:
+    return [event async for event in ticket]
+
+
+def ends(events: list[Event]) -> list[End]:
+    return sorted((event for event in events if isinstance(event, End)), key=lambda end: end.index)
+
+
+def assert_same(events: list[Event], expected: Answer) -> None:
+    written = ends(events)
+    for end, answer in zip(written, [expected, *expected.others], strict=True):
+        assert end.result.token_ids == list(answer.tokens)
+        assert end.text == answer.text
+        assert end.result.finish_reason == answer.finish_reason
+        np.testing.assert_allclose(end.result.logprobs, answer.logprobs, atol=2e-3)
+        assert end.result.score == pytest.approx(answer.score, abs=2e-3)
+        pieces = [event.text for event in events if isinstance(event, Piece) and event.index == end.index]
+        assert "".join(pieces) == end.text
+
+
+def test_every_answer_is_the_one_it_would_have_had_alone(models: tuple[Model, Model]) -> None:
+    """Greedy, drawn, several, beams, stop strings, long and short, more than there are slots."""
+    model, reference = models
+    settings: list[dict[str, Any]] = [
+        {},
+        {"max_new_tokens": 1},
+        {"max_new_tokens": 40},
+        {"temperature": 1.0, "seed": 5},
+        {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 6, "num_answers": 3},
+        {"num_beams": 3},
+        {"num_beams": 4, "num_answers": 2, "length_penalty": 0.5, "max_new_tokens": 6},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {"min_new_tokens": 8},
+    ]
+    tasks = [task(model, f"what is number {i}" * (1 + i % 3) + "?", **one) for i, one in enumerate(settings)]
+    plain = alone(reference, 2, tasks[2])
+    stop = plain.text[3:5]
+    tasks.append(replace(tasks[2], stop=(stop,)))
+    expected = [alone(reference, i if i < 9 else 2, one) for i, one in enumerate(tasks)]
+    assert expected[9].text == plain.text[: plain.text.index(stop)].strip() != plain.text
+
+    async def together() -> list[list[Event]]:
+        tickets = [scheduler.submit(seen(model, i if i < 9 else 2), one) for i, one in enumerate(tasks)]
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets])
+
+    scheduler = Scheduler(model, slots=6)
+    try:
+        for _ in range(2):  # the second time with states to go on from
+            for events, answer in zip(asyncio.run(together()), expected, strict=True):
+                # Several draws keep their order here; alone they are ranked.
+                assert_same(_ranked(events), answer)
+    finally:
+        scheduler.close()
+    assert len({answer.text for answer in expected}) > 5, "the random model says the same to everything"
+
+
+def _ranked(events: list[Event]) -> list[Event]:
+    order = {
+        end.index: place for place, end in enumerate(sorted(ends(events), key=lambda e: -e.result.score))
+    }
+    return [replace(event, index=order[event.index]) for event in events]
+
+
+def test_rows_are_batched(model: Model, scheduler: Scheduler) -> None:
+    sizes: list[int] = []
+    step = model.engine.step
+
+    def counted(state: Any, tokens: Any) -> Any:
+        sizes.append(len(tokens))
+        return step(state, tokens)
+
+    model.engine.step = counted  # type: ignore[method-assign]
+
+    all_here = threading.Event()
+    held_until(all_here, model)
+
+    async def together() -> None:
+        long = [task(model, f"{i}?", min_new_tokens=30, max_new_tokens=30) for i in range(4)]
+        tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(long)]
+        all_here.set()
+        await asyncio.gather(*[events_of(ticket) for ticket in tickets])
+
+    asyncio.run(together())
+    assert max(sizes) == 4
+    assert len(sizes) < 2 * 29, "four answers of 30 tokens are not written side by side"
+
+
+def test_a_conversation_goes_on_from_its_state(model: Model, scheduler: Scheduler) -> None:
+    read: list[int] = []
+    prefill = model.engine.prefill
+
+    def counted(vectors: Any, prompts: Any, state: Any = None) -> Any:
+        common = 0 if state is None else len(state.tokens[0])
+        read.append(len(prompts[0]) - common)
+        return prefill(vectors, prompts, state)
+
+    model.engine.prefill = counted  # type: ignore[method-assign]
+
+    async def talk() -> Ticket:
+        first = task(model, "what is this?", max_new_tokens=8)
+        ticket = scheduler.submit(seen(model, 1), first)
+        written = ends(await events_of(ticket))[0].result.token_ids
+        longer = replace(first, prompt=[*first.prompt, *written, *model.tokenizer.encode("why?")[1:]])
+        follow_up = scheduler.submit(seen(model, 1), longer)
+        await events_of(follow_up)
+        assert follow_up.cached_tokens >= model.engine.config.num_query_tokens + len(first.prompt) + 7
+        # Another picture never goes on from this one's.
+        other = scheduler.submit(seen(model, 2), longer)
+        await events_of(other)
+        assert other.cached_tokens == 0
+        return ticket
+
+    assert asyncio.run(talk()).cached_tokens == 0
+    assert read[1] < read[0] < read[2]
+
+
+def test_an_abandoned_answer_frees_its_slot_at_the_next_token(model: Model) -> None:
+    steps: list[int] = []
+    step = model.engine.step
+    gate = threading.Semaphore(3)
+
+    def one_by_one(state: Any, tokens: Any) -> Any:
+        gate.acquire()
+        steps.append(len(tokens))
+        return step(state, tokens)
+
+    model.engine.step = one_by_one  # type: ignore[method-assign]
+    scheduler = Scheduler(model, slots=2)
+
+    async def leave() -> list[Event]:
+        endless = task(model, "?", min_new_tokens=300, max_new_tokens=300)
+        gone = scheduler.submit(seen(model, 1), endless)
+        stays = scheduler.submit(seen(model, 2), replace(endless, decoding=Decoding(max_new_tokens=6)))
+        waits = scheduler.submit(seen(model, 3), replace(endless, decoding=Decoding(max_new_tokens=6)))
+        async for _ in gone:
+            break
+        assert await asyncio.to_thread(wait_until, lambda: len(steps) == 3)
+        scheduler.cancel(gone)
+        gate.release(2)  # the step that was under way when it left, and the next
+        assert await asyncio.to_thread(wait_until, lambda: waits.started is not None)
+        assert len(steps) <= 5 and not [job for job in scheduler._jobs if job.ticket is gone]
+        gate.release(400)
+        return [*await events_of(stays), *await events_of(waits)]
+
+    try:
+        assert len(ends(asyncio.run(leave()))) == 2
+    finally:
+        gate.release(400)
+        scheduler.close()
+
+
+def test_who_waits_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
+    gone = threading.Event()
+    held_until(gone, model)
+
+    async def leave() -> None:
+        long = [scheduler.submit(seen(model, i), task(model, "?", max_new_tokens=40)) for i in range(4)]
+        waiting = scheduler.submit(seen(model, 9), task(model, "?"))
+        scheduler.cancel(waiting)
+        gone.set()
+        await asyncio.gather(*[events_of(ticket) for ticket in long])
+        assert waiting.started is None
+        assert scheduler.waiting == 0
+
+    asyncio.run(leave())
+
+
+def test_clients_take_turns(model: Model) -> None:
+    """One who sent ten requests first does not hold up another who sent one."""
+    scheduler = Scheduler(model, slots=1)
+
+    pictures = [seen(model, i) for i in range(9)]
+    one = task(model, "?", max_new_tokens=3)
+    all_here = threading.Event()
+    held_until(all_here, model)
+
+    async def ask() -> list[str]:
+        tickets = [scheduler.submit(picture, one, "greedy") for picture in pictures[:8]]
+        modest = scheduler.submit(pictures[8], one, "modest")
+        all_here.set()
+        await asyncio.gather(*[events_of(ticket) for ticket in [*tickets, modest]])
+        started = sorted([*tickets, modest], key=lambda ticket: ticket.started or 0)
+        return [ticket.client for ticket in started]
+
+    try:
+        assert asyncio.run(ask()).index("modest") <= 3
+    finally:
+        scheduler.close()
+
+
+def test_a_wide_request_has_its_turn(model: Model, scheduler: Scheduler) -> None:
+    """Four beams need all four slots; narrow requests that come later do not overtake for ever."""
+
+    pictures = [seen(model, i) for i in range(17)]
+    narrow = [task(model, "?", min_new_tokens=3 + i % 4, max_new_tokens=3 + i % 4) for i in range(17)]
+    all_here = threading.Event()
+    held_until(all_here, model)
+
+    async def ask() -> int:
+        tickets = [scheduler.submit(pictures[i], narrow[i]) for i in range(4)]
+        wide = scheduler.submit(pictures[4], task(model, "?", num_beams=4))
+        tickets += [scheduler.submit(pictures[i], narrow[i]) for i in range(5, 17)]
+        all_here.set()
+        await asyncio.gather(*[events_of(ticket) for ticket in [*tickets, wide]])
+        return sum((ticket.started or 0) < (wide.started or 0) for ticket in tickets)
+
+    assert asyncio.run(ask()) == 4
+
+
+def test_a_failing_step_fails_its_answers_and_nothing_after(model: Model, scheduler: Scheduler) -> None:
+    step = model.engine.step
+
+    def broken(state: Any, tokens: Any) -> Any:
+        raise MemoryError("no room")
+
+    async def ask(number: int) -> list[Event]:
+        return await events_of(scheduler.submit(seen(model, number), task(model, "?")))
+
+    model.engine.step = broken  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        asyncio.run(ask(1))
+    model.engine.step = step  # type: ignore[method-assign]
+    assert ends(asyncio.run(ask(1)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
+    """Logits that are no numbers are nothing to draw from; the state behind them is not gone on from, either."""
+    scheduler = Scheduler(model, slots=4)
+    step, all_here = model.engine.step, threading.Event()
+
+    def overflowing(state: Any, tokens: Any) -> Any:
+        all_here.wait(60)
+        logits = step(state, tokens).copy()
+        if len(tokens) == 3:
+            logits[place] = np.nan
+        return logits
+
+    async def ask() -> list[Any]:
+        model.engine.step = overflowing  # type: ignore[method-assign]
+        drawn = {"temperature": 1.0, "seed": 1, "min_new_tokens": 5, "max_new_tokens": 5}
+        tickets = [scheduler.submit(seen(model, i), task(model, "?", **drawn)) for i in range(3)]
+        all_here.set()
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+
+    try:
+        answers = asyncio.run(ask())
+        assert isinstance(answers.pop(place), ValueError)
+        assert all(len(ends(events)[0].result.token_ids) == 5 for events in answers)
+        assert wait_until(lambda: not scheduler.busy_rows)
+        assert model.states.take(seen(model, place).digest, []) is None
+    finally:
+        all_here.set()
+        model.engine.step = step  # type: ignore[method-assign]
+        scheduler.close()
+
+
+@pytest.mark.parametrize("blamed", [None, 1])
+def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
+    model: Model, scheduler: Scheduler, blamed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many for the memory at once, or one that cannot be read at all."""
+    tasks = [task(model, f"what is {name}?") for name in ("this", "that", "here")]
+    expected = [alone(model, i, one) for i, one in enumerate(tasks)]
+    model.states.clear()
+    prefill, all_here, together = model.engine.prefill, threading.Event(), 0
+    held_until(all_here, model)
+    monkeypatch.setattr(scheduler_module, "_PATIENCE", float("inf"))
+
+    def failing(vectors: Any, prompts: Any, state: Any = None) -> Any:
+        nonlocal together
+        together = max(together, len(prompts))
+        if len(prompts) > 1 or (blamed is not None and prompts[0] == tasks[blamed].prompt):
+            raise MemoryError("no room")
+        return prefill(vectors, prompts, state)
+
+    model.engine.prefill = failing  # type: ignore[method-assign]
+
+    async def ask() -> list[Any]:
+        tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(tasks)]
+        all_here.set()
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+
+    for place, events in enumerate(asyncio.run(ask())):
+        if place == blamed:
+            assert isinstance(events, MemoryError)
+        else:
+            assert_same(events, expected[place])
+    assert together == 3
+
+
+def test_rows_that_cannot_begin_spoil_no_others(
+    model: Model, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rows_module.rows_of
+
+    def failing(one: Task, *others: Any) -> Any:
+        if one.decoding.max_new_tokens == 7:
+            raise OverflowError
+        return made(one, *others)
+
+    monkeypatch.setattr(scheduler_module, "rows_of", failing)
+
+    async def ask() -> list[Any]:
+        tickets = [scheduler.submit(seen(model, 1), task(model, "?", min_new_tokens=40, max_new_tokens=40))]
+        await anext(aiter(tickets[0]))
+        tickets.append(scheduler.submit(seen(model, 2), task(model, "?", max_new_tokens=7)))
+        answers = [asyncio.wait_for(events_of(ticket), 60) for ticket in tickets]
+        return await asyncio.gather(*answers, return_exceptions=True)
+
+    written, failed = asyncio.run(ask())
+    assert ends(written)
+    assert isinstance(failed, OverflowError)
+
+
+def test_a_picture_that_fails_spoils_only_its_own_answer(model: Model, scheduler: Scheduler) -> None:
+    async def ask() -> list[Any]:
+        good, bad = seen(model, 1), seen(model, 2)
+        bad = replace(bad, pixels=bad.pixels[:, :, :5])
+        tickets = [scheduler.submit(one, task(model, "?")) for one in (good, bad, good)]
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+
+    first, wrong, third = asyncio.run(ask())
+    assert isinstance(wrong, ValueError)
+    assert ends(first)[0].text == ends(third)[0].text
+
+
+def test_close_finishes_what_runs_and_takes_no_more(model: Model) -> None:
+    scheduler = Scheduler(model, slots=2)
+
+    async def ask() -> list[list[Event]]:
+        tickets = [scheduler.submit(seen(model, i), task(model, "?", min_new_tokens=20, max_new_tokens=20))
+                   for i in range(5)]  # fmt: skip
+        await asyncio.to_thread(scheduler.close)
+        with pytest.raises(Stopped):
+            scheduler.submit(seen(model, 1), task(model, "?"))
+        return await asyncio.gather(*[events_of(ticket) for ticket in tickets])
+
+    written = asyncio.run(ask())
+    assert [len(ends(events)[0].result.token_ids) for events in written] == [20] * 5
+    assert not scheduler.alive
+
+
+def test_more_rows_than_slots_are_refused(model: Model, scheduler: Scheduler) -> None:
+    async def ask() -> None:
+        scheduler.submit(seen(model, 1), task(model, "?", num_beams=5))
+
+    with pytest.raises(ValueError, match="5 rows"):
+        asyncio.run(ask())
+
+
+def test_what_conversations_leave_behind_is_bounded(model: Model, scheduler: Scheduler) -> None:
+    model.states._max_bytes = 200_000
+
+    async def ask() -> None:
+        for number in range(30):
+            await events_of(scheduler.submit(seen(model, number), task(model, "?", max_new_tokens=2)))
+
+    asyncio.run(ask())
+    assert 0 < model.states.nbytes <= 200_000
