@@ -135,6 +135,11 @@ def test_the_sample_gets_right_answers(installed: Installed) -> None:
     assert {"picture", "question", "answer", "model", "seconds"} <= set(answers[0])
 
 
+def test_the_output_of_the_first_example_is_the_real_one(installed: Installed) -> None:
+    ((command, shown),) = re.findall(r"```bash\n(.*)\n```\n\n```text\n(.*?)```", README, re.DOTALL)
+    assert installed.run(command.rsplit("\n", 1)[-1]).stdout == shown
+
+
 def test_what_is_run_elsewhere_is_in_the_readme() -> None:
     assert all(f"\n{command}\n" in README for command in ELSEWHERE)
 
@@ -148,10 +153,10 @@ def test_the_samples_are_those_of_the_package() -> None:
 
 
 def test_the_ways_in_are_those_that_are_tested() -> None:
-    """test_web_ways_in.py runs what docs/serve.md says."""
+    """tests/web/test_clients.py runs the examples of docs/serve.md."""
     tested = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     shown = [block for block in [*blocks("sh"), *blocks("py")] if block != "make serve\n"]
-    assert len(shown) == 2
+    assert len(shown) == 1
     assert all(block in tested for block in shown)
 
 
