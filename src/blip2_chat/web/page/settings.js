@@ -1,4 +1,4 @@
-// The settings dialog: how answers are written, and how the page looks.
+// The settings dialog: decoding settings, and how the page looks.
 
 const $ = (id) => document.getElementById(id);
 const SAVED = "blip2-chat settings";
@@ -31,7 +31,7 @@ export function start() {
   try {
     saved = JSON.parse(localStorage.getItem(SAVED)) || {};
   } catch {
-    // Written by nobody who knew how: the defaults do.
+    // Unreadable saved settings: use the defaults.
   }
   for (const id of SLIDERS) if (saved[id]) $(id).value = saved[id];
   if (saved.mode) choose("mode", saved.mode);
@@ -41,10 +41,10 @@ export function start() {
   show();
 }
 
-/** Keeps to what a model allows. */
+/** Limits the settings to what a model allows. */
 export function limit({ blip2_chat: about }) {
   $("beams").max = Math.min(8, about.slots);
-  // A beam takes a slot, and a search has two at least.
+  // Each beam takes a slot, and beam search needs at least two.
   const search = document.querySelector('input[name="mode"][value="beams"]');
   search.disabled = about.slots < 2;
   if (search.disabled && search.checked) choose("mode", "greedy");
@@ -52,7 +52,7 @@ export function limit({ blip2_chat: about }) {
   show();
 }
 
-/** A request's settings, as the API names them. `another`: a different answer than the likeliest is wanted. */
+/** The settings of a request, under the API's names. `another`: sample, to get a different answer. */
 export function decoding(another = false) {
   const longest = { max_tokens: Number($("longest").value) };
   const mode = chosen("mode");
