@@ -205,7 +205,7 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     page.locator("#settings-open").click()
     expect(page.get_by_role("radio", name="Beam search")).to_be_checked()
     expect(page.get_by_role("radio", name="fp32")).to_be_checked()
-    expect(page.get_by_text("start it with more")).to_be_visible()
+    expect(page.get_by_text("start the server with more")).to_be_visible()
 
 
 def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: Path) -> None:

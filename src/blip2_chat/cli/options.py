@@ -80,7 +80,9 @@ class ModelOptions:
     threads: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Number of CPU threads for the onnx engine (default: one per physical core)."
+            metavar="N",
+            min=1,
+            help="Number of CPU threads for the onnx engine (default: one per physical core).",
         ),
     ] = None
 
