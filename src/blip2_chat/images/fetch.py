@@ -143,7 +143,7 @@ def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Wa
 
 
 def _refused(response: httpx.Response, name: str) -> _TryAgain | PictureError:
-    """The error for a status other than 2xx; a `_BusyError` if it may be temporary."""
+    """The error for a status other than 2xx; a `_TryAgain` if it may be temporary."""
     status = response.status_code
     told = f"{name} answered {one_line(f'{status} {response.reason_phrase}')}"
     if status in _BUSY:
