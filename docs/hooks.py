@@ -1,7 +1,8 @@
 """Pages that MkDocs builds in addition to the files of this folder, from files of the repository and from the code.
 
 `index.md` is README.md; `changelog.md`, `contributing.md`, `model-card.md` and `security.md` are the files of that
-name; `cli.md` is the `--help` of each command; and `api.md` lists the public names, whose docstrings mkdocstrings renders.
+name; `cli.md` is the `--help` of each command; and `api.md` lists the public names, whose docstrings mkdocstrings
+renders.
 """
 
 from __future__ import annotations

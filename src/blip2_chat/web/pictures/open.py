@@ -1,4 +1,4 @@
-"""Pictures on their way in: opened in threads of their own, kept only as what the model looks at."""
+"""Opening the pictures of requests in threads; only the model's input is kept."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..memory import Trimmer
 from .address_policy import download
 from .workers import Workers
 
-# A picture as the model sees it is 0.6 MB; conversations come back to the same one.
+# The input of a picture is 0.6 MB, and conversations ask about the same picture again.
 _KEPT = 64
-# Hashing less than this takes no longer than handing it to a thread.
+# Hashing less than this takes no longer than passing it to a thread.
 _LARGE = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture, reduced to what answers need: pixels [1,3,H,W], the digest of the whole, and advice."""
+    """A picture reduced to what answers need: pixels [1, 3, H, W], the digest of the original, and advice."""
 
     name: str
     digest: str
@@ -32,7 +32,7 @@ class Seen:
 
 
 class _Named(io.BytesIO):
-    """An uploaded file, which messages call by its name."""
+    """An uploaded file with its name, for messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -44,21 +44,22 @@ def _digest(source: str | bytes) -> str:
 
 
 class Pictures:
-    """Opens what requests bring, for all models. Memory stays bounded: three pictures are unpacked at a time."""
+    """Opens the pictures of requests, for all models. Three pictures are decoded at a time, which bounds
+    memory."""
 
     def __init__(self, limits: PictureLimits) -> None:
         self._limits = limits
         self._unpackers = Workers(3, "blip2-chat picture")
-        # Apart, so that slow strangers' servers hold up nobody's upload.
+        # Separate threads, so that slow servers do not delay uploads.
         self._fetchers = Workers(8, "blip2-chat fetch")
         self._trimmer = Trimmer()
-        # The same model at another precision wants its pictures alike.
+        # The same model at another precision has the same preprocessing.
         self._kept: OrderedDict[tuple[str, Preprocess], Seen] = OrderedDict()
 
     async def open(
         self, source: str | bytes, preprocess: Preprocess, name: str = "", client: str = ""
     ) -> Seen:
-        """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
+        """Opens an http(s) or `data:` URL, or the bytes of a file, for a model; refuses anything else. Raises
         `PictureError`."""
         if isinstance(source, str):
             source = source.strip()
@@ -66,7 +67,7 @@ class Pictures:
                 name = name or url_name(source)
                 source = await self.fetch(source, client)
             elif source[:5].lower() != "data:":
-                # Not repeated: it may be the picture, as bare base64.
+                # Not quoted in the message: it may be the picture itself, as bare base64.
                 raise PictureError(
                     "the picture's url is no data: URL; send data:image/png;base64,... or the like"
                 )
@@ -82,7 +83,7 @@ class Pictures:
             finally:
                 self._trimmer.later()
             self._kept[key] = seen
-        else:  # seen before, in a request that may have called it otherwise
+        else:  # cached from a request that may have used another name
             seen = replace(seen, name=name or UNNAMED)
         self._kept.move_to_end(key)
         while len(self._kept) > _KEPT:
@@ -90,7 +91,7 @@ class Pictures:
         return seen
 
     async def fetch(self, url: str, client: str = "") -> bytes:
-        """The bytes behind an http(s) URL, as they are. `PictureError`."""
+        """The unchanged bytes of an http(s) URL. Raises `PictureError`."""
         return await self._fetchers.run(client, download, url, self._limits)
 
     def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> Seen:
@@ -105,6 +106,6 @@ class Pictures:
         )
 
     def close(self) -> None:
-        """Waits for nothing: a download ends at its own deadline."""
+        """Does not wait: downloads end at their own deadline."""
         self._unpackers.close()
         self._fetchers.close()

@@ -1,4 +1,4 @@
-"""`POST /v1/picture`: the picture behind an address, for the page, which may load nothing from elsewhere itself."""
+"""`POST /v1/picture`: downloads a picture for the page, which may not load anything from other sites."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .common import ERRORS, unless_gone
 
 
 def router(service: Service) -> APIRouter:
-    """The route over one service."""
+    """The route of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.post(
@@ -50,7 +50,7 @@ async def _fetched(service: Service, url: str, client: str) -> bytes:
         data = await service.pictures.fetch(url, client)
     except PictureError as error:
         raise ApiError(400, str(error), code="invalid_image") from None
-    # Only pictures: this is no way to read other pages through the server.
+    # Only pictures, so that the server cannot be used to read other pages.
     if not begins_like_picture(data[:HEAD_BYTES]):
         raise ApiError(400, f"{url_name(url)} is not a picture", code="invalid_image")
     return data
