@@ -6,18 +6,28 @@ import json
 import pickle
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import Unpack
 
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
-from .engines.engine import Engine, Floats, State
+from .engines.engine import Engine, Floats
 from .errors import ConversationError, GenerationError
 from .generation.answer import Answer, Writing
 from .generation.reuse import QueryVectorCache, StateCache
+from .generation.rows import Task
 from .generation.settings import Decoding, Settings
-from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
+from .images import (
+    Picture,
+    PictureLimits,
+    PictureSource,
+    PreparedPicture,
+    Preprocess,
+    open_picture,
+    to_pixels,
+)
 from .plan import Plan
 from .prompts import TEMPLATES, PromptTemplate
 
@@ -65,11 +75,12 @@ class Model:
         """A path, URL, bytes, file, PIL image or array -> a picture, within this model's limits."""
         return open_picture(picture, limits=self.limits)
 
-    def query_vectors(self, picture: Picture) -> Floats:
+    def query_vectors(self, picture: Picture | PreparedPicture) -> Floats:
         """The picture as the language model sees it: float32 [1,Q,D], computed once per content."""
         vectors = self._vectors.get(picture.digest)
         if vectors is None:
-            vectors = self.engine.encode_image(to_pixels(picture, self.preprocess))
+            pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
+            vectors = self.engine.encode_image(pixels)
             self._vectors.put(picture.digest, vectors)
         return vectors
 
@@ -127,12 +138,10 @@ class Model:
             )
         vectors = self.query_vectors(picture)
         stop = self.template.stop if stop is None else stop
+        task = Task(prompt, decoding, (*decoding.stop, *stop))
         state = self.states.take(picture.digest, prompt)
-
-        def keep(state: State) -> None:
-            self.states.put(picture.digest, state)
-
-        return Writing(self.engine, self.tokenizer, vectors, prompt, decoding, stop, state, keep, started)
+        keep = partial(self.states.put, picture.digest)
+        return Writing(self.engine, self.tokenizer, vectors, task, state, keep, started)
 
     def prompt_budget(self, decoding: Decoding) -> int:
         """Prompt tokens that fit. In a decoder-only model the answer takes its place in the same context."""

@@ -16,8 +16,10 @@ from blip2_chat.checkpoint.config import ModelConfig
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.engines.torch.engine import TorchEngine
 from blip2_chat.errors import GenerationError
-from blip2_chat.generation.loop import Writer, generate
-from blip2_chat.generation.settings import Decoding, probabilities
+from blip2_chat.generation.loop import Batch, generate
+from blip2_chat.generation.rows import Generated, Task
+from blip2_chat.generation.sampling import probabilities
+from blip2_chat.generation.settings import Decoding
 
 SEEDS = range(20)
 PROMPTS = {
@@ -35,23 +37,19 @@ class Pair:
         self.engine = TorchEngine(self.reference, self.config, "fp32", "cpu")
         size = self.config.vision.image_size
         self.pixels = np.random.default_rng(seed).normal(size=(2, 3, size, size)).astype(np.float32)
-        tokenizer = Tokenizer.from_folder(folder, self.config.text)
-        self.prompts = [tokenizer.encode(PROMPTS[family]), tokenizer.encode(PROMPTS[family] + " a dog on")]
+        self.tokenizer = Tokenizer.from_folder(folder, self.config.text)
+        self.prompts = [self.tokenizer.encode(PROMPTS[family] + more) for more in ("", " a dog on")]
 
     def ours(self, rows: int = 1, **settings: Any) -> list[list[list[int]]]:
-        vectors = self.engine.encode_image(self.pixels[:rows])
-        decoding = Decoding.of(**settings)
-        return [
-            [one.token_ids for one in group]
-            for group in generate(self.engine, vectors, self.prompts[:rows], decoding)[0]
-        ]
+        return [[one.token_ids for one in group] for group in self.generated(rows, **settings)]
 
     def scores(self, **settings: Any) -> list[float]:
-        vectors = self.engine.encode_image(self.pixels[:1])
-        return [
-            one.score
-            for one in generate(self.engine, vectors, self.prompts[:1], Decoding.of(**settings))[0][0]
-        ]
+        return [one.score for one in self.generated(**settings)[0]]
+
+    def generated(self, rows: int = 1, **settings: Any) -> list[list[Generated]]:
+        vectors = self.engine.encode_image(self.pixels[:rows])
+        tasks = [Task(prompt, Decoding.of(**settings)) for prompt in self.prompts[:rows]]
+        return generate(self.engine, self.tokenizer, vectors, tasks)
 
     def theirs(self, row: int = 0, **settings: Any) -> tuple[list[list[int]], list[float]]:
         ids = [self.config.image_token_id] * self.config.num_query_tokens + self.prompts[row]
@@ -167,10 +165,12 @@ def test_sampling_has_transformers_distribution(
     draws, temperature = 4000, 0.6
     vectors = pair.engine.encode_image(pair.pixels[:1])
     decoding = Decoding.of(temperature=temperature, num_answers=draws, max_new_tokens=1, seed=7, **settings)
-    writer = Writer(pair.engine, vectors, pair.prompts[:1], decoding)
-    first = dict(writer.advance())
-    eos = pair.config.text.eos_token_ids[0]
-    ours = np.bincount([first.get(row, eos) for row in range(draws)], minlength=pair.config.text.vocab_size)
+    batch = Batch(pair.engine, pair.tokenizer)
+    (member,) = batch.join(vectors, [Task(pair.prompts[0], decoding)])
+    batch.choose()
+    eos = pair.config.text.eos_token_ids[:1]
+    first = [(one.token_ids or eos)[0] for one in member.rows.results]
+    ours = np.bincount(first, minlength=pair.config.text.vocab_size)
 
     ids = torch.tensor([[pair.config.image_token_id] * pair.config.num_query_tokens + pair.prompts[0]])
     out = pair.reference.generate(

@@ -15,8 +15,7 @@ from transformers import Blip2Processor
 from blip2_chat.checkpoint.config import ModelConfig
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.errors import CheckpointError
-from blip2_chat.generation.answer import clean
-from blip2_chat.generation.text_stream import TextStream, first_stop
+from blip2_chat.generation.text_stream import TextStream, clean, first_stop
 
 TEXTS = [
     "",

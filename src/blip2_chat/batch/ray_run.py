@@ -218,12 +218,8 @@ def _read(
                 {
                     **row,
                     "done": False,
-                    "error": opened.error,
-                    "digest": opened.digest,
-                    "width": opened.width,
-                    "height": opened.height,
-                    "advice": list(opened.advice),
-                    "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
+                    **opened.about(),
+                    "pixels": None if opened.picture is None else opened.picture.pixels.tobytes(),
                 }
             )
         if len(rows) == _BLOCK:

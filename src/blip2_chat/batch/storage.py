@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -79,14 +78,6 @@ def translated(address: str) -> Iterator[None]:
         if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs"):
             raise OSError(f"{one_line(address)}: {one_line(str(error))}") from error
         raise
-
-
-class NamedBytes(io.BytesIO):
-    """A file's content that knows its name, for messages about it."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 def join(folder: str, name: str) -> str:

@@ -27,10 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import Blip2ChatError
-from ..generation.answer import clean
 from ..generation.loop import generate
+from ..generation.rows import Task
 from ..generation.settings import Decoding
-from ..generation.text_stream import first_stop
 from ..images import Picture
 from ..prompts import Exchange, fit
 from .scoring import plain
@@ -187,18 +186,13 @@ class Evaluation:
             self.report.named += len(named)
             self.report.there += len(one.objects)
 
-    def _write(self, pictures: Sequence[Picture], prompts: Sequence[Sequence[int]]) -> list[str]:
+    def _write(self, pictures: Sequence[Picture], prompts: Sequence[list[int]]) -> list[str]:
         """Greedy answers, side by side: what a chat writes one after the other."""
         model = self._model
-        stop = model.template.stop
-
-        def ends(tokens: Sequence[int]) -> bool:
-            return first_stop(model.tokenizer.decode(tokens), stop) is not None
-
         # Vectors are kept per picture, and most pictures have several questions.
         vectors = np.concatenate([model.query_vectors(picture) for picture in pictures])
-        groups, _ = generate(model.engine, vectors, prompts, Decoding(), ends)
-        return [clean(model.tokenizer.decode(group[0].token_ids), stop) for group in groups]
+        tasks = [Task(prompt, Decoding(), model.template.stop) for prompt in prompts]
+        return [best.text for best, *_ in generate(model.engine, model.tokenizer, vectors, tasks)]
 
 
 def picture_in(archive: zipfile.ZipFile, name: str, model: Model) -> Picture:

@@ -9,7 +9,6 @@ as ever; "Stop" ends an answer.
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 import tempfile
 import threading
@@ -27,7 +26,7 @@ from ..display import picture_url
 from ..errors import Blip2ChatError
 from ..generation.settings import Decoding
 from ..images import PictureLimits, PictureSource
-from ..images.naming import file_name
+from ..images.naming import NamedBytes, file_name
 from ..model import Model
 from .locked import LockedEngine
 from .progress import amounts
@@ -246,8 +245,7 @@ class ChatWidget(anywidget.AnyWidget):
             with self._doing("opening the picture"):
                 PictureLimits(max_bytes=self.max_bytes).require_bytes(size, name)
         elif len(self._upload) == size:
-            whole, self._upload = io.BytesIO(self._upload), bytearray()
-            whole.name = name  # what errors call it
+            whole, self._upload = NamedBytes(self._upload, name), bytearray()
             self._open(lambda: whole)
 
 

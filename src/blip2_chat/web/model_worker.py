@@ -12,11 +12,12 @@ from ..checkpoint.inspect import EMBEDDED
 from ..errors import GenerationError, PictureError
 from ..generation.rows import End, Task
 from ..generation.settings import Decoding
+from ..images import PreparedPicture
 from ..model import Model
 from . import schemas
 from .errors import ApiError, in_requests_words, shutting_down
 from .model_ids import name_of
-from .pictures.open import Pictures, Seen
+from .pictures.open import Pictures
 from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
 
@@ -115,17 +116,17 @@ class Served:
         except GenerationError as error:
             raise ApiError(400, in_requests_words(error)) from None
 
-    async def open(self, source: str | bytes, name: str = "", client: str = "") -> Seen:
+    async def open(self, source: str | bytes, name: str = "", client: str = "") -> PreparedPicture:
         """A picture that a request brought; 400 with what is wrong with it."""
         try:
             return await self._pictures.open(source, self.model.preprocess, name, client)
         except PictureError as error:
             raise ApiError(400, str(error), code="invalid_image") from None
 
-    def submit(self, seen: Seen, task: Task, request: Request) -> Ticket:
+    def submit(self, picture: PreparedPicture, task: Task, request: Request) -> Ticket:
         """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
         try:
-            return self.scheduler.submit(seen, task, client_of(request))
+            return self.scheduler.submit(picture, task, client_of(request))
         except Stopped:
             raise shutting_down() from None
 

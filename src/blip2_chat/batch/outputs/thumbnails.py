@@ -21,13 +21,14 @@ from PIL import Image
 
 from ...errors import Blip2ChatError
 from ...images import Picture, open_picture
+from ...images.naming import NamedBytes
 from ..inputs.shards import SHARD_SUFFIXES
 from ..inputs.sources import open_sources
 from ..inputs.tables import TABLE_SUFFIXES, Columns
 from ..inputs.zips import ZIP_SUFFIXES
 from ..items import Item, path_item
 from ..result import Result
-from ..storage import NamedBytes, is_remote, is_web, reading
+from ..storage import is_remote, is_web, reading
 
 _QUALITY = 55
 # A place where a picture may be, and the digests that it is looked for under.
