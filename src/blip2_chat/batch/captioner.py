@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoint.config import OptConfig
 from ..engines.engine import Floats
-from ..errors import GenerationError
+from ..errors import GenerationError, PromptTooLongError
 from ..generation.loop import generate
 from ..generation.rows import Task
 from ..generation.settings import Decoding
@@ -79,10 +79,7 @@ class Captioner:
             tokens = model.tokenizer.encode(text)
             budget = model.prompt_budget(decoding)
             if len(tokens) > budget:
-                raise GenerationError(
-                    f"{asked or 'the caption prompt'!r} is {len(tokens)} tokens, and {max(budget, 0)} fit beside "
-                    "the picture and the answer: shorten it, or lower max_new_tokens"
-                )
+                raise PromptTooLongError(repr(asked) if asked else "the caption prompt", len(tokens), budget)
             self._prompts.append(_Prompt(asked, tokens, decoding))
 
     def result(self, **about: Any) -> Result:
