@@ -43,7 +43,19 @@ class MissingExtraError(Blip2ChatError):
 
 
 class GenerationError(Blip2ChatError):
-    """Decoding settings that contradict each other, or a prompt longer than the model's context."""
+    """Decoding settings that contradict each other, or a prompt longer than the model's context.
+
+    `setting` names the setting at fault, `value` is what it was, and `rule` what it must be; None where no single
+    setting is at fault.
+    """
+
+    def __init__(
+        self, message: str, *, setting: str | None = None, value: object = None, rule: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.value = value
+        self.rule = rule
 
 
 class ConversationError(Blip2ChatError):
