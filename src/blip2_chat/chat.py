@@ -160,7 +160,9 @@ class Chat:
             draft.write_text(text, encoding="utf-8", errors="backslashreplace")
             draft.replace(target)
         except OSError as error:
-            raise ConversationError(f"{target} cannot be written: {error.strerror or error}") from None
+            raise ConversationError(
+                f"{target} cannot be written: {error.strerror or error}", path=target
+            ) from None
 
     @classmethod
     def from_saved(
@@ -173,17 +175,18 @@ class Chat:
     ) -> Chat:
         """A conversation out of what `save` wrote, parsed; see `Model.load_chat`."""
         if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-            raise ConversationError(f"{where} is not a conversation saved by blip2-chat")
+            raise ConversationError(f"{where} is not a conversation saved by blip2-chat", path=where)
         try:
             about = saved["picture"]
             chat = cls(model, _saved_picture(model, about["source"]) if picture is None else picture)
             turns = [_loaded_turn(turn) for turn in saved["turns"]]
             digest, name = about["digest"], about["name"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ConversationError(f"{where} is damaged: {error!r}") from None
+            raise ConversationError(f"{where} is damaged: {error!r}", path=where) from None
         if chat.picture.digest != digest:
             raise ConversationError(
-                f"{where} is about {name}, and {chat.picture.name} is another picture: give the one it is about"
+                f"{where} is about {name}, and {chat.picture.name} is another picture: give the one it is about",
+                path=where,
             )
         chat.turns = turns
         return chat

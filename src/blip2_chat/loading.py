@@ -21,7 +21,8 @@ from .images import PictureLimits, Preprocess
 from .model import Model
 from .plan import Plan
 from .prompts import PromptTemplate
-from .system.memory import available_memory, gigabytes
+from .sizes import gigabytes
+from .system.memory import available_memory
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
@@ -201,7 +202,8 @@ def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str)
     if precision not in ("auto", has) or engine == "torch" or device not in ("auto", "cpu"):
         raise CheckpointError(
             f"{checkpoint.folder} is converted to {has} for the onnx engine on the CPU; for anything else load "
-            "the checkpoint that it was made from"
+            "the checkpoint that it was made from",
+            path=checkpoint.folder,
         )
     return Plan("onnx", has, "cpu", "as it was converted")
 

@@ -148,7 +148,7 @@ class Model:
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConversationError(f"{path} cannot be read as a conversation: {error}") from None
+            raise ConversationError(f"{path} cannot be read as a conversation: {error}", path=path) from None
         return Chat.from_saved(self, saved, where=str(path), picture=picture)
 
     def close(self) -> None:

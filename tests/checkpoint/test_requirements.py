@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -15,8 +14,9 @@ from blip2_chat.checkpoint.catalogue import KNOWN
 from blip2_chat.checkpoint.config import ModelConfig, OptConfig, QFormerConfig, VisionConfig
 from blip2_chat.checkpoint.requirements import COSTS, best_precision, needed, require_fit
 from blip2_chat.engines.onnx import convert
-from blip2_chat.errors import NotEnoughMemoryError
-from blip2_chat.system.memory import available_memory, gigabytes
+from blip2_chat.errors import NotEnoughMemoryError, Suggestion
+from blip2_chat.sizes import gigabytes
+from blip2_chat.system.memory import available_memory
 
 GB = 10**9
 BY_NAME = {known.name.removeprefix("Salesforce/blip2-"): known for known in KNOWN}
@@ -163,47 +163,47 @@ def test_what_fits_is_let_through() -> None:
         require_fit(OPT, "int8", "onnx", available=exact - 1, name="x")
 
 
-def refusal(config: ModelConfig, precision: str, engine: str, gb: float, name: str = "my/model") -> str:
+def refusal(
+    config: ModelConfig, precision: str, engine: str, gb: float, name: str = "my/model"
+) -> NotEnoughMemoryError:
     with pytest.raises(NotEnoughMemoryError) as caught:
         require_fit(config, precision, engine, available=int(gb * GB), name=name)
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith("; --force loads it regardless")
-    return message
+    return caught.value
+
+
+def suggested(*asked: Any) -> tuple[str, str, str]:
+    suggestion = refusal(*asked).suggestion
+    assert suggestion is not None
+    return suggestion.name, suggestion.precision, suggestion.engine
 
 
 def test_the_refusal_has_the_numbers_and_the_precision_that_fits() -> None:
-    message = refusal(OPT, "fp32", "torch", 10)
-    assert message.startswith(
-        "my/model at fp32 with the torch engine needs about 15.7 GB of memory, and 10.0 GB is"
-    )
-    assert f"--precision bf16 needs {gigabytes(needed(OPT, 'bf16', 'torch'))} and fits" in message
-    assert "--precision int8 needs 4.6 GB and fits" in refusal(OPT, "fp32", "onnx", 10)
-    assert "--precision int4 needs 3.2 GB and fits" in refusal(OPT, "int8", "onnx", 4)
+    error = refusal(OPT, "fp32", "torch", 10)
+    assert (error.name, error.precision, error.engine) == ("my/model", "fp32", "torch")
+    assert (error.needed, error.available) == (needed(OPT, "fp32", "torch"), 10 * GB)
+    assert error.suggestion == Suggestion("my/model", "bf16", "torch", needed(OPT, "bf16", "torch"))
+    assert suggested(OPT, "fp32", "onnx", 10) == ("my/model", "int8", "onnx")
+    assert suggested(OPT, "int8", "onnx", 4) == ("my/model", "int4", "onnx")
 
 
 def test_the_refusal_names_the_other_engine_when_only_that_fits() -> None:
     config = BY_NAME["flan-t5-xl"].config
     between = (needed(config, "int4", "onnx") + needed(config, "int4", "torch")) / 2 / GB
-    assert "--precision int4 --engine onnx needs 3.3 GB and fits" in refusal(config, "fp32", "torch", between)
+    assert suggested(config, "fp32", "torch", between) == ("my/model", "int4", "onnx")
 
 
 def test_the_refusal_names_a_checkpoint_that_fits() -> None:
     name = "Salesforce/blip2-flan-t5-xxl"
-    assert "but Salesforce/blip2-opt-6.7b --precision int4 needs 5.6 GB and does" in refusal(
-        XXL, "int8", "onnx", 7, name
-    )
-    assert "but Salesforce/blip2-flan-t5-xl --precision int8 needs" not in refusal(
-        XXL, "int8", "onnx", 4, name
-    )
-    assert "but Salesforce/blip2-flan-t5-xl --precision int4 needs" in refusal(XXL, "int8", "onnx", 4, name)
+    assert suggested(XXL, "int8", "onnx", 7, name) == ("Salesforce/blip2-opt-6.7b", "int4", "onnx")
+    assert suggested(XXL, "int8", "onnx", 4, name) == ("Salesforce/blip2-flan-t5-xl", "int4", "onnx")
     coco = BY_NAME["opt-6.7b-coco"]
-    assert "but Salesforce/blip2-flan-t5-xl-coco --precision" in refusal(
-        coco.config, "int8", "onnx", 4, coco.name
-    )
+    assert suggested(coco.config, "int8", "onnx", 4, coco.name)[0] == "Salesforce/blip2-flan-t5-xl-coco"
 
 
 def test_the_refusal_names_the_embedded_model_when_nothing_else_fits() -> None:
-    assert "nor any official checkpoint; the embedded model, demo, does" in refusal(OPT, "int8", "onnx", 1)
+    error = refusal(OPT, "int8", "onnx", 1)
+    assert error.suggestion is None
+    assert "nor any official checkpoint; the embedded model does" in str(error)
 
 
 def test_every_advice_is_true() -> None:
@@ -214,23 +214,13 @@ def test_every_advice_is_true() -> None:
                 available = int(gb * GB)
                 if needed(known.config, "fp32", engine) <= available:
                     continue
-                message = refusal(known.config, "fp32", engine, gb, known.name)
-                if "the embedded model" in message:
+                advice = refusal(known.config, "fp32", engine, gb, known.name).suggestion
+                if advice is None:
                     assert gb == 2
                     continue
-                advised = message[
-                    : message.index(" and fits" if " and fits" in message else " and does")
-                ].split()
-                options = dict(pairwise(advised))
-                named = [word for word in advised[3:] if word.startswith("Salesforce/")]
-                config = next((one.config for one in KNOWN if one.name in named), known.config)
-                require_fit(
-                    config,
-                    options["--precision"],
-                    options.get("--engine", engine),
-                    available=available,
-                    name="x",
-                )
+                config = next(one.config for one in KNOWN if one.name == advice.name)
+                require_fit(config, advice.precision, advice.engine, available=available, name="x")
+                assert advice.needed == needed(config, advice.precision, advice.engine) <= available
 
 
 def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

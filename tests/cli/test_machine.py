@@ -22,7 +22,7 @@ from blip2_chat.cli import app, machine
 from blip2_chat.conversion.cache import Cached, sole_writer
 from blip2_chat.conversion.prune import is_orphan
 from blip2_chat.loading import choose
-from blip2_chat.system.memory import gigabytes
+from blip2_chat.sizes import gigabytes
 
 
 def invoke(*arguments: str) -> Any:

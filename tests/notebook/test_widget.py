@@ -20,7 +20,7 @@ from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
 from blip2_chat.notebook import ChatWidget, LoadingBar
 from blip2_chat.notebook.locked import LockedEngine
-from blip2_chat.notebook.progress import amounts
+from blip2_chat.sizes import amounts
 
 SOON = 60  # seconds; only a broken widget takes them
 

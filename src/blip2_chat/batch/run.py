@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..errors import Parameter
 from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
@@ -103,10 +104,15 @@ class Run:
         """`model_settings`: how the model was asked for, part of what must not change between two runs."""
         self.options = options
         if options.out is None and options.sidecar is None:
-            raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
+            raise RunError(
+                "there is nowhere to write: give ",
+                Parameter("out"),
+                " (a .parquet, .jsonl, .csv or .tar file) or ",
+                Parameter("sidecar"),
+            )
         if options.out is not None:
             if options.with_pictures and ending(options.out) != ".tar":
-                raise RunError("--with-pictures belongs to --out FILE.tar; other files hold no pictures")
+                raise RunError(Parameter("with_pictures"), " needs a .tar file; other files hold no pictures")
             ending(options.out)
         check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
@@ -148,8 +154,11 @@ class Run:
             ]
             if changed:
                 raise RunError(
-                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to go "
-                    "on, or --fresh to start over, or another --out"
+                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to "
+                    "resume, ",
+                    Parameter("fresh", True),
+                    " to start over, or another ",
+                    Parameter("out"),
                 )
         self.journal.note({"settings": self.settings})
         if self.options.retry_failed:
@@ -328,7 +337,9 @@ def progress_path(options: RunOptions) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{folder} cannot be made ({reason(error)}); give --progress FILE") from error
+            raise RunError(
+                f"{folder} cannot be made ({reason(error)}); give ", Parameter("progress")
+            ) from error
         return folder / f"{name}.progress"
     first = options.sources[0]
     address = os.path.expanduser(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""
@@ -345,7 +356,8 @@ def _require_not_read(options: RunOptions) -> None:
     for source in options.sources:
         if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
             raise RunError(
-                f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+                f"{one_line(options.out)} is what is read, and would be replaced; give another ",
+                Parameter("out"),
             )
 
 
@@ -361,7 +373,8 @@ def _require_in_folder(options: RunOptions) -> None:
         if not address or scheme(address) or not (is_inside or is_same):
             raise RunError(
                 f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
-                "give --out FOLDER/metadata.jsonl with the folder of the pictures, or another name"
+                "put it into the folder of the pictures, or give another name as ",
+                Parameter("out"),
             )
         if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
             raise RunError(

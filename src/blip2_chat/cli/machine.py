@@ -19,7 +19,8 @@ from .._version import __version__
 from ..errors import CheckpointError
 from ..images.naming import url_name
 from ..installation import install_command
-from ..system.memory import available_memory, gigabytes
+from ..sizes import gigabytes
+from ..system.memory import available_memory
 
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
 _OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")

@@ -84,7 +84,7 @@ def sole_writer(
                 break
             except Timeout:
                 if waiting is None:
-                    raise BusyError(f"another process is writing {target} right now") from None
+                    raise BusyError(f"another process is writing {target} right now", path=target) from None
                 waiting()
                 time.sleep(_POLL_SECONDS)
     # filelock says by NotImplementedError that the file system has no locks.
@@ -99,7 +99,7 @@ def sole_writer(
 def unwritable(folder: Path, error: Exception, way_out: str = WAY_OUT) -> CannotWriteError:
     """The one line for a folder that cannot be written to."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return CannotWriteError(f"{folder} cannot be written to ({reason}); {way_out}")
+    return CannotWriteError(f"{folder} cannot be written to ({reason}); {way_out}", path=folder)
 
 
 def sweep(but: Path | None = None) -> None:
@@ -186,7 +186,8 @@ def clear(name: str | None = None) -> list[Cached]:
                 remove(entry.folder)
             except OSError as error:
                 raise CheckpointError(
-                    f"{entry.folder} cannot be removed ({error.strerror or error}); is a program using it?"
+                    f"{entry.folder} cannot be removed ({error.strerror or error}); is a program using it?",
+                    path=entry.folder,
                 ) from None
     sweep()
     return chosen

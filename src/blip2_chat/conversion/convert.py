@@ -27,8 +27,8 @@ from .._version import __version__
 from ..checkpoint.inspect import EMBEDDED, Checkpoint
 from ..engines.onnx import convert as engine
 from ..engines.onnx.manifest import FORMAT, MANIFEST, Manifest
-from ..errors import CheckpointError
-from ..system.memory import gigabytes
+from ..errors import CheckpointError, Parameter
+from ..sizes import gigabytes
 from .cache import (
     WAY_OUT,
     CannotWriteError,
@@ -149,7 +149,8 @@ class _Job:
     ) -> _Job:
         if checkpoint.kind == "converted":
             raise CheckpointError(
-                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
+                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from",
+                path=checkpoint.folder,
             )
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
@@ -232,7 +233,10 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
             hashes = hashing.result()
         checkpoint = job.checkpoint
         if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
-            raise CheckpointError(f"{job.checkpoint.folder} changed while it was being converted; try again")
+            raise CheckpointError(
+                f"{job.checkpoint.folder} changed while it was being converted; try again",
+                path=job.checkpoint.folder,
+            )
         manifest = Manifest.from_folder(made)
         manifest = dataclasses.replace(manifest, source={**source, "sha256": hashes})
         (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -307,16 +311,24 @@ def _remove_if_owner(folder: Path, owner: int) -> None:
 def _require_replaceable(out: Path, force: bool) -> None:
     """Raises `CheckpointError` when something at `out` must stay."""
     if os.path.ismount(out):
-        raise CheckpointError(f"{out} is a disk of its own; name a folder in it, such as {out / 'model'}")
+        raise CheckpointError(
+            f"{out} is a disk of its own; name a folder in it, such as {out / 'model'}", path=out
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        raise CheckpointError(f"{out} exists and is no conversion; name a new folder")
+        raise CheckpointError(f"{out} exists and is no conversion; name a new folder", path=out)
     if not force:
-        raise CheckpointError(f"{out} holds a conversion already; --force replaces it, or name a new folder")
+        raise CheckpointError(
+            f"{out} holds a conversion already; ",
+            Parameter("force", True),
+            " replaces it, or name a new folder",
+            path=out,
+        )
     if foreign := foreign_file(out):
         raise CheckpointError(
-            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder"
+            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder",
+            path=out,
         )
 
 

@@ -10,11 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def gigabytes(size: float) -> str:
-    """Bytes as people read them: "4.8 GB" (10**9), "310 MB" below one gigabyte."""
-    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
-
-
 def available_memory() -> int:
     """Bytes this process can still take without swapping, container limits respected.
 

@@ -28,8 +28,8 @@ class Walk:
     folder are in memory at a time.
 
     Linked folders come last, each once: none that was read already, and none that the folder itself is in.
-    exclude: patterns of --exclude. own: absolute paths that the run itself writes. passed: counts what is passed
-    over. closed: gets the folders that may not be read.
+    exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
+    passed: counts what is passed over. closed: gets the folders that may not be read.
     """
 
     root: str

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ...errors import Parameter
 from ..errors import RunError
 from ..inputs.tables import Columns
 from ..recorded import recorded_settings
@@ -41,7 +42,7 @@ def report(
     there is none, the card says so. Raises `RunError`.
     """
     if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
-        raise RunError(f"{out} is the result itself, and would be replaced; give another --out")
+        raise RunError(f"{out} is the result itself, and would be replaced; give another ", Parameter("out"))
     rows = list(read(results))
     if not rows:
         raise RunError(f"{results} has no rows to show")

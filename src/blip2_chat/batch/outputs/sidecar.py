@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ...errors import Parameter
 from ...system.text_files import encoding
 from ..errors import RunError
 from ..inputs.folders import SIDECAR_ENDINGS, is_picture_file
@@ -40,9 +41,14 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         if self.ending not in SIDECAR_ENDINGS:
-            raise RunError(f"--sidecar {self.ending!r} is none of {', '.join(SIDECAR_ENDINGS)}")
+            raise RunError(Parameter("sidecar", self.ending), f" is none of {', '.join(SIDECAR_ENDINGS)}")
         if self.overwrite and self.join:
-            raise RunError(f"--overwrite replaces what --{self.join} keeps: give one of them")
+            raise RunError(
+                Parameter("overwrite", True),
+                " replaces what ",
+                Parameter("join", self.join),
+                " keeps: give one of them",
+            )
 
     def text(self, result: Result) -> str:
         """The whole content of a picture's file."""

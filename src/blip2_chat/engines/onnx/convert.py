@@ -143,7 +143,7 @@ def convert(
     """
     target = Path(target)
     if target.exists():
-        raise CheckpointError(f"{target} exists already; remove it or name another folder")
+        raise CheckpointError(f"{target} exists already; remove it or name another folder", path=target)
     planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
     block_size = block_size or BLOCK_SIZES[precision]
 

@@ -63,16 +63,21 @@ class Manifest:
         try:
             raw = read_json(path)
         except MissingFileError:
-            raise CheckpointError(f"{folder} has no {MANIFEST}: it is not a converted model") from None
+            raise CheckpointError(
+                f"{folder} has no {MANIFEST}: it is not a converted model", path=folder
+            ) from None
         if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{folder} was converted for another version of blip2-chat (format {shown(raw['format'])}, this one "
-                f"reads {FORMAT}): convert the checkpoint again"
+                f"reads {FORMAT}): convert the checkpoint again",
+                path=folder,
             )
         try:
             manifest = _read(raw)
         except _Unexpected as error:
-            raise CheckpointError(f"{path} is damaged: {error}; convert the checkpoint again") from None
+            raise CheckpointError(
+                f"{path} is damaged: {error}; convert the checkpoint again", path=path
+            ) from None
         for name, size in manifest.sizes.items():
             _check_file(Path(folder), name, size)
         return manifest
@@ -132,10 +137,12 @@ def _check_file(folder: Path, name: str, size: int) -> None:
     file = folder / name
     if not file.is_file() or file.stat().st_size != size:
         raise CheckpointError(
-            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again"
+            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again", path=file
         )
     target = file.resolve()
     # The hub's cache holds a repository's files in one folder, and snapshots of links into it.
     own = {folder.resolve(), folder.resolve().parent.parent / "blobs"}
     if file.is_symlink() and target.parent not in own:
-        raise CheckpointError(f"{file} is a link to a file elsewhere: refused; convert the checkpoint again")
+        raise CheckpointError(
+            f"{file} is a link to a file elsewhere: refused; convert the checkpoint again", path=file
+        )

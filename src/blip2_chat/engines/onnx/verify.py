@@ -59,7 +59,9 @@ def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool
         precision: Any = manifest.precision  # one of `Precision`, as the manifest's own check saw to
         return plan(config, precision, manifest.block_size, tied_head=tied_head, how=how)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {error}; convert the checkpoint again") from None
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {error}; convert the checkpoint again", path=folder
+        ) from None
 
 
 def _schemes(raw: dict[str, Any]) -> Schemes:
@@ -99,5 +101,5 @@ def _check_graph(folder: Path, manifest: Manifest, graph: Graph, found: onnx.Mod
 
 def _unlike(folder: Path, file: str, expected: str) -> CheckpointError:
     return CheckpointError(
-        f"{folder} cannot be loaded: {file} is not {expected}; convert the checkpoint again"
+        f"{folder} cannot be loaded: {file} is not {expected}; convert the checkpoint again", path=folder
     )

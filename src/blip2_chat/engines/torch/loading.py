@@ -14,8 +14,9 @@ from torch import nn
 from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration
 
 from ...checkpoint.config import ModelConfig
-from ...checkpoint.requirements import needed
+from ...checkpoint.requirements import needed, suggestion
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
+from ...system.memory import available_memory
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
@@ -52,10 +53,11 @@ def load_weights(
         with _told(on_progress):
             model = _Blip2.from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
-        raise NotEnoughMemoryError(
-            f"{device} has not enough memory for {folder.name} at {precision}: try a smaller precision "
-            "(fp16, int8, int4), or device='cpu'"
-        ) from None
+        # More than the estimate says, or loaded by force.
+        size = needed(config, precision, "torch")
+        free = sum(free_gpu_memory(device)) if device.startswith("cuda") else available_memory()
+        smaller = suggestion(config, "torch", min(free, size - 1), folder.name)
+        raise NotEnoughMemoryError(folder.name, precision, "torch", size, free, smaller) from None
     if device == "cpu" and precision not in _DTYPES:
         _fit_for_cpu(model, config)
     return model

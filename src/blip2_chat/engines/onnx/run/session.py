@@ -85,7 +85,8 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     except Exception as error:  # ONNX Runtime's own have no base but this
         raise CheckpointError(
             f"{folder} cannot be loaded: {short(str(error), 200)}; when its files are damaged, convert the "
-            "checkpoint again"
+            "checkpoint again",
+            path=folder,
         ) from None
     language: LanguageModel
     if isinstance(config.text, OptConfig):
