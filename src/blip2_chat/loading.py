@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from .checkpoint.config import ModelConfig
 from .checkpoint.inspect import EMBEDDED, Checkpoint, find, inspect
-from .checkpoint.requirements import COSTS, Precision, best_precision, is_small, needed, require_fit
+from .checkpoint.requirements import (
+    COSTS,
+    EngineName,
+    Precision,
+    best_precision,
+    is_small,
+    needed,
+    require_fit,
+)
 from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
@@ -27,8 +35,8 @@ from .system.memory import available_memory
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
 
-PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
-EngineChoice = Literal["auto", "onnx", "torch"]
+PrecisionChoice = Precision | Literal["auto"]
+EngineChoice = EngineName | Literal["auto"]
 
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
@@ -253,10 +261,11 @@ def _start(
     from .conversion.convert import converted
     from .engines.onnx.run.session import load_onnx_engine
 
-    folder = checkpoint.folder
-    if checkpoint.kind == "official":
-        folder = converted(checkpoint, plan.precision, name=name, on_progress=on_progress)
-    return load_onnx_engine(folder, threads)
+    if checkpoint.kind == "converted":
+        return load_onnx_engine(checkpoint.folder, threads)
+    return load_onnx_engine(
+        converted(checkpoint, plan.precision, name=name, on_progress=on_progress), threads
+    )
 
 
 def _downloading(on_progress: Progress) -> Callable[[int, int], None]:

@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from transformers import Blip2ForConditionalGeneration
 
 from blip2_chat.checkpoint import inspect as checkpoint
-from blip2_chat.checkpoint.inspect import CONVERTED, Checkpoint, find, inspect
+from blip2_chat.checkpoint.inspect import Checkpoint, find, inspect
 from blip2_chat.errors import CheckpointError
+from blip2_chat.system.small_files import MANIFEST
 from tests.support.checkpoints import make_checkpoint
 
 INDEX = "model.safetensors.index.json"
@@ -461,7 +462,7 @@ def test_quantised_weights_are_named_as_such(opt: Path) -> None:
 def converted(opt: Path) -> Path:
     (opt / "model.safetensors").unlink()
     (opt / "vision.onnx").write_bytes(b"graph")
-    (opt / CONVERTED).write_text(json.dumps({"format": 1, "sizes": {"vision.onnx": 5}}), "utf-8")
+    (opt / MANIFEST).write_text(json.dumps({"format": 1, "sizes": {"vision.onnx": 5}}), "utf-8")
     return opt
 
 
@@ -484,10 +485,10 @@ def test_a_converted_folder(converted: Path, made: Callable[..., Path]) -> None:
     ],
 )
 def test_a_broken_conversion(converted: Path, sizes: object, message: str) -> None:
-    change_json(converted / CONVERTED, lambda raw: {"sizes": sizes})
+    change_json(converted / MANIFEST, lambda raw: {"sizes": sizes})
     assert message in refusal(converted)
 
 
 def test_a_manifest_that_is_not_json(converted: Path) -> None:
-    (converted / CONVERTED).write_text("{", "utf-8")
+    (converted / MANIFEST).write_text("{", "utf-8")
     assert "cannot be read as JSON" in refusal(converted)

@@ -149,7 +149,8 @@ def test_conversions_with_other_processors_are_told_apart(
     other = Path(shutil.copytree(checkpoint("opt"), tmp_path / "other"))
     change_json(other / "preprocessor_config.json", lambda raw: {**raw, "image_mean": [0.1, 0.2, 0.3]})
     made = [
-        converted(inspect(bare, processor), "int8", name="bare") for processor in (checkpoint("opt"), other)
+        converted(inspect(bare, processor), "int8", name="bare").folder
+        for processor in (checkpoint("opt"), other)
     ]
     assert made[0] != made[1]
     settings = (made[1] / "preprocessor_config.json").read_text("utf-8")

@@ -27,6 +27,7 @@ from blip2_chat.conversion.cache import cached, clear, is_whole, partial_of, sol
 from blip2_chat.conversion.convert import convert, converted
 from blip2_chat.engines.onnx import convert as engine
 from blip2_chat.engines.onnx.manifest import Manifest
+from blip2_chat.engines.onnx.verify import verify
 from blip2_chat.errors import CheckpointError
 from blip2_chat.images import open_picture, to_pixels
 from blip2_chat.system.paths import cache_folder
@@ -49,7 +50,7 @@ def source(checkpoint: Make, tmp_path: Path) -> Path:
 
 
 def keep(folder: Path, precision: str = "int8", **more: Any) -> Path:
-    return converted(inspect(folder), precision, name=str(folder), **more)
+    return converted(inspect(folder), precision, name=str(folder), **more).folder
 
 
 def remains(folder: Path) -> list[str]:
@@ -217,7 +218,7 @@ def test_hub_files_are_known_by_the_hubs_hash(snapshot: Path, monkeypatch: pytes
     before = provenance.fingerprint(snapshot, checkpoint.weight_files)
     os.utime(weights, ns=(1, 1))
     assert provenance.fingerprint(snapshot, checkpoint.weight_files) == before
-    folder = converted(checkpoint, "int8", name="org/name@main")
+    folder = converted(checkpoint, "int8", name="org/name@main").folder
     assert folder.name.startswith("org--name-int8-")
     source = Manifest.from_folder(folder).source
     assert source["name"] == "org/name@main" and source["revision"] == "c" * 40
@@ -374,7 +375,7 @@ def test_a_small_model_does_without_a_cache(source: Path, tmp_path: Path) -> Non
         "import sys, warnings; from pathlib import Path\n"
         "warnings.simplefilter('always')\n"
         "from blip2_chat.checkpoint.inspect import inspect; from blip2_chat.conversion.convert import converted\n"
-        "a, b = (converted(inspect(sys.argv[1]), 'int8', name='model') for _ in range(2))\n"
+        "a, b = (converted(inspect(sys.argv[1]), 'int8', name='model').folder for _ in range(2))\n"
         "assert a == b; print(a, (a / 'blip2-chat.json').is_file())"
     )
     folder = tmp_path / "file" / "cache"
@@ -460,8 +461,9 @@ def test_convert_touches_nothing_that_is_not_its_own(source: Path, tmp_path: Pat
     checkpoint, out = inspect(source), tmp_path / "out"
     out.mkdir()
     convert(checkpoint, out, "int8", name="model")  # an empty folder is as good as none
-    with pytest.raises(CheckpointError, match="--force"):
+    with pytest.raises(CheckpointError, match="holds a conversion already") as caught:
         convert(checkpoint, out, "int4", name="model")
+    assert (caught.value.parameter, caught.value.path) == ("force", out)
     convert(checkpoint, out, "int4", name="model", force=True)
     assert Manifest.from_folder(out).precision == "int4"
 
@@ -562,3 +564,19 @@ def test_the_cache_is_where_the_system_has_it(
 def test_the_manifest_is_json_that_people_can_read(source: Path) -> None:
     text = (keep(source) / "blip2-chat.json").read_text(encoding="utf-8")
     assert json.loads(text)["source"]["blip2_chat"] == blip2_chat.__version__ and text.count("\n") > 10
+
+
+def test_a_conversion_that_is_loaded_is_verified_once(
+    source: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    blip2_chat.load(source, precision="int8", engine="onnx").close()
+    seen = []
+
+    def counted(folder: Path) -> Any:
+        seen.append(folder)
+        return verify(folder)
+
+    monkeypatch.setattr("blip2_chat.engines.onnx.verify.verify", counted)
+    monkeypatch.setattr("blip2_chat.conversion.convert.verify", counted)
+    blip2_chat.load(source, precision="int8", engine="onnx").close()
+    assert len(seen) == 1

@@ -32,7 +32,7 @@ def tell(what, done, total):
         print("stopped", flush=True)
         time.sleep(1000)
 print("ready", flush=True)
-print(converted(checkpoint, "int4", name="model", on_progress=tell), flush=True)
+print(converted(checkpoint, "int4", name="model", on_progress=tell).folder, flush=True)
 """
 KILLS = 10
 

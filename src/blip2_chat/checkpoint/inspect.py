@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
-from ..system.small_files import COMPANIONS, MOST_TOKENIZER_BYTES, plain, read_json, shown
+from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
 from .adapters import alone, has_adapter, not_applied
 from .catalogue import KNOWN, KnownCheckpoint, suggest
 from .config import ModelConfig, T5Config
@@ -24,7 +24,6 @@ from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors,
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 
 __all__ = [
-    "CONVERTED",
     "EMBEDDED",
     "KNOWN",
     "Checkpoint",
@@ -34,9 +33,6 @@ __all__ = [
     "find",
     "inspect",
 ]
-
-# What makes a folder one of our own conversions.
-CONVERTED = "blip2-chat.json"
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
     if is_adapted and not ((folder / "config.json").exists() and weight_files(folder)):
         raise alone(folder, str(folder))
     config = ModelConfig.from_folder(folder)
-    if (folder / CONVERTED).exists():
+    if (folder / MANIFEST).exists():
         _check_converted(folder)
         if processor is not None:
             raise CheckpointError(
@@ -156,18 +152,18 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
 
 
 def _check_converted(folder: Path) -> None:
-    manifest = read_json(folder / CONVERTED)
+    manifest = read_json(folder / MANIFEST)
     sizes = manifest.get("sizes") if isinstance(manifest, dict) else None
     if not isinstance(sizes, dict) or not sizes:
         raise CheckpointError(
-            f"{folder / CONVERTED} lists no files: it is damaged; convert the checkpoint again",
-            path=folder / CONVERTED,
+            f"{folder / MANIFEST} lists no files: it is damaged; convert the checkpoint again",
+            path=folder / MANIFEST,
         )
     for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
-                f"{folder / CONVERTED} names {shown(name)}, which is no file of this folder: refused",
-                path=folder / CONVERTED,
+                f"{folder / MANIFEST} names {shown(name)}, which is no file of this folder: refused",
+                path=folder / MANIFEST,
             )
         if not (folder / name).is_file():
             raise CheckpointError(

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..engines.onnx.manifest import MANIFEST
+from ..engines.onnx.manifest import Verified
 from ..errors import CheckpointError
 from ..system.paths import CACHE_VARIABLE, cache_folder
-from ..system.small_files import read_json
+from ..system.small_files import MANIFEST, read_json
 
 WAY_OUT = f"set {CACHE_VARIABLE} to a cache folder elsewhere"
 _POLL_SECONDS = 0.2
@@ -53,15 +53,19 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether `folder` is a finished conversion with all its files, as this version would make it."""
+def whole(folder: Path) -> Verified | None:
+    """The finished conversion in `folder`, with all its files as this version would make them; None for any other."""
     from ..engines.onnx.verify import verify  # brings the onnx package
 
     try:
-        verify(folder)
+        return verify(folder)
     except CheckpointError:
-        return False
-    return True
+        return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` is a finished conversion, see `whole`."""
+    return whole(folder) is not None
 
 
 @contextlib.contextmanager

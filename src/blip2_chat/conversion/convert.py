@@ -8,10 +8,8 @@ full disk, a kill) leaves at most a `.partial` folder that the next one removes.
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,21 +24,23 @@ from typing import Any, cast
 from .._version import __version__
 from ..checkpoint.inspect import EMBEDDED, Checkpoint
 from ..engines.onnx import convert as engine
-from ..engines.onnx.manifest import FORMAT, MANIFEST, Manifest
+from ..engines.onnx.manifest import FORMAT, Precision, Verified
+from ..engines.onnx.verify import verify
 from ..errors import CheckpointError, Parameter
 from ..sizes import gigabytes
+from ..system.small_files import MANIFEST
 from .cache import (
     WAY_OUT,
     CannotWriteError,
     conversions_folder,
     folder_size,
     foreign_file,
-    is_whole,
     locks_folder,
     partial_of,
     sole_writer,
     sweep,
     unwritable,
+    whole,
 )
 from .calibration import DEFAULT, Calibration
 from .fingerprint import Hashing, fingerprint, hub_commit
@@ -64,7 +64,7 @@ def converted(
     name: str,
     block_size: int | None = None,
     on_progress: Progress | None = None,
-) -> Path:
+) -> Verified:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
 
     While another process converts the same, waits for its result. `name` is how the user calls the model. A
@@ -73,8 +73,8 @@ def converted(
     """
     job = _Job.of(checkpoint, precision, name, block_size, DEFAULT)
     target = conversions_folder() / job.key
-    if is_whole(target):
-        return target
+    if found := whole(target):
+        return found
     size = job.size()
     tell = on_progress or _silent
 
@@ -88,14 +88,15 @@ def converted(
     try:
         with sole_writer(target, waiting=waiting):
             # Meanwhile the other process may have finished.
-            if not is_whole(target):
-                sweep(but=target)
-                _make(job, target, job.source(is_private=True), WAY_OUT, tell)
+            if found := whole(target):
+                return found
+            sweep(but=target)
+            _make(job, target, job.source(is_private=True), WAY_OUT, tell)
+            return verify(target)
     except CannotWriteError as error:
         if size > _SMALL:
             raise
         return _converted_for_this_run(job, error, tell)
-    return target
 
 
 def convert(
@@ -132,7 +133,7 @@ class _Job:
     """What is to be converted."""
 
     checkpoint: Checkpoint
-    precision: engine.Precision
+    precision: Precision
     block_size: int
     name: str  # as the user says it
     fingerprint: str
@@ -154,7 +155,7 @@ class _Job:
             )
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
-        kind = cast(engine.Precision, precision)
+        kind = cast(Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
         return cls(checkpoint, kind, block_size, name, identity, calibration)
 
@@ -217,29 +218,29 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
     try:
         samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
         with Hashing(job.weight_paths()) as hashing:
+
+            def provenance() -> dict[str, Any]:
+                while not hashing.wait(0.2):
+                    tell(f"hashing {job.name}", hashing.done, hashing.total)
+                return {**source, "sha256": hashing.result()}
+
             engine.convert(
                 job.checkpoint,
                 made,
                 job.precision,
                 block_size=job.block_size,
-                provenance=source,
+                provenance=provenance,
                 progress=lambda what, done, total: tell(
                     f"calibrating {job.name}" if what == "calibrating" else job.title, done, total
                 ),
                 samples=samples,
             )
-            while not hashing.wait(0.2):
-                tell(f"hashing {job.name}", hashing.done, hashing.total)
-            hashes = hashing.result()
         checkpoint = job.checkpoint
         if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
             raise CheckpointError(
                 f"{job.checkpoint.folder} changed while it was being converted; try again",
                 path=job.checkpoint.folder,
             )
-        manifest = Manifest.from_folder(made)
-        manifest = dataclasses.replace(manifest, source={**source, "sha256": hashes})
-        (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
         _flush(made)
         _put(made, target, partial)
     except OSError as error:
@@ -284,11 +285,11 @@ def _explain(error: OSError, job: _Job, folder: Path, way_out: str) -> Checkpoin
     return CheckpointError(f"{job.title} stopped: {error.strerror or error}{where}")
 
 
-def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Path:
+def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Verified:
     with _temporary_lock:
         folder = _temporary.get(job.key)
-        if folder is not None and is_whole(folder):
-            return folder
+        if folder is not None and (found := whole(folder)):
+            return found
         try:
             parent = Path(tempfile.mkdtemp(prefix="blip2-chat-"))
         except OSError:
@@ -300,7 +301,7 @@ def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) ->
         target = parent / job.key
         _make(job, target, job.source(is_private=True), "set TMPDIR to a folder elsewhere", tell)
         _temporary[job.key] = target
-        return target
+        return verify(target)
 
 
 def _remove_if_owner(folder: Path, owner: int) -> None:

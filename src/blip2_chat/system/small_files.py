@@ -30,6 +30,10 @@ SETTINGS = (
 COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model")
 
 
+# What makes a folder one of our own conversions: what is in it.
+MANIFEST = "blip2-chat.json"
+
+
 class MissingFileError(CheckpointError):
     """There is no such file."""
 

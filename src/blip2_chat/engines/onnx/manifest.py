@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from ...checkpoint.config import ModelConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS, MissingFileError, read_json, shown
+from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
 
-MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
 # `verify.py` tells them from those that this version makes.
 FORMAT = 2
 
 EMBEDDINGS_FILE = "embeddings.bin"
-PRECISIONS = ("fp32", "int8", "int4")
+Precision = Literal["fp32", "int8", "int4"]
+PRECISIONS = get_args(Precision)
 _GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
@@ -81,6 +82,15 @@ class Manifest:
         for name, size in manifest.sizes.items():
             _check_file(Path(folder), name, size)
         return manifest
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A converted folder all of whose files but the weights' values were checked, by `verify.verify`."""
+
+    folder: Path
+    manifest: Manifest
+    config: ModelConfig
 
 
 class _Unexpected(ValueError):
