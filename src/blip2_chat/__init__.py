@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .batch.api import caption_all as caption_all
     from .batch.result import Result as Result
     from .chat import Chat as Chat
-    from .chat import Turn as Turn
+    from .conversation_file import Turn as Turn
     from .errors import Blip2ChatError as Blip2ChatError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConversationError as ConversationError
@@ -50,7 +50,7 @@ _HOMES = {
     "load": "loading",
     "Model": "model",
     "Chat": "chat",
-    "Turn": "chat",
+    "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",

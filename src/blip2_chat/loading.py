@@ -31,9 +31,7 @@ from .plan import Plan
 from .prompts import PromptTemplate
 from .sizes import gigabytes
 from .system.memory import available_memory
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
+from .system.progress import Progress
 
 PrecisionChoice = Precision | Literal["auto"]
 EngineChoice = EngineName | Literal["auto"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from typing_extensions import Unpack
 
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
+from .conversation_file import SavedConversation
 from .engines.engine import Engine, Floats, State
-from .errors import ConversationError, GenerationError
+from .errors import GenerationError
 from .generation.answer import Answer, Writing
 from .generation.reuse import QueryVectorCache, StateCache
 from .generation.settings import Decoding, Settings
@@ -145,11 +145,7 @@ class Model:
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """
-        try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConversationError(f"{path} cannot be read as a conversation: {error}", path=path) from None
-        return Chat.from_saved(self, saved, where=str(path), picture=picture)
+        return Chat.resume(self, SavedConversation.read(Path(path)), where=str(path), picture=picture)
 
     def close(self) -> None:
         """Frees the model's memory."""

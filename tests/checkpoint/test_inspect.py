@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import Blip2ForConditionalGeneration
 
+import blip2_chat
 from blip2_chat.checkpoint import inspect as checkpoint
 from blip2_chat.checkpoint.inspect import Checkpoint, find, inspect
 from blip2_chat.errors import CheckpointError
@@ -76,7 +77,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
 
 
 def test_the_embedded_name_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = Path(checkpoint.__file__).parent / "demo"
+    inside = Path(blip2_chat.__file__).parent / "demo"
     assert find("demo") == inside
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)

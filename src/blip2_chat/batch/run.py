@@ -51,6 +51,7 @@ class RunOptions:
     with_pictures: put the pictures themselves into a .tar, too.
     exclude: patterns of files and folders that are passed over.
     fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
+    limits: as the model's, for pictures that are read once more to be put into a .tar.
     """
 
     sources: tuple[Source, ...]
@@ -66,6 +67,7 @@ class RunOptions:
     progress: Path | None = None
     fresh: bool = False
     retry_failed: bool = False
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class Run:
             write(out, in_folder(self.journal, parent(out)), shape)
         elif self.options.with_pictures:
             items = positioned(parts(self.options), self.options.limit)
-            pictured = Pictured(self.journal, items, PictureLimits())
+            pictured = Pictured(self.journal, items, self.options.limits)
             write(out, pictured, shape)
             return pictured.missing
         else:

@@ -19,7 +19,7 @@ from .adapters import alone, has_adapter, not_applied
 from .catalogue import KNOWN, KnownCheckpoint, suggest
 from .config import ModelConfig, T5Config
 from .embedded import EMBEDDED, FOLDER
-from .hub import Progress, download, is_hub_name
+from .hub import Downloaded, download, is_hub_name
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 
@@ -82,7 +82,7 @@ def find(
     *,
     revision: str | None = None,
     token: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Downloaded | None = None,
     weights: bool = True,
 ) -> Path:
     """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.

@@ -17,7 +17,8 @@ from .display.terminal import say
 from .wording import worded
 
 if TYPE_CHECKING:
-    from ..chat import Chat, Turn
+    from ..chat import Chat
+    from ..conversation_file import Turn
     from ..generation.settings import Settings
     from ..model import Model
 

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from ..engines.onnx.manifest import FORMAT, Precision, Verified
 from ..engines.onnx.verify import verify
 from ..errors import CheckpointError, Parameter
 from ..sizes import gigabytes
+from ..system.progress import Progress, silent
 from ..system.small_files import MANIFEST
 from .cache import (
     WAY_OUT,
@@ -44,9 +44,6 @@ from .cache import (
 )
 from .calibration import DEFAULT, Calibration
 from .fingerprint import Hashing, fingerprint, hub_commit
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and bytes done and in all."""
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
 _SMALL = 256_000_000
@@ -76,7 +73,7 @@ def converted(
     if found := whole(target):
         return found
     size = job.size()
-    tell = on_progress or _silent
+    tell = on_progress or silent
 
     def waiting() -> None:
         tell(
@@ -120,12 +117,8 @@ def convert(
     job.size()
     _require_replaceable(out, force)
     with sole_writer(out, locks=_locks_anywhere()):
-        _make(job, out, job.source(is_private=False), "name a folder elsewhere", on_progress or _silent)
+        _make(job, out, job.source(is_private=False), "name a folder elsewhere", on_progress or silent)
     return out
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
 from ...errors import Blip2ChatError
-from ...images import Picture, open_picture
+from ...images import Picture, PictureLimits, open_picture
 from ..inputs.shards import SHARD_SUFFIXES
 from ..inputs.sources import open_sources
 from ..inputs.tables import TABLE_SUFFIXES, Columns
@@ -46,6 +46,15 @@ class Places:
     columns: Columns = field(default_factory=Columns)
 
 
+def limits_of(rows: Iterable[Result]) -> PictureLimits:
+    """The limits that let every picture be opened which the run opened, by the sizes in its rows: the run may have been
+    given higher ones than the default."""
+    usual = PictureLimits()
+    # Some formats are opened up to half of the limit only.
+    largest = max(((row.width or 0) * (row.height or 0) for row in rows if row.error is None), default=0)
+    return replace(usual, max_pixels=max(usual.max_pixels, 2 * largest))
+
+
 @dataclass
 class Thumbnails:
     """found: WebP files by digest. replaced: digests whose paths lead to another picture now."""
@@ -55,10 +64,11 @@ class Thumbnails:
 
 
 def thumbnails(
-    rows: Iterable[Result], places: Places, side: int, on_progress: Callable[[int, int], None]
+    rows: Sequence[Result], places: Places, side: int, on_progress: Callable[[int, int], None]
 ) -> Thumbnails:
     """Thumbnails of at most `side` pixels for all rows with a digest. Never raises for a picture: what cannot be
     found or read again has none. `on_progress` is called with how many were looked for, and how many there are."""
+    limits = limits_of(rows)
     paths: dict[str, list[str]] = {}  # by digest
     for row in rows:
         if row.error is None and row.digest:
@@ -87,7 +97,7 @@ def thumbnails(
                 on_progress(min(tried, len(paths)), len(paths))
 
             for item, digests in candidates:
-                waiting.append((digests, pool.submit(_thumbnail, item, digests, side)))
+                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, limits)))
                 if len(waiting) > 4 * workers:
                     collect()
             while waiting:
@@ -168,12 +178,14 @@ def _last(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
 
 
-def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | None, bytes | None]:
+def _thumbnail(
+    item: Item, digests: frozenset[str], side: int, limits: PictureLimits
+) -> tuple[str | None, bytes | None]:
     """(digest, WebP) of the picture that is there: no digest when there is none, no WebP when it is another."""
     if item.error is not None:
         return None, None
     try:
-        picture = _opened(item)
+        picture = _opened(item, limits)
         if picture.digest not in digests:
             return picture.digest, None
         image = picture.image.copy()
@@ -185,8 +197,8 @@ def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | No
         return None, None
 
 
-def _opened(item: Item) -> Picture:
+def _opened(item: Item, limits: PictureLimits) -> Picture:
     if isinstance(item.picture, str) and is_remote(item.picture):
         with reading(item.picture) as file:
-            return open_picture(NamedBytes(file.read(), item.picture))
-    return open_picture(item.picture)
+            return open_picture(NamedBytes(file.read(), item.picture), limits=limits)
+    return open_picture(item.picture, limits=limits)

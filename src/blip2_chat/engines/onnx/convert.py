@@ -23,6 +23,7 @@ import onnx
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ...checkpoint.inspect import Checkpoint
 from ...errors import CheckpointError
+from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
 from .graph import opt, qformer, quantise, t5, vision
@@ -32,8 +33,6 @@ from .graph.equalise import Rewrites, equalise
 from .graph.weights import Weights
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, MappedTensor, Precision
 from .reference import Sample, input_means
-
-Progress = Callable[[str, int, int], None]
 
 # Where a memory page starts, so that each tensor can be mapped by itself.
 _ALIGNMENT = 4096
@@ -151,11 +150,7 @@ def convert(
     planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
     block_size = block_size or BLOCK_SIZES[precision]
 
-    _write(planned, checkpoint, folder, precision, block_size, how, provenance, progress or _silent, samples)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
+    _write(planned, checkpoint, folder, precision, block_size, how, provenance, progress or silent, samples)
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
 from ...system.memory import available_memory
+from ...system.progress import Progress
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
@@ -25,8 +26,6 @@ _KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
 # What bitsandbytes logs at every matrix product (a cast that we ask for) and at import (a faster kernel that
 # would be downloaded).
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
-
-Progress = Callable[[str, int, int], None]
 
 
 class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
