@@ -23,6 +23,7 @@ from blip2_chat.errors import (
     NotEnoughMemoryError,
     Parameter,
     PictureError,
+    PromptTooLongError,
     RunError,
     Suggestion,
 )
@@ -68,7 +69,7 @@ def test_an_option_in_a_text_would_be_found() -> None:
 
 
 def test_the_drawing_names_all_errors_with_their_fields() -> None:
-    drawn = dict(re.findall(r"^ +\+ (\w+) +(.+)$", errors.__doc__ or "", re.MULTILINE))
+    drawn = dict(re.findall(r"^ +(?:\| +)?\+ (\w+) +(.+)$", errors.__doc__ or "", re.MULTILINE))
     kinds = {
         kind.__name__: kind for kind in Blip2ChatError.__subclasses__() if kind.__module__ == errors.__name__
     }
@@ -87,9 +88,10 @@ MADE: list[Blip2ChatError] = [
     NotEnoughMemoryError("m", "int8", "onnx", 2, 1, Suggestion("m", "int4", "onnx", 1)),
     MissingExtraError("this", "web"),
     PictureError("a.png is empty", name="a.png", fault="damaged"),
-    GenerationError("num_beams is 0; give at least 1", setting="num_beams", value=0, rule="give at least 1"),
+    GenerationError(setting="num_beams", value=0, rule="give at least 1"),
     ConversationError("broken", path="x.json"),
     RunError("give another ", Parameter("out")),
+    PromptTooLongError("the question alone", 70, -3),
     UnreadableError("x.csv is not there"),
 ]
 
@@ -123,9 +125,10 @@ def test_each_front_end_has_its_own_words_for_a_parameter() -> None:
     ],
 )
 def test_a_wrong_setting_in_the_words_of_each_front_end(setting: str, option: str, field: str) -> None:
-    error = GenerationError(f"{setting} is 0; give more", setting=setting, value=0, rule="give more")
-    assert worded(error) == f"{option} is 0; give more"
-    assert worded_for_requests(error) == f"{field} is 0; give more"
+    error = GenerationError(setting=setting, value=0, rule="give more than {max_new_tokens}")
+    assert str(error) == f"{setting} is 0; give more than max_new_tokens"
+    assert worded(error) == f"{option} is 0; give more than --max-new-tokens"
+    assert worded_for_requests(error) == f"{field} is 0; give more than max_tokens"
     plain = GenerationError("the question is empty")
     assert worded(plain) == worded_for_requests(plain) == str(plain)
 

@@ -6,6 +6,7 @@
       + MissingExtraError       what, extra
       + PictureError            name, fault
       + GenerationError         setting, value, rule
+      |   + PromptTooLongError  what, tokens, room
       + ConversationError       path
       + RunError                parameter
 
@@ -24,6 +25,7 @@ of a command, fields of a request) words the message with `error.worded`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,19 +191,41 @@ class MissingExtraError(Blip2ChatError):
 
 
 class GenerationError(Blip2ChatError):
-    """Decoding settings that contradict each other, or a prompt longer than the model's context.
+    """A decoding setting out of bounds or in conflict with another, or a question or prompt that cannot be used.
 
-    `setting` names the setting at fault, `value` is what it was, and `rule` what it must be; None where no single
-    setting is at fault.
+    Of a setting, `setting` is its name, `value` what it was, and `rule` what would be right, in which other settings
+    stand in braces ("give at most {max_new_tokens}"): they make the message. All three are None otherwise.
     """
 
     def __init__(
-        self, message: str, *, setting: str | None = None, value: object = None, rule: str | None = None
+        self,
+        *message: str | Parameter,
+        setting: str | None = None,
+        value: object = None,
+        rule: str | None = None,
     ) -> None:
-        super().__init__(message)
+        if setting is not None and rule is not None:
+            pieces = re.split(r"\{(\w+)\}", rule)  # text, name, text ...
+            others = [Parameter(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
+            message = (Parameter(setting), f" is {value!r}; ", *others)
+        super().__init__(*message)
         self.setting = setting
         self.value = value
         self.rule = rule
+
+
+class PromptTooLongError(GenerationError):
+    """A question or prompt of `tokens` tokens where `room` fit. `what` it is: "the question alone"."""
+
+    def __init__(self, what: str, tokens: int, room: int) -> None:
+        super().__init__(
+            f"{what} is {tokens} tokens, and {max(room, 0)} fit beside the picture and the answer: ",
+            "shorten it, or lower ",
+            Parameter("max_new_tokens"),
+        )
+        self.what = what
+        self.tokens = tokens
+        self.room = max(room, 0)
 
 
 class ConversationError(Blip2ChatError):

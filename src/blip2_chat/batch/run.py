@@ -162,7 +162,8 @@ class Run:
                     " to start over, or another ",
                     Parameter("out"),
                 )
-        self.journal.note({"settings": self.settings})
+        # Beside the settings, since higher limits let a run that was begun open more of its pictures.
+        self.journal.note({"settings": self.settings, "max_pixels": self.options.limits.max_pixels})
         if self.options.retry_failed:
             self.journal.forget_failed()
 
@@ -250,7 +251,8 @@ class Run:
         if out is None:
             return 0
         tasks = self.options.tasks
-        about = {"version": __version__, **self.settings, **self.chosen()}
+        limits = {"max_pixels": self.options.limits.max_pixels}
+        about = {"version": __version__, **self.settings, **self.chosen(), **limits}
         shape = Shape(tasks.captions, tasks.questions, about, has_file_names=is_metadata(out))
         if is_metadata(out):
             write(out, in_folder(self.journal, parent(out)), shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from ..errors import Blip2ChatError, GenerationError, Parameter
+from ..errors import Blip2ChatError, Parameter
 
 # Where an option is not called as the parameter is. All others are, with dashes.
 OPTION_NAMES = {
@@ -33,6 +33,4 @@ def as_option(parameter: Parameter) -> str:
 
 def worded(error: Blip2ChatError) -> str:
     """The error's message with options in the place of parameters."""
-    if isinstance(error, GenerationError) and error.setting is not None and error.rule is not None:
-        return f"{option(error.setting)} is {error.value}; {error.rule}"
     return error.worded(as_option)

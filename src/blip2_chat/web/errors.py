@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import Blip2ChatError, GenerationError
+from ..errors import Blip2ChatError
 
 _TYPES = {
     401: "authentication_error",
@@ -75,8 +75,6 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
 
 def worded(error: Blip2ChatError) -> str:
     """The error's message, with parameters by the names that requests have for them."""
-    if isinstance(error, GenerationError) and error.setting is not None and error.rule is not None:
-        return f"{_NAMES.get(error.setting, error.setting)} is {error.value}; {error.rule}"
     return error.worded(lambda parameter: _NAMES.get(parameter.name, parameter.name))
 
 

@@ -6,11 +6,13 @@ import base64
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ...errors import Parameter
+from ...images import PictureLimits
 from ...system.progress import Progress
 from ...system.whole_files import replacing
 from ..errors import RunError
@@ -75,7 +77,10 @@ def _places(results: str, pictures: Sequence[str], columns: Columns) -> Places:
         columns = Columns(columns.picture or names[0], columns.name or names[1])
     sources = pictures or [one for one in recorded.get("sources") or [] if isinstance(one, str)]
     beside = "" if is_remote(results) else os.path.dirname(os.path.abspath(results))
-    return Places(beside, tuple(sources), columns)
+    limits, recorded_pixels = PictureLimits(), recorded.get("max_pixels")
+    if isinstance(recorded_pixels, int):
+        limits = replace(limits, max_pixels=max(limits.max_pixels, recorded_pixels))
+    return Places(beside, tuple(sources), columns, limits)
 
 
 def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str, int]) -> list[Any]:

@@ -14,7 +14,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -38,21 +38,14 @@ Candidate = tuple[Item, frozenset[str]]
 class Places:
     """Where pictures are looked for, beyond the rows' own paths.
 
-    beside: the folder of the results, for relative paths. sources, columns: what the run was given.
+    beside: the folder of the results, for relative paths. sources, columns: what the run was given. limits: at least
+    those that it opened pictures with.
     """
 
     beside: str = ""
     sources: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
-
-
-def limits_of(rows: Iterable[Result]) -> PictureLimits:
-    """The limits that let every picture be opened which the run opened, by the sizes in its rows: the run may have been
-    given higher ones than the default."""
-    usual = PictureLimits()
-    # Some formats are opened up to half of the limit only.
-    largest = max(((row.width or 0) * (row.height or 0) for row in rows if row.error is None), default=0)
-    return replace(usual, max_pixels=max(usual.max_pixels, 2 * largest))
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass
@@ -64,11 +57,10 @@ class Thumbnails:
 
 
 def thumbnails(
-    rows: Sequence[Result], places: Places, side: int, on_progress: Callable[[int, int], None]
+    rows: Iterable[Result], places: Places, side: int, on_progress: Callable[[int, int], None]
 ) -> Thumbnails:
     """Thumbnails of at most `side` pixels for all rows with a digest. Never raises for a picture: what cannot be
     found or read again has none. `on_progress` is called with how many were looked for, and how many there are."""
-    limits = limits_of(rows)
     paths: dict[str, list[str]] = {}  # by digest
     for row in rows:
         if row.error is None and row.digest:
@@ -97,7 +89,7 @@ def thumbnails(
                 on_progress(min(tried, len(paths)), len(paths))
 
             for item, digests in candidates:
-                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, limits)))
+                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, places.limits)))
                 if len(waiting) > 4 * workers:
                     collect()
             while waiting:
