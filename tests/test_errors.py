@@ -71,9 +71,11 @@ def test_an_option_in_a_text_would_be_found() -> None:
 def test_the_drawing_names_all_errors_with_their_fields() -> None:
     drawn = dict(re.findall(r"^ +(?:\| +)?\+ (\w+) +(.+)$", errors.__doc__ or "", re.MULTILINE))
     kinds = {
-        kind.__name__: kind for kind in Blip2ChatError.__subclasses__() if kind.__module__ == errors.__name__
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, Blip2ChatError)
     }
-    assert drawn.keys() == kinds.keys()
+    assert drawn.keys() == kinds - {"Blip2ChatError"}
     for made in MADE:
         if type(made).__module__ == errors.__name__ and type(made) is not Blip2ChatError:
             for field in drawn[type(made).__name__].split(", "):

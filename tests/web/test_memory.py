@@ -94,7 +94,8 @@ def test_memory_of_hostile_uploads_is_given_back(server: Running) -> None:
     def upload(number: int) -> None:
         # Each another picture, or the server would know it.
         content = (damaged if number % 3 == 0 else whole) + bytes([number])
-        post(f"{server.url}/v1/caption", files={"file": content}, data={"max_tokens": "1"})
+        answer = post(f"{server.url}/v1/caption", files={"pictures": content}, data={"max_tokens": "1"})
+        assert (answer.json()["data"][0]["error"] is None) == (content[:-1] == whole)
 
     upload(0)
     upload(1)
