@@ -28,7 +28,7 @@ NAME = "someone/blip2-tiny"
 # Prints one JSON line: the folder found, or the error, and the progress reported.
 _ASK = """
 import json, sys
-from blip2_chat.checkpoint import find
+from blip2_chat.checkpoint.inspect import find
 from blip2_chat.errors import CheckpointError
 name, options = sys.argv[1], json.loads(sys.argv[2])
 seen = []

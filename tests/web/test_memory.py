@@ -95,7 +95,7 @@ def test_memory_of_hostile_uploads_is_given_back(server: Running) -> None:
         # Each another picture, or the server would know it.
         content = (damaged if number % 3 == 0 else whole) + bytes([number])
         answer = post(f"{server.url}/v1/caption", files={"pictures": content}, data={"max_tokens": "1"})
-        assert (answer.json()["data"][0]["error"] is None) == (content[:-1] == whole)
+        assert answer.status_code == (400 if number % 3 == 0 else 200), answer.text
 
     upload(0)
     upload(1)
