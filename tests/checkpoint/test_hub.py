@@ -70,7 +70,7 @@ def ask(served: FakeHub, tmp_path: Path) -> Ask:
     def run(name: str = NAME, *, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         settings = {
-            "PYTHONPATH": str(Path(checkpoint.__file__).parents[1]),
+            "PYTHONPATH": str(Path(checkpoint.__file__).parents[2]),
             "HF_ENDPOINT": served.url,
             "HF_HOME": str(tmp_path / "home"),
             "NO_PROXY": "127.0.0.1",
