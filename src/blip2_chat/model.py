@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from typing_extensions import Unpack
 
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
+from .conversation_file import SavedConversation
 from .engines.engine import Engine, Floats
-from .errors import ConversationError, GenerationError, PromptTooLongError
+from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
 from .generation.reuse import QueryVectorCache, StateCache
 from .generation.rows import Task
@@ -199,11 +199,7 @@ class Model:
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """
-        try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConversationError(f"{path} cannot be read as a conversation: {error}") from None
-        return Chat.from_saved(self, saved, where=str(path), picture=picture)
+        return Chat.resume(self, SavedConversation.read(Path(path)), where=str(path), picture=picture)
 
     def close(self) -> None:
         """Frees the model's memory."""

@@ -38,8 +38,9 @@ def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path, 1)
     table = tmp_path / "t.csv"
     table.write_text("path,label\np0000.png,mine\n", encoding="utf-8")
-    with pytest.raises(RunError, match=r"t\.csv is what is read, and would be replaced; give another --out"):
+    with pytest.raises(RunError, match=r"t\.csv is what is read, and would be replaced") as caught:
         go(model, table, tmp_path / "." / "t.csv")
+    assert caught.value.parameter == "out"
     assert "mine" in table.read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p0000.png", "t.csv"]
 

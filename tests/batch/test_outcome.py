@@ -101,8 +101,9 @@ def test_pictures_from_everywhere_come_along_and_others_are_not_put_in_their_pla
     with Replaced(made, {"model": "tiny"}) as run:
         assert run.go(model).without_picture == 2
     assert [name for name in contents(tmp_path / "d.tar") if name.endswith(".png")] == [names[0], *names[3:]]
-    with pytest.raises(RunError, match=r"--with-pictures belongs to --out FILE\.tar"):
+    with pytest.raises(RunError, match=r"needs a \.tar file") as caught:
         go(model, sources, tmp_path / "c.jsonl", with_pictures=True)
+    assert caught.value.parameter == "with_pictures"
 
 
 def test_names_in_a_tar_are_unique() -> None:

@@ -24,6 +24,7 @@ from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.outputs.report import report
 from blip2_chat.batch.outputs.writers import Shape, write
 from blip2_chat.batch.result import Result
+from blip2_chat.images import PictureLimits, open_picture
 from tests.support.batch import blip2_chat, make_pictures
 from tests.support.web_browser import QUIET, chromium
 
@@ -185,6 +186,21 @@ def test_a_replaced_picture_is_not_shown_beside_the_old_caption(tmp_path: Path) 
         "red",  # c.png is gone, but a.png has the same pixels
         "no digest to check the picture against",
     ]
+
+
+def test_pictures_of_more_than_the_usual_size_are_opened_as_the_run_did(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("L", (10_100, 10_000), 90).save(path)
+    limits = PictureLimits(max_pixels=120_000_000)
+    digest = open_picture(path, limits=limits).digest
+    made = [Result(str(path), ("a wall",), {}, -1, digest=digest)]
+    write(str(tmp_path / "c.jsonl"), made, Shape(1, [], {}))
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    assert data_of(tmp_path / "c.html")["thumbs"] == []
+    with Journal(tmp_path / "c.jsonl.progress") as journal:
+        journal.note({"settings": {"sources": [str(path)]}, "max_pixels": limits.max_pixels})
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    assert len(data_of(tmp_path / "c.html")["thumbs"]) == 1
 
 
 def test_pictures_of_a_table_are_those_of_the_column_that_was_read(tmp_path: Path) -> None:

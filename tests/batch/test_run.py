@@ -584,7 +584,7 @@ def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
     text = (photos / "p0000.txt").read_text(encoding="utf-8").strip()
     assert text == " ".join(rows[1]["answers"]["how many?"].split())
     code, _, err = command_line("run", photos)
-    assert code == 1 and "give --out" in err
+    assert code == 1 and "give --out (" in err
     code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
     assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
 

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import Blip2ForConditionalGeneration
 
+import blip2_chat
 from blip2_chat.checkpoint import inspect as checkpoint
-from blip2_chat.checkpoint.inspect import CONVERTED, Checkpoint, find, inspect
+from blip2_chat.checkpoint.inspect import Checkpoint, find, inspect
 from blip2_chat.errors import CheckpointError
+from blip2_chat.system.small_files import MANIFEST
 from tests.support.checkpoints import make_checkpoint
 
 INDEX = "model.safetensors.index.json"
@@ -75,7 +77,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
 
 
 def test_the_embedded_name_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = Path(checkpoint.__file__).parent / "demo"
+    inside = Path(blip2_chat.__file__).parent / "demo"
     assert find("demo") == inside
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -461,7 +463,7 @@ def test_quantised_weights_are_named_as_such(opt: Path) -> None:
 def converted(opt: Path) -> Path:
     (opt / "model.safetensors").unlink()
     (opt / "vision.onnx").write_bytes(b"graph")
-    (opt / CONVERTED).write_text(json.dumps({"format": 1, "sizes": {"vision.onnx": 5}}), "utf-8")
+    (opt / MANIFEST).write_text(json.dumps({"format": 1, "sizes": {"vision.onnx": 5}}), "utf-8")
     return opt
 
 
@@ -484,10 +486,10 @@ def test_a_converted_folder(converted: Path, made: Callable[..., Path]) -> None:
     ],
 )
 def test_a_broken_conversion(converted: Path, sizes: object, message: str) -> None:
-    change_json(converted / CONVERTED, lambda raw: {"sizes": sizes})
+    change_json(converted / MANIFEST, lambda raw: {"sizes": sizes})
     assert message in refusal(converted)
 
 
 def test_a_manifest_that_is_not_json(converted: Path) -> None:
-    (converted / CONVERTED).write_text("{", "utf-8")
+    (converted / MANIFEST).write_text("{", "utf-8")
     assert "cannot be read as JSON" in refusal(converted)

@@ -136,8 +136,9 @@ def bare(checkpoint: Make, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_the_processor_of_another_checkpoint(checkpoint: Make, bare: Path, engine: str) -> None:
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json.*--processor"):
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json") as caught:
         blip2_chat.load(bare, engine=engine, device="cpu")
+    assert (caught.value.parameter, caught.value.path) == ("processor", bare)
     expected = logits(checkpoint("opt"), engine)
     np.testing.assert_array_equal(logits(bare, engine, processor=checkpoint("opt")), expected)
 
@@ -148,7 +149,8 @@ def test_conversions_with_other_processors_are_told_apart(
     other = Path(shutil.copytree(checkpoint("opt"), tmp_path / "other"))
     change_json(other / "preprocessor_config.json", lambda raw: {**raw, "image_mean": [0.1, 0.2, 0.3]})
     made = [
-        converted(inspect(bare, processor), "int8", name="bare") for processor in (checkpoint("opt"), other)
+        converted(inspect(bare, processor), "int8", name="bare").folder
+        for processor in (checkpoint("opt"), other)
     ]
     assert made[0] != made[1]
     settings = (made[1] / "preprocessor_config.json").read_text("utf-8")

@@ -22,7 +22,7 @@ from blip2_chat.cli import app, machine
 from blip2_chat.conversion.cache import Cached, sole_writer
 from blip2_chat.conversion.prune import is_orphan
 from blip2_chat.loading import choose
-from blip2_chat.system.memory import gigabytes
+from blip2_chat.sizes import gigabytes
 
 
 def invoke(*arguments: str) -> Any:
@@ -40,6 +40,7 @@ def test_models_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     small = KNOWN[0]
     available = needed(small.config, "int8", "onnx")  # to the byte
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: available)
     offers = {one["model"]: one for one in map(json.loads, invoke("models", "--json").stdout.splitlines())}
     assert {known.name for known in KNOWN} <= set(offers)
     told = offers[small.name]
@@ -55,6 +56,7 @@ def test_models_names_the_precision_that_load_would_choose(
     monkeypatch: pytest.MonkeyPatch, available: int
 ) -> None:
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: available)
     monkeypatch.setattr("blip2_chat.loading.available_memory", lambda: available)
     monkeypatch.setattr("blip2_chat.loading._accelerator", lambda: None)
     offers = {one["model"]: one for one in map(json.loads, invoke("models", "--json").stdout.splitlines())}
@@ -132,6 +134,7 @@ class TestPrune:
 
 def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: 6_000_000_000)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: 6_000_000_000)
     shown = invoke("models").stdout
     table, _, _ = shown.partition("\n\n")
     assert all(len(line.rstrip()) <= 80 for line in table.splitlines())

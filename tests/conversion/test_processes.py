@@ -19,8 +19,8 @@ from tests.support.checkpoints import make_checkpoint
 # Tells each new piece of news, and stops for good at a share of its work (beyond 1: never).
 _CONVERT = """
 import sys, time
-from blip2_chat.checkpoint import inspect
-from blip2_chat.conversion import converted
+from blip2_chat.checkpoint.inspect import inspect
+from blip2_chat.conversion.convert import converted
 source, stop = sys.argv[1], float(sys.argv[2])
 checkpoint, last = inspect(source), None
 def tell(what, done, total):
@@ -32,7 +32,7 @@ def tell(what, done, total):
         print("stopped", flush=True)
         time.sleep(1000)
 print("ready", flush=True)
-print(converted(checkpoint, "int4", name="model", on_progress=tell), flush=True)
+print(converted(checkpoint, "int4", name="model", on_progress=tell).folder, flush=True)
 """
 KILLS = 10
 

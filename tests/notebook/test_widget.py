@@ -20,7 +20,6 @@ from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
 from blip2_chat.notebook import ChatWidget, LoadingBar
 from blip2_chat.notebook.locked import LockedEngine
-from blip2_chat.notebook.progress import amounts
 
 SOON = 60  # seconds; only a broken widget takes them
 
@@ -305,5 +304,3 @@ def test_a_loading_bar_is_quiet_about_short_loads(
     for done in range(5):
         bar("loading", done, 4)
     assert capsys.readouterr().out == ""
-    assert amounts(3, 40) == "3 of 40"
-    assert amounts(1_500_000_000, 15_000_000_000) == "1.5 GB of 15.0 GB"

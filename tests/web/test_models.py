@@ -20,7 +20,8 @@ import blip2_chat
 from blip2_chat import loading
 from blip2_chat.checkpoint import requirements as memory
 from blip2_chat.cli import app as cli
-from blip2_chat.cli.several_models import AlsoError, read
+from blip2_chat.cli.options import ModelOptions
+from blip2_chat.cli.several_models import AlsoError, beside, read
 from blip2_chat.model import Model
 from blip2_chat.web.model_ids import SameNameError, ids_of
 from tests.support.waiting import wait_until
@@ -342,3 +343,10 @@ def test_a_folder_whose_name_has_a_colon(tmp_path: Path, monkeypatch: pytest.Mon
     assert read("blip2:int4") == ("blip2:int4", "auto")
     with pytest.raises(SameNameError):
         ids(("blip2:int4", "fp32"), ("blip2", "int8"), ("blip2", "int4"))
+
+
+def test_a_processor_and_a_revision_are_those_of_one_model() -> None:
+    first = ModelOptions(model="org/a", processor="org/p", revision="v2", threads=2)
+    other, same = beside(first, ["org/b", "org/a:int4"])
+    assert (other.processor, other.revision, other.threads) == (None, None, 2)
+    assert (same.processor, same.revision, same.precision) == ("org/p", "v2", "int4")

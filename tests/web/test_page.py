@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from blip2_chat.conversation_file import SavedConversation
 from blip2_chat.model import Model
 from tests.support.waiting import wait_until
 from tests.support.web_browser import Visit, answers, ask, idle, kept, said
@@ -220,6 +221,13 @@ def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: 
     assert download.value.suggested_filename == "p4-conversation.json"
     saved = tmp_path / "talk.json"
     download.value.save_as(saved)
+    described = SavedConversation.read(saved)
+    assert described.picture.name == "p4.png" and len(described.turns) == 2
+    # Nothing that the description does not have, on either level.
+    written = json.loads(saved.read_text("utf-8"))
+    assert written.keys() == described.to_dict().keys()
+    assert written["picture"] == described.to_dict()["picture"]
+    assert all(turn.keys() == described.to_dict()["turns"][0].keys() for turn in written["turns"])
     chat = reference.load_chat(saved)
     assert [turn.text for turn in chat.turns] == [said(page, 0), said(page, 1)]
     assert chat.turns[1].question == "what is this?"

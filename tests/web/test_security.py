@@ -74,8 +74,9 @@ def test_others_are_let_in_only_with_a_key_or_said_aloud(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "[::1]", "a..b"])
 def test_an_address_that_is_not_this_machines_is_told(host: str) -> None:
-    with pytest.raises(BindError, match="choose another with --host"):
+    with pytest.raises(BindError, match="cannot be bound") as caught:
         bind(host, 0)
+    assert caught.value.parameter == "host"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1"])

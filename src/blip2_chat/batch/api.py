@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ..checkpoint.embedded import EMBEDDED
 from ..images import PictureSource, is_one_picture
 from ..loading import load
 from ..model import Model
@@ -25,7 +26,7 @@ from .sizing import BatchSize, threads
 def caption_all(
     pictures: PictureSource | Iterable[PictureSource | Part],
     *,
-    model: Model | str | Path = "demo",
+    model: Model | str | Path = EMBEDDED,
     captions: int = 1,
     ask: Iterable[str] = (),
     start: str | None = None,

@@ -86,7 +86,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise MissingExtraError("--ray", "ray") from None
+        raise MissingExtraError("a run on a Ray cluster", "ray") from None
     return ray
 
 

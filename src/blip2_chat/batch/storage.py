@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from ..errors import MissingExtraError
@@ -122,14 +121,3 @@ def exists(address: str) -> bool:
     fs, path = file_system(address)
     with translated(address):
         return bool(fs.exists(path))
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, where the system has that notion."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..checkpoint.embedded import EMBEDDED
 from ..errors import Blip2ChatError, MissingExtraError
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelName
@@ -18,7 +19,7 @@ _SHOWN = 20
 
 
 def compare(
-    model: ModelName = "demo",
+    model: ModelName = EMBEDDED,
     asked: Annotated[
         str,
         typer.Option(
@@ -86,7 +87,7 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
 
 def _tell(model: str, questions: Questions, outcomes: list[Outcome]) -> None:
     from ..evaluation.compare import disagreements
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     answered = [one for one in outcomes if one.failed is None]
     captions = sum(item.question is None for item in questions.items)

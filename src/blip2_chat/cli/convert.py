@@ -53,7 +53,7 @@ def convert(
     from ..conversion.cache import folder_size
     from ..conversion.calibration import Calibration
     from ..conversion.convert import convert as convert_into
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
     from ..system.shell import quoted
 
     if calibrate is not None and precision == "fp32":
@@ -92,7 +92,7 @@ def cache(
     """List the conversions that other commands keep, or remove them."""
     from ..conversion.cache import cached, conversions_folder
     from ..conversion.cache import clear as remove
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if name is not None and not clear:
         raise typer.BadParameter("a NAME goes with --clear")

@@ -49,7 +49,8 @@ def models(
     """
     from ..conversion.cache import cached
     from ..conversion.prune import is_orphan
-    from ..system.memory import available_memory, gigabytes
+    from ..sizes import gigabytes
+    from ..system.memory import available_memory
 
     if yes and not prune:
         raise typer.BadParameter("--yes goes with --prune")
@@ -78,7 +79,7 @@ def models(
 def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
     from ..conversion.cache import conversions_folder
     from ..conversion.prune import prune
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if not orphans:
         note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
@@ -158,7 +159,7 @@ def _print_table(offers: list[_Offer], available: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     console = Console(highlight=False)
     # Narrower than its rows, the table is easier to read wrapped by the terminal than squeezed.

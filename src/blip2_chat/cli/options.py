@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..errors import Blip2ChatError
+from ..checkpoint.embedded import EMBEDDED
 from .display.terminal import ProgressBar, note
+from .wording import OPTION_NAMES, PIXELS_OPTION
 
 if TYPE_CHECKING:
     from ..images import PictureLimits
     from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
 
-# Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
-_EMBEDDED = "demo"
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
 Start = Annotated[
@@ -35,6 +34,9 @@ ModelName = Annotated[
         help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
     ),
 ]
+# Fields that are called otherwise than `Decoding`'s keywords.
+_KEYWORDS = {name.replace("-", "_"): keyword for keyword, name in OPTION_NAMES.items()}
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
@@ -42,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 class ModelOptions:
     """Which model runs, and on what."""
 
-    model: ModelName = _EMBEDDED
+    model: ModelName = EMBEDDED
     precision: Annotated[
         str,
         typer.Option(metavar="NAME", help="fp32, int8 or int4; torch also fp16, bf16; auto: what fits."),
@@ -72,13 +74,13 @@ class ModelOptions:
 
     @property
     def is_embedded(self) -> bool:
-        return self.model == _EMBEDDED
+        return self.model == EMBEDDED
 
     def picture_limits(self) -> PictureLimits:
         """Which pictures are opened; a message about a larger one names the option."""
         from ..images import PictureLimits
 
-        limits = PictureLimits(pixels_option="--max-megapixels {megapixels}")
+        limits = PictureLimits(pixels_option=PIXELS_OPTION)
         if self.max_megapixels is not None:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
@@ -155,15 +157,15 @@ class DecodingOptions:
     ] = None
 
     def settings(self) -> dict[str, Any]:
-        """`Decoding`'s keywords, checked: a contradiction is said before a model is loaded.
+        """`Decoding`'s keywords, checked before a model is loaded. Raises `GenerationError`."""
+        from ..generation.settings import Decoding
 
-        Raises `GenerationError`, with the names that the user typed.
-        """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         settings = {
             _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
         }
-        return _checked(settings)
+        Decoding.of(**settings)
+        return settings
 
 
 @dataclass(frozen=True)
@@ -174,28 +176,3 @@ class WritingOptions(DecodingOptions):
         int | None,
         typer.Option(metavar="N", help="Number of answers to return, best first; needs beams or sampling."),
     ] = None
-
-
-# Where the option is shorter than `Decoding`'s keyword.
-_KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
-
-
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
-    from ..generation.settings import Decoding
-
-    try:
-        Decoding.of(**settings)
-    except Blip2ChatError as error:
-        raise type(error)(_as_typed(str(error))) from None
-    return settings
-
-
-def _as_typed(message: str) -> str:
-    """`Decoding`'s message, with options in the place of its keywords."""
-    for field in fields(WritingOptions):
-        option = "--" + field.name.replace("_", "-")
-        keyword = _KEYWORDS.get(field.name, field.name)
-        if "_" in keyword:  # the others are words of the sentence as well
-            message = message.replace(keyword, option)
-    return message

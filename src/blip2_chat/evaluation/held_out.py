@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoint.embedded import FOLDER
 from ..errors import Blip2ChatError
 from ..generation.loop import generate
 from ..generation.rows import Task
@@ -73,7 +74,7 @@ class HeldOut:
         """ "seen", "unseen", or a zip's path. `Blip2ChatError` when it is not a set."""
         path = Path(name_or_path)
         if str(name_or_path) in SETS:
-            path = Path(__file__).parents[1] / "demo" / f"heldout-{name_or_path}.zip"
+            path = FOLDER / f"heldout-{name_or_path}.zip"
         try:
             with zipfile.ZipFile(path) as archive:
                 questions = tuple(_question(line) for line in _lines(archive, "questions.jsonl"))

@@ -12,7 +12,7 @@ when a HEIC picture is. Whatever is wrong with a picture raises `blip2_chat.erro
 """
 
 from .advice import Advice, AdviceKind, advise
-from .kinds import HEAD_BYTES, begins_like_picture, looks_like_picture
+from .kinds import HEAD_BYTES, begins_like_picture, is_picture_file, looks_like_picture
 from .limits import PictureLimits
 from .picture import Picture, PictureSource, is_one_picture, open_picture
 from .pixels import Preprocess, to_pixels, to_pixels_batch
@@ -30,6 +30,7 @@ __all__ = [
     "advise",
     "begins_like_picture",
     "is_one_picture",
+    "is_picture_file",
     "looks_like_picture",
     "open_picture",
     "prepare",

@@ -21,15 +21,15 @@ import anywidget
 import traitlets
 
 from ..chat import Chat
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..display import picture_url
 from ..errors import Blip2ChatError
 from ..generation.settings import Decoding
 from ..images import PictureLimits, PictureSource
 from ..images.naming import NamedBytes, file_name
 from ..model import Model
+from ..sizes import amounts
 from .locked import LockedEngine
-from .progress import amounts
 
 _HERE = Path(__file__).parent
 # Seconds between two updates of a growing answer or a loading bar: the page need not be told each token.

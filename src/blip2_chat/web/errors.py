@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import GenerationError
+from ..errors import Blip2ChatError
 
 _TYPES = {
     401: "authentication_error",
@@ -20,7 +20,7 @@ _TYPES = {
     504: "timeout_error",
 }
 
-# Settings that are called otherwise in requests.
+# Parameters that are called otherwise in requests.
 _NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_answers": "n"}
 
 
@@ -73,12 +73,9 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(400, f"{param or 'the body'}: {message}", param=param)
 
 
-def in_requests_words(error: GenerationError) -> str:
-    """The error's message, with settings by the names that requests have for them."""
-    message = str(error)
-    for name, asked in _NAMES.items():
-        message = message.replace(name, asked)
-    return message
+def worded(error: Blip2ChatError) -> str:
+    """The error's message, with parameters by the names that requests have for them."""
+    return error.worded(lambda parameter: _NAMES.get(parameter.name, parameter.name))
 
 
 def shutting_down() -> ApiError:

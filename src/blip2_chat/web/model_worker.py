@@ -15,7 +15,7 @@ from ..generation.settings import Decoding
 from ..images import PreparedPicture
 from ..model import Model
 from . import schemas
-from .errors import ApiError, in_requests_words, shutting_down
+from .errors import ApiError, shutting_down, worded
 from .model_ids import name_of
 from .pictures.open import Pictures
 from .scheduler import Scheduler, Stopped, Ticket
@@ -114,14 +114,14 @@ class Served:
                 stop=tuple(stop),
             )
         except GenerationError as error:
-            raise ApiError(400, in_requests_words(error)) from None
+            raise ApiError(400, worded(error)) from None
 
     async def open(self, source: str | bytes, name: str = "", client: str = "") -> PreparedPicture:
         """A picture that a request brought; 400 with what is wrong with it."""
         try:
             return await self._pictures.open(source, self.model.preprocess, name, client)
         except PictureError as error:
-            raise ApiError(400, str(error), code="invalid_image") from None
+            raise ApiError(400, worded(error), code="invalid_image") from None
 
     def submit(self, picture: PreparedPicture, task: Task, request: Request) -> Ticket:
         """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""

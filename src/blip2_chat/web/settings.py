@@ -16,6 +16,7 @@ class Settings:
     max_body_bytes: of one request; all requests held at a time share `max_held_bytes`.
     max_tokens: of one answer; a client that asks for more gets this many.
     max_text: characters of all messages of a request.
+    pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
     time_limit: seconds from a request's arrival to its last word.
     allowed_hosts: what the `Host` header may say, lower case, without port; empty means anything.
     """
@@ -29,6 +30,7 @@ class Settings:
     max_held_bytes: int = 256 * MIB
     max_picture_bytes: int = 20 * MIB
     max_pixels: int = 40_000_000
+    pixels_option: str = ""
     max_pictures: int = 16
     max_tokens: int = 256
     max_messages: int = 256

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...images import HEAD_BYTES, looks_like_picture
+from ...images import is_picture_file
 from ...images.naming import one_line
 from ..errors import RunError
 from ..items import is_excluded
@@ -28,8 +28,8 @@ class Walk:
     folder are in memory at a time.
 
     Linked folders come last, each once: none that was read already, and none that the folder itself is in.
-    exclude: patterns of --exclude. own: absolute paths that the run itself writes. passed: counts what is passed
-    over. closed: gets the folders that may not be read.
+    exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
+    passed: counts what is passed over. closed: gets the folders that may not be read.
     """
 
     root: str
@@ -93,12 +93,6 @@ class Walk:
                 self.passed[kind_of(entry)] += 1
 
 
-def is_picture_file(path: str) -> bool:
-    """Whether a file is a picture; it is opened only if its ending does not tell."""
-    # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
-    return not os.path.basename(path).startswith(".") and looks_like_picture(path, lambda: _head(path))
-
-
 def is_sidecar(path: str, pictures: Collection[str]) -> bool:
     """Whether a text file is about one of the pictures beside it, given without their endings."""
     stem, dotted = os.path.splitext(path)
@@ -148,17 +142,6 @@ def in_braces(address: str) -> Iterator[str] | None:
             for number in range(int(first), int(last) + step, step)
         )
     return None
-
-
-def _head(path: str) -> bytes:
-    """The beginning of a file; nothing for pipes and devices, and for what may not be read."""
-    try:
-        if not os.path.isfile(path):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except (OSError, ValueError):
-        return b""
 
 
 def _is_within(path: str, folder: str) -> bool:

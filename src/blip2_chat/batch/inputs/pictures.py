@@ -65,11 +65,15 @@ class Opener:
         except RunError as error:
             if isinstance(error.__cause__, ImportError):
                 raise  # what lacks a library, lacks it for all pictures
-            raise PictureError(str(error)) from error
+            raise PictureError(str(error), name=address, fault="unreadable") from error
         except FileNotFoundError as error:
-            raise PictureError(f"{address} was not found; check the address") from error
+            raise PictureError(
+                f"{address} was not found; check the address", name=address, fault="missing"
+            ) from error
         except OSError as error:
-            raise PictureError(f"{address} cannot be read ({reason(error)})") from error
+            raise PictureError(
+                f"{address} cannot be read ({reason(error)})", name=address, fault="unreadable"
+            ) from error
 
 
 class _Folders:

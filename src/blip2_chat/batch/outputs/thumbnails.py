@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from ...errors import Blip2ChatError
-from ...images import Picture, open_picture
+from ...images import Picture, PictureLimits, open_picture
 from ...images.naming import NamedBytes
 from ..inputs.shards import SHARD_SUFFIXES
 from ..inputs.sources import open_sources
@@ -39,12 +39,14 @@ Candidate = tuple[Item, frozenset[str]]
 class Places:
     """Where pictures are looked for, beyond the rows' own paths.
 
-    beside: the folder of the results, for relative paths. sources, columns: what the run was given.
+    beside: the folder of the results, for relative paths. sources, columns: what the run was given. limits: at least
+    those that it opened pictures with.
     """
 
     beside: str = ""
     sources: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass
@@ -88,7 +90,7 @@ def thumbnails(
                 on_progress(min(tried, len(paths)), len(paths))
 
             for item, digests in candidates:
-                waiting.append((digests, pool.submit(_thumbnail, item, digests, side)))
+                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, places.limits)))
                 if len(waiting) > 4 * workers:
                     collect()
             while waiting:
@@ -169,12 +171,14 @@ def _last(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
 
 
-def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | None, bytes | None]:
+def _thumbnail(
+    item: Item, digests: frozenset[str], side: int, limits: PictureLimits
+) -> tuple[str | None, bytes | None]:
     """(digest, WebP) of the picture that is there: no digest when there is none, no WebP when it is another."""
     if item.error is not None:
         return None, None
     try:
-        picture = _opened(item)
+        picture = _opened(item, limits)
         if picture.digest not in digests:
             return picture.digest, None
         image = picture.image.copy()
@@ -186,8 +190,8 @@ def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | No
         return None, None
 
 
-def _opened(item: Item) -> Picture:
+def _opened(item: Item, limits: PictureLimits) -> Picture:
     if isinstance(item.picture, str) and is_remote(item.picture):
         with reading(item.picture) as file:
-            return open_picture(NamedBytes(file.read(), item.picture))
-    return open_picture(item.picture)
+            return open_picture(NamedBytes(file.read(), item.picture), limits=limits)
+    return open_picture(item.picture, limits=limits)

@@ -48,7 +48,8 @@ class Pictures:
             elif source[:5].lower() != "data:":
                 # Not repeated: it may be the picture, as bare base64.
                 raise PictureError(
-                    "the picture's url is no data: URL; send data:image/png;base64,... or the like"
+                    "the picture's url is no data: URL; send data:image/png;base64,... or the like",
+                    fault="refused",
                 )
         if len(source) < _LARGE:
             content = _digest(source)
