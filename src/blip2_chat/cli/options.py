@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
 from ..checkpoint.embedded import EMBEDDED
+from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
 
 if TYPE_CHECKING:
+    from ..generation.settings import Settings
     from ..images import PictureLimits
     from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
@@ -34,9 +37,6 @@ ModelName = Annotated[
         help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
     ),
 ]
-# Fields that are called otherwise than `Decoding`'s keywords.
-_KEYWORDS = {name.replace("-", "_"): keyword for keyword, name in OPTION_NAMES.items()}
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
@@ -112,67 +112,59 @@ class ModelOptions:
             )
 
 
-@dataclass(frozen=True)
+Group = TypeVar("Group")
+
+
+def _from_settings(*names: str) -> Callable[[type[Group]], type[Group]]:
+    """Makes a class an option group, with an option for each of these fields of `Decoding`."""
+
+    def made(group: type[Group]) -> type[Group]:
+        fields = []
+        for setting in map(SETTINGS.__getitem__, names):
+            is_list = setting.type is str
+            kind: Any = list[str] if is_list else setting.type
+            default = "" if setting.default in (None, ()) else f" (default: {setting.default:g})"
+            repeats = " May be repeated." if is_list else ""
+            help = f"{setting.help.removesuffix('.')}{default}.{repeats}"
+            option = typer.Option(metavar=setting.metavar, help=help)
+            fields.append((_field(setting.name), Annotated[kind | None, option], field(default=None)))
+        namespace = {"__doc__": group.__doc__, "__module__": group.__module__}
+        return make_dataclass(group.__name__, fields, bases=(group,), frozen=True, namespace=namespace)
+
+    return made
+
+
+def _field(name: str) -> str:
+    """The field for a setting: options may have shorter names."""
+    return OPTION_NAMES.get(name, name).replace("-", "_")
+
+
+@_from_settings(
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "stop",
+)
 class DecodingOptions:
     """How the text is generated; what is not given is left to `Decoding`'s defaults."""
 
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Maximum length in tokens (50).")
-    ] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Minimum length in tokens (0).")] = (
-        None
-    )
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Number of beams for beam search.")] = None
-    length_penalty: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Beam search: above 1 favours longer text, below 1 shorter."),
-    ] = None
-    temperature: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Sampling temperature; 0 (default) always takes the likeliest token."),
-    ] = None
-    top_k: Annotated[
-        int | None, typer.Option(metavar="K", help="Top-k sampling: sample from the K likeliest tokens.")
-    ] = None
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P",
-            help="Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P.",
-        ),
-    ] = None
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Random seed for sampling; the same seed gives the same text."),
-    ] = None
-    repetition_penalty: Annotated[
-        float | None, typer.Option(metavar="X", help="Above 1 makes repeated tokens less likely.")
-    ] = None
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(metavar="N", help="Never repeat a sequence of N tokens.")
-    ] = None
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Stop before this text, which is left out; may repeat."),
-    ] = None
+    heading: ClassVar[str] = "Text generation"
 
     def settings(self) -> dict[str, Any]:
         """`Decoding`'s keywords, checked before a model is loaded. Raises `GenerationError`."""
-        from ..generation.settings import Decoding
-
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        settings = {
-            _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
-        }
-        Decoding.of(**settings)
+        given = {name: getattr(self, _field(name), None) for name in SETTINGS}
+        settings = {name: value for name, value in given.items() if value not in (None, [])}
+        Decoding.of(**cast("Settings", settings))
         return settings
 
 
-@dataclass(frozen=True)
+@_from_settings("num_answers")
 class WritingOptions(DecodingOptions):
     """`DecodingOptions`, and how many answers: a run has captions per picture instead."""
-
-    answers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Number of answers to return, best first; needs beams or sampling."),
-    ] = None
