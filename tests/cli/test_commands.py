@@ -231,10 +231,13 @@ def test_every_writing_option_reaches_decoding() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--beams", "2", "--temperature", "1"), "beams and a temperature exclude each other"),
-        (("--min-new-tokens", "9"), "--min-new-tokens 9 is more than --max-new-tokens 6"),
-        (("--answers", "4", "--beams", "2"), "--answers 4 is more than --beams 2"),
-        (("--top-k", "3"), "--top-k and --top-p choose among drawn tokens"),
+        (
+            ("--beams", "2", "--temperature", "1"),
+            "--temperature is 1.0; beam search (--beams is 2) does not sample",
+        ),
+        (("--min-new-tokens", "9"), "--min-new-tokens is 9; give at most --max-new-tokens, which is 6"),
+        (("--answers", "4", "--beams", "2"), "--answers is 4; give at most --beams, which is 2"),
+        (("--top-k", "3"), "--top-k is 3; it applies to sampling only: set --temperature above 0"),
     ],
 )
 def test_contradictory_options_are_said_before_loading(

@@ -218,22 +218,42 @@ def test_top_p_keeps_the_likeliest_token_even_when_it_is_tiny() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "wrong", "rule"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"num_beams": 2, "temperature": 0.5}, "exclude each other"),
-        ({"top_p": 0.9}, "set a temperature above 0"),
-        ({"num_answers": 2}, "several answers need beams"),
-        ({"num_answers": 3, "num_beams": 2}, "more than num_beams"),
-        ({"min_new_tokens": 9, "max_new_tokens": 3}, "more than max_new_tokens"),
-        ({"temprature": 1}, "unknown setting 'temprature'"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"temperature": 0.5, "seed": -1}, "seed is -1"),
-        ({"num_beams": 2, "length_penalty": 1000.0}, "length_penalty is 1000.0"),
-        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty is nan"),
-        ({"num_beams": 2, "early_stopping": "never"}, "early_stopping is 'never'"),
+        ({"max_new_tokens": 0}, "max_new_tokens", "give at least 1"),
+        (
+            {"num_beams": 2, "temperature": 0.5},
+            "temperature",
+            "beam search ({num_beams} is 2) does not sample",
+        ),
+        ({"top_p": 0.9}, "top_p", "set {temperature} above 0"),
+        ({"top_k": 5}, "top_k", "set {temperature} above 0"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p", "give more than 0 and at most 1"),
+        ({"num_answers": 2}, "num_answers", "greedy decoding has only one answer"),
+        ({"num_answers": 3, "num_beams": 2}, "num_answers", "give at most {num_beams}, which is 2"),
+        ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens", "give at most {max_new_tokens}"),
+        ({"temperature": float("nan")}, "temperature", "give 0 or more"),
+        ({"temperature": float("inf")}, "temperature", "give 0 or more"),
+        ({"temperature": 0.5, "seed": -1}, "seed", "give 0 or more"),
+        ({"num_beams": 2, "length_penalty": 1000.0}, "length_penalty", "give -10 to 10"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty", "give -10 to 10"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty", "give 0.01 to 100"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size", "give 0 or more"),
+        ({"num_beams": 2, "early_stopping": "never"}, "early_stopping", "give True or False"),
     ],
 )
-def test_settings_that_contradict_each_other_are_named(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(GenerationError, match=said):
+def test_settings_that_cannot_be_are_errors_with_their_name_value_and_rule(
+    settings: dict[str, Any], wrong: str, rule: str
+) -> None:
+    with pytest.raises(GenerationError) as caught:
         Decoding.of(**settings)
+    assert caught.value.setting == wrong
+    assert caught.value.value is settings[wrong]
+    assert caught.value.rule is not None and rule in caught.value.rule
+    assert "{" not in str(caught.value) and str(caught.value).startswith(f"{wrong} is ")
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(GenerationError, match="unknown setting 'temprature'") as caught:
+        Decoding.of(temprature=1)  # type: ignore[call-arg]
+    assert caught.value.setting == "temprature"

@@ -193,7 +193,7 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     page = visit.page
     page.locator("#settings-open").click()
     page.get_by_role("radio", name="Search").check()
-    page.locator("#longest").fill("10")
+    page.locator("#max_tokens").fill("10")
     page.get_by_role("radio", name="Dark").check()
     page.keyboard.press("Escape")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -241,7 +241,7 @@ def test_a_picture_that_comes_before_the_server_has_answered(browser: Browser, s
     page.route("**/v1/models", lambda route: held.append(route))
     page.goto(server.url)
     # The scripts have run once the settings show their values.
-    expect(page.locator('output[for="longest"]')).to_have_text("50")
+    expect(page.locator('output[for="max_tokens"]')).to_have_text("50")
     add(page, 1)
     # Playwright hears of the request only while it waits for something.
     assert wait_until(lambda: page.wait_for_timeout(10) or held)

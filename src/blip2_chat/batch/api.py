@@ -8,7 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from typing_extensions import Unpack
+
 from ..checkpoint.embedded import EMBEDDED
+from ..generation.settings import Settings
 from ..images import PictureSource, is_one_picture
 from ..loading import load
 from ..model import Model
@@ -35,7 +38,7 @@ def caption_all(
     limit: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Iterator[Result]:
     """Captions, and answers to questions, for all pictures: results in order, each when its batch is written.
 

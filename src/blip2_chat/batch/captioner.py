@@ -11,7 +11,7 @@ from ..engines.engine import Floats
 from ..errors import GenerationError, PromptTooLongError
 from ..generation.loop import generate
 from ..generation.rows import Task
-from ..generation.settings import Decoding
+from ..generation.settings import Decoding, Settings
 from ..model import Model
 from .result import Result, Written
 
@@ -25,7 +25,7 @@ class Tasks:
 
     captions: int = 1
     questions: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     start: str | None = None
 
     def __post_init__(self) -> None:

@@ -19,12 +19,13 @@ from typing import Any, cast
 
 import anywidget
 import traitlets
+from typing_extensions import Unpack
 
 from ..chat import Chat
 from ..checkpoint.embedded import EMBEDDED
 from ..display import picture_url
 from ..errors import Blip2ChatError
-from ..generation.settings import Decoding
+from ..generation.settings import Decoding, Settings
 from ..images import PictureLimits, PictureSource
 from ..images.naming import NamedBytes, file_name
 from ..model import Model
@@ -61,7 +62,10 @@ class ChatWidget(anywidget.AnyWidget):
     max_bytes = traitlets.Int(PictureLimits.max_bytes).tag(sync=True)  # of a picture's file
 
     def __init__(
-        self, model: Model | str | Path = EMBEDDED, picture: PictureSource | None = None, **settings: Any
+        self,
+        model: Model | str | Path = EMBEDDED,
+        picture: PictureSource | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
         Decoding.of(**settings)  # a wrong setting is said now, not at the first question
         super().__init__()

@@ -75,7 +75,12 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
 
 def worded(error: Blip2ChatError) -> str:
     """The error's message, with parameters by the names that requests have for them."""
-    return error.worded(lambda parameter: _NAMES.get(parameter.name, parameter.name))
+    return error.worded(lambda parameter: request_name(parameter.name))
+
+
+def request_name(setting: str) -> str:
+    """The field of a request for a parameter of the library: "max_new_tokens" -> "max_tokens"."""
+    return _NAMES.get(setting, setting)
 
 
 def shutting_down() -> ApiError:
