@@ -33,8 +33,8 @@ from .sizes import gigabytes
 from .system.memory import available_memory
 from .system.progress import Progress
 
-PrecisionChoice = Precision | Literal["auto"]
-EngineChoice = EngineName | Literal["auto"]
+PrecisionChoice = Literal[Precision, "auto"]
+EngineChoice = Literal[EngineName, "auto"]
 
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")

@@ -276,7 +276,7 @@ def test_a_run_names_options_as_they_are_typed(pictures: list[str]) -> None:
 @pytest.mark.parametrize("command", ["caption", "run"])
 def test_a_seed_below_zero_is_refused(command: str, pictures: list[str]) -> None:
     result = CliRunner().invoke(app, [command, *pictures, "--temperature", "1", "--seed", "-1"])
-    assert (result.exit_code, result.stderr) == (1, "Error: seed is -1; give 0 or more\n")
+    assert (result.exit_code, result.stderr) == (1, "Error: --seed is -1; give 0 or more\n")
 
 
 def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

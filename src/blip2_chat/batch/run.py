@@ -304,7 +304,7 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         "captions": tasks.captions,
         "questions": list(tasks.questions),
         "start": None if tasks.start is None else tasks.start.strip(),
-        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
+        "writing": {name: _as_json(value) for name, value in sorted(tasks.settings.items())},
     }
 
 

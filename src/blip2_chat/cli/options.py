@@ -157,11 +157,11 @@ class DecodingOptions:
 
     heading: ClassVar[str] = "Text generation"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """`Decoding`'s keywords, checked before a model is loaded. Raises `GenerationError`."""
         given = {name: getattr(self, _field(name), None) for name in SETTINGS}
-        settings = {name: value for name, value in given.items() if value not in (None, [])}
-        Decoding.of(**cast("Settings", settings))
+        settings = cast("Settings", {name: value for name, value in given.items() if value not in (None, [])})
+        Decoding.of(**settings)
         return settings
 
 

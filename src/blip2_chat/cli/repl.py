@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from ..errors import Blip2ChatError, ConversationError, PictureError
 from .display.output import tell_advice, tell_dropped
@@ -43,7 +43,7 @@ class Talk:
         self,
         model: Model,
         picture: str,
-        settings: dict[str, Any],
+        settings: Settings,
         interactive: bool,
         suggestion: str = "what is in the picture?",
         screen: Screen | None = None,
@@ -52,7 +52,7 @@ class Talk:
         self._model = model
         self._suggestion = suggestion
         self.screen = screen or Screen(interactive)
-        self._settings = cast("Settings", settings)
+        self._settings = settings
         self._interactive = interactive
         # Files this conversation may overwrite: those it wrote or came from.
         self._own_files: set[Path] = set()
