@@ -298,7 +298,7 @@ def test_file_addresses_are_opened_as_everywhere(tmp_path: Path) -> None:
     (item,) = found(tmp_path / "list.txt")
     opened = Opener(Preprocess(), PictureLimits())(item)
     assert opened.error is None
-    assert opened.digest == open_picture(picture).digest
+    assert opened.picture is not None and opened.picture.digest == open_picture(picture).digest
 
 
 def test_fsspec_addresses(tmp_path: Path) -> None:
