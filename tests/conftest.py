@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+
 from hypothesis import settings
 
 import blip2_chat  # noqa: F401 - before any test imports onnxruntime: its telemetry is off from here on
@@ -18,8 +18,6 @@ from tests.support.checkpoints import make_checkpoint
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
-# Tiny tensors on several threads spend their time waiting for each other: 60 times slower on a busy machine.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
