@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def chat(checkpoint: Callable[..., Path]) -> Chat:
-    model = blip2_chat.load(checkpoint("opt", 4), engine="torch", device="cpu")
+    model = blip2_chat.load(checkpoint("opt", 4), engine="onnx", threads=1)
     made = model.chat(Image.new("RGB", (1200, 900), (200, 30, 30)))
     caption, said = Answer("a red square"), Answer("two", tokens=(5, 6), seconds=1.25)
     made.turns = [Turn(None, caption), Turn("how many?", said), Turn(EVIL, replace(said, text=EVIL))]

@@ -12,6 +12,7 @@ import pytest
 
 import blip2_chat
 from blip2_chat import CheckpointError
+from tests.support.extras import needs
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def change(path: Path, **settings: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
 def test_picture_settings_of_another_model_are_told(folder: Path, engine: str) -> None:
     change(folder / "processor_config.json", image_processor=None)
     change(folder / "preprocessor_config.json", size={"height": 56, "width": 42})

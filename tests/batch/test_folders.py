@@ -15,8 +15,8 @@ from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.inputs.sources import check, open_sources, stdin_list
 from blip2_chat.batch.inputs.tables import Columns
 from blip2_chat.batch.items import Item, count, positioned
-from tests.batch.test_sources import colour, make_shard, png
 from tests.support.batch import make_pictures
+from tests.support.sources import colour, make_shard, png
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 

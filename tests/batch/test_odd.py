@@ -16,6 +16,7 @@ from blip2_chat.batch.ray_run import _start
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
+from tests.support.extras import imported
 
 
 def go(running: Model, source: Path | str, out: Path, sidecar: Sidecar | None = None) -> Summary:
@@ -47,7 +48,7 @@ def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
 def test_a_table_written_anew_with_other_pictures_in_its_rows(
     model: Model, tmp_path: Path, written: list[str]
 ) -> None:
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, parquet = imported("pyarrow", "test-ray"), imported("pyarrow.parquet", "test-ray")
     first, second, third = (path.read_bytes() for path in make_pictures(tmp_path / "photos", 3))
     table, out = tmp_path / "t.parquet", tmp_path / "c.jsonl"
     parquet.write_table(pa.table({"image": [first, second]}), table)

@@ -17,9 +17,9 @@ from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.outputs.tar_writer import _Names
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.model import Model
-from tests.batch.test_archives import add
-from tests.batch.test_sources import png
 from tests.support.batch import TASKS, make_pictures
+from tests.support.extras import imported
+from tests.support.sources import add, png
 
 
 def go(running: Model, sources: list[Path], out: Path, **more: Any) -> Summary:
@@ -130,7 +130,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     (photos / "broken.png").write_bytes(b"no picture")
     out = photos / f"metadata.{kind}"
     if kind == "parquet":
-        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet = imported("pyarrow.parquet", "test-ray")
     summary = go(model, [photos], out)
     assert (summary.rows, summary.failed) == (6, 1)
     if kind == "jsonl":
@@ -143,7 +143,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     assert [row["file_name"] for row in rows] == [path.relative_to(photos).as_posix() for path in paths]
     assert all(row["caption"] for row in rows)
     assert len(list(writers.read(str(out)))) == 5
-    datasets = pytest.importorskip("datasets")
+    datasets = imported("datasets", "test-ray")
     for name in (".blip2-chat.progress", f"{out.name}.progress", "broken.png"):
         (photos / name).unlink(missing_ok=True)
     read = datasets.load_dataset(

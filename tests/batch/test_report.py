@@ -25,6 +25,7 @@ from blip2_chat.batch.outputs.report import report
 from blip2_chat.batch.outputs.writers import Shape, write
 from blip2_chat.batch.result import Result
 from tests.support.batch import blip2_chat, make_pictures
+from tests.support.extras import imported
 from tests.support.web_browser import QUIET, chromium
 
 NASTY = '</script><script>document.title="owned"</script><!-- & <b>'
@@ -188,8 +189,8 @@ def test_a_replaced_picture_is_not_shown_beside_the_old_caption(tmp_path: Path) 
 
 
 def test_pictures_of_a_table_are_those_of_the_column_that_was_read(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = imported("pyarrow", "test-ray")
+    parquet = imported("pyarrow.parquet", "test-ray")
     table = pyarrow.table({"image": [encoded("red")], "jpg": [encoded("blue")], "title": ["some name"]})
     parquet.write_table(table, tmp_path / "two.parquet")
     source = str(tmp_path / "two.parquet")
@@ -268,7 +269,7 @@ def test_the_command_names_the_page_it_wrote(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
+    playwright = imported("playwright.sync_api", "test-web")
     path = chromium()
     if path is None:
         pytest.skip("there is no Chromium")

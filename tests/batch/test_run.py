@@ -40,6 +40,7 @@ from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
 from tests.support.batch import blip2_chat as command_line
+from tests.support.extras import imported
 
 
 def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
@@ -168,7 +169,7 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
 def test_results_carry_the_advice_that_caption_gives(model: Model, tmp_path: Path, ending: str) -> None:
     if ending == ".parquet":
-        pytest.importorskip("pyarrow")
+        imported("pyarrow", "test-ray")
     photos, out = tmp_path / "photos", tmp_path / f"c{ending}"
     photos.mkdir()
     stripes = np.zeros((120, 120, 3), np.uint8)
@@ -256,7 +257,7 @@ def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
 def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending: str) -> None:
     if ending == ".parquet":
-        pytest.importorskip("pyarrow")
+        imported("pyarrow", "test-ray")
     photos = tmp_path / "photos"
     make_pictures(photos, 3)
     (photos / 'odd, "name"\u2028 é.png').write_bytes(b"")
@@ -268,7 +269,7 @@ def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending:
 
 
 def test_what_the_files_look_like_to_others(model: Model, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = imported("pyarrow.parquet", "test-ray")
     photos = tmp_path / "photos"
     make_pictures(photos, 2)
     tasks = Tasks(2, ("how many?",), {"max_new_tokens": 5})

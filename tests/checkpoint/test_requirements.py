@@ -17,6 +17,7 @@ from blip2_chat.checkpoint.requirements import COSTS, best_precision, needed, re
 from blip2_chat.engines.onnx import convert
 from blip2_chat.errors import NotEnoughMemoryError
 from blip2_chat.system.memory import available_memory, gigabytes
+from tests.support.extras import imported
 
 GB = 10**9
 BY_NAME = {known.name.removeprefix("Salesforce/blip2-"): known for known in KNOWN}
@@ -243,7 +244,7 @@ def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_this_machine() -> None:
-    psutil = pytest.importorskip("psutil")
+    psutil = imported("psutil", "dev")
     # Other processes come and go, with gigabytes: compared is what was asked for while next to nothing changed.
     for _ in range(1000):
         before, mine, after = psutil.virtual_memory(), available_memory(), psutil.virtual_memory()

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
 import blip2_chat
@@ -41,12 +40,6 @@ OnnxEngine.step = endless
 _ESCAPE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_transformers() -> None:
-    """A command says so before it imports transformers; in this process that has long happened."""
-    transformers_logging.disable_progress_bar()
-
-
 @pytest.fixture(scope="module")
 def folder(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint("t5")
@@ -54,7 +47,7 @@ def folder(checkpoint: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> blip2_chat.Model:
-    return blip2_chat.load(folder, engine="torch")
+    return blip2_chat.load(folder, engine="onnx", precision="fp32")
 
 
 @pytest.fixture

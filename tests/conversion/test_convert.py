@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import Blip2ForConditionalGeneration
 
 import blip2_chat
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
@@ -30,6 +28,7 @@ from blip2_chat.engines.onnx.manifest import Manifest
 from blip2_chat.errors import CheckpointError
 from blip2_chat.images import open_picture, to_pixels
 from blip2_chat.system.paths import cache_folder
+from tests.support.extras import needs
 
 Make = Callable[..., Path]
 
@@ -80,10 +79,14 @@ def spoil(path: Path, offset: int) -> None:
 # The result
 
 
+@needs("test-torch")
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_first_load_converts_once_and_answers_as_transformers(
     family: str, checkpoint: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+    from transformers import Blip2ForConditionalGeneration
+
     made = count_conversions(monkeypatch)
     folder = checkpoint(family)
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)

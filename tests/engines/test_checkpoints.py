@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch", reason="the reference needs the [test-torch] extra")
-
 from safetensors import safe_open
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
@@ -24,7 +25,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "t5": ("t5", {}),
     "t5 1.0": ("t5", {"text": {"feed_forward_proj": "relu", "tie_word_embeddings": True}, "tied_head": True}),
-    "t5 of unequal depths": ("t5", {"text": {"num_layers": 1, "num_decoder_layers": 3}, "num_query_tokens": 1}),
+    "t5 of unequal depths": (
+        "t5",
+        {"text": {"num_layers": 1, "num_decoder_layers": 3}, "num_query_tokens": 1},
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import blip2_chat
 from blip2_chat.cli import app
 from blip2_chat.evaluation.compare import Item, Questions
+from tests.support.extras import needs
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, command)
 
 
+@needs("test-torch")
 def test_engines_and_precisions_side_by_side(
     checkpoint: Callable[..., Path], questions: Path, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ TALKS: list[tuple[list[str], str, str]] = [
 
 @pytest.fixture(scope="module", params=["opt", "t5"])
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> blip2_chat.Model:
-    return blip2_chat.load(checkpoint(request.param), engine="torch")
+    return blip2_chat.load(checkpoint(request.param), engine="onnx", precision="fp32", threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def test_what_is_no_set_is_said(tmp_path: Path, checkpoint: Callable[..., Path])
     question = {"picture": "9.png", "turns": [], "question": "?", "answer": "", "task": "what"}
     absent = write_set(tmp_path / "absent.zip", [question], [])
     folder = str(checkpoint("t5"))
-    result = CliRunner().invoke(app, ["evaluate", "--set", str(absent), "-m", folder, "--engine", "torch"])
+    result = CliRunner().invoke(app, ["evaluate", "--set", str(absent), "-m", folder, "--engine", "onnx"])
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "absent.zip: 9.png: " in result.stderr.splitlines()[-1]

@@ -14,6 +14,7 @@ import blip2_chat
 from blip2_chat.engines.engine import Floats, State, common_prefix
 from blip2_chat.generation.reuse import QueryVectorCache, StateCache
 from blip2_chat.model import Model
+from tests.support.extras import needs
 
 WORDS = [
     "how many",
@@ -49,7 +50,9 @@ class _Row:
         return _Row(self.tokens[0][:length], self.nbytes)
 
 
-@pytest.fixture(scope="module", params=["onnx-opt", "onnx-t5", "torch-opt"])
+@pytest.fixture(
+    scope="module", params=["onnx-opt", "onnx-t5", pytest.param("torch-opt", marks=needs("test-torch"))]
+)
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Model:
     engine, family = request.param.split("-")
     return blip2_chat.load(checkpoint(family, 6), engine=engine, precision="fp32", device="cpu", threads=1)

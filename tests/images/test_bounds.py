@@ -16,8 +16,7 @@ from PIL import Image
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import PictureLimits, open_picture
-from tests.images.test_damage import PNG, chunk
-from tests.images.test_tiff import tiff
+from tests.support.picture_files import PNG, chunk, tiff
 
 # The peak of the process' memory grows by what opening takes; a tenth of a second of imports is warmed up first.
 _MEASURE = """

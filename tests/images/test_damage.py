@@ -6,7 +6,6 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +14,7 @@ from PIL import Image
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import PictureLimits, open_picture
-
-_SMOOTH = np.mgrid[0:120, 0:160].sum(0)[..., None] * [1, 2, 3] % 256
-PIXELS = (_SMOOTH * 3 // 4 + np.random.default_rng(2).integers(0, 60, _SMOOTH.shape)).astype("u1")
-IMAGE = Image.fromarray(PIXELS)
-
-
-def encoded(kind: str, image: Image.Image = IMAGE, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
+from tests.support.picture_files import IMAGE, PIXELS, PNG, chunk, encoded
 
 
 def opened(data: bytes) -> npt.NDArray[np.uint8]:
@@ -36,11 +26,6 @@ def as_pillow_shows(data: bytes) -> npt.NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def chunk(kind: bytes, body: bytes, wrong: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
-
-
-PNG = encoded("PNG")
 # After the signature and the header.
 HEAD, REST = PNG[:33], PNG[33:]
 MEGABYTES = zlib.compress(bytes(20_000_000))

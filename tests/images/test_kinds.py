@@ -19,6 +19,7 @@ from blip2_chat.images import (
     looks_like_picture,
     open_picture,
 )
+from tests.support.extras import imported
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="u1")
 
@@ -30,7 +31,7 @@ def encoded(kind: str, image: Image.Image | None = None) -> bytes:
 
 
 def heic() -> bytes:
-    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif = imported("pillow_heif", "heic")
     stream = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(PIXELS).resize((64, 64))).save(stream)
     return stream.getvalue()

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import Picture, PictureLimits, open_picture
+from tests.support.extras import imported
 
 Array = npt.NDArray[Any]
 
@@ -481,7 +482,7 @@ class TestOrientation:
 class TestHeic:
     @pytest.fixture
     def heic(self) -> bytes:
-        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif = imported("pillow_heif", "heic")
         stream = io.BytesIO()
         pillow_heif.from_pillow(Image.fromarray(photo(64, 96))).save(stream, quality=100, chroma=444)
         return stream.getvalue()
@@ -493,7 +494,7 @@ class TestHeic:
         assert "HEIF" not in Image.OPEN
 
     def test_rotation_is_applied_once(self) -> None:
-        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif = imported("pillow_heif", "heic")
         exif = Image.Exif()
         exif[0x0112] = 6
         stream = io.BytesIO()

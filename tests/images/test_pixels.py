@@ -17,6 +17,7 @@ from PIL import Image
 
 from blip2_chat.errors import CheckpointError, PictureError
 from blip2_chat.images import Preprocess, open_picture, to_pixels, to_pixels_batch
+from tests.support.extras import skip_without
 
 SHAPES = [(1, 1), (1, 10_000), (10_000, 1), (2, 3), (37, 501), (111, 113), (224, 224), (364, 364), (480, 640)]
 CASES = [
@@ -47,6 +48,7 @@ def image_of(mode: str, shape: tuple[int, int]) -> Image.Image:
 
 @cache
 def processor() -> Any:
+    skip_without("test-torch")
     from tokenizers import Tokenizer, models
     from transformers import Blip2Processor, PreTrainedTokenizerFast
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil

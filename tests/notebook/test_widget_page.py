@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-notebook")
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

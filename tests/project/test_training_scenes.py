@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 import torch
 
 from training import checkpoints, scenes

@@ -8,7 +8,7 @@ writes (tests/support/transformers_checkpoints.py), so that the tests of the cor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,12 @@ def make_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = opt_tokenizer() if family == "opt" else t5_tokenizer()
     vision = {**_VISION_DEFAULTS, **VISION, **(vision or {})}
-    qformer = {**_QFORMER_DEFAULTS, **QFORMER, **(qformer or {}), "encoder_hidden_size": vision["hidden_size"]}
+    qformer = {
+        **_QFORMER_DEFAULTS,
+        **QFORMER,
+        **(qformer or {}),
+        "encoder_hidden_size": vision["hidden_size"],
+    }
     text = {**_TEXT_DEFAULTS[family], **text_settings(family, tokenizer, text)}
     if family == "t5":
         *gated, activation = text["feed_forward_proj"].split("-")
@@ -310,13 +315,32 @@ def _draw(shapes: dict[str, Shape], seed: int, std: float, d_kv: int) -> dict[st
     return drawn
 
 
+def load_tensors(path: Path) -> dict[str, np.ndarray]:
+    """What `save_tensors` wrote; bfloat16 as `ml_dtypes.bfloat16`."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    kinds = {short: np.dtype(getattr(ml_dtypes, name, name)) for name, short in _DTYPES.items()}
+    tensors = {}
+    for name, one in header.items():
+        first, end = one["data_offsets"]
+        flat = np.frombuffer(content[start + first : start + end], kinds[one["dtype"]])
+        tensors[name] = flat.reshape(one["shape"])
+    return tensors
+
+
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """A safetensors file as transformers writes it; safetensors' own numpy part cannot write `ml_dtypes.bfloat16`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": _DTYPES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": [start, end],
+        }
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
     data = b"".join(tensor.tobytes() for tensor in tensors.values())
@@ -380,6 +404,11 @@ def _write_processor(folder: Path, tokenizer: Tokenizer, family: str, size: int,
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def change_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replaces what the file holds by `change` of it."""
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
 
 
 # Tokenizers

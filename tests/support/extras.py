@@ -7,16 +7,33 @@ the mark of a test or a parameter.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 # What an extra of pyproject.toml brings: one of its packages missing is the extra missing.
 _PACKAGES = {
     "test-torch": ("torch", "transformers", "accelerate", "bitsandbytes", "scipy"),
-    "test-web": ("fastapi", "uvicorn", "multipart", "prometheus_client", "openai", "flask", "playwright", "schemathesis"),
-    "test-notebook": ("torch", "transformers", "anywidget", "ipywidgets", "notebook", "nbclient", "playwright"),
-    "test-ray": ("pyarrow", "ray", "s3fs", "moto", "datasets"),
-    "test-tables": ("pyarrow", "s3fs", "pillow_heif"),
+    "test-web": (
+        "fastapi",
+        "uvicorn",
+        "multipart",
+        "prometheus_client",
+        "openai",
+        "flask",
+        "playwright",
+        "schemathesis",
+    ),
+    "test-notebook": (
+        "torch",
+        "transformers",
+        "anywidget",
+        "ipywidgets",
+        "notebook",
+        "nbclient",
+        "playwright",
+    ),
+    "test-ray": ("pyarrow", "ray", "s3fs", "moto"),
 }
 
 
@@ -29,6 +46,18 @@ def missing(extra: str) -> str | None:
 def needs(extra: str) -> pytest.MarkDecorator:
     reason = missing(extra)
     return pytest.mark.skipif(reason is not None, reason=reason or "")
+
+
+def skip_without(extra: str) -> None:
+    """Skips the test that runs."""
+    reason = missing(extra)
+    if reason:
+        pytest.skip(reason)
+
+
+def imported(module: str, extra: str) -> Any:
+    """The module; skips the test that runs where `extra` is not installed."""
+    return pytest.importorskip(module, reason=f"needs the extra [{extra}]: no {module} here")
 
 
 def require(extra: str) -> None:

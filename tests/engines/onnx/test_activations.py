@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,7 @@ from blip2_chat.engines.onnx.graph.activations import UnknownActivation, activat
 from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph
 from blip2_chat.engines.onnx.run.runtime import ort
 from blip2_chat.errors import CheckpointError
-from tests.checkpoint.test_inspect import change_json
-from tests.support.checkpoints import make_checkpoint, randomise
+from tests.support.checkpoints import change_json, make_checkpoint, randomise
 
 # Parameters of their own, which T5 and OPT have no tensors for, or nobody's.
 ABSENT = {"laplace", "prelu", "sqrtsoftplus", "xielu"}

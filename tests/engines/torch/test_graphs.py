@@ -5,6 +5,10 @@ No GPU is needed: `recorded` does what a CUDA graph does, with the kernels of a 
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import logging
 from collections.abc import Callable
 from pathlib import Path
