@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
     pytest.importorskip("playwright", reason="needs the extra [test-web]: no playwright here")
     from playwright.sync_api import sync_playwright
 
-    from tests.support.web_browser import QUIET, chromium
+    from tests.support.chromium import QUIET, chromium
 
     path = chromium()
     if path is None:

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import blip2_chat
+from tests.support.chromium import chromium
 from tests.support.notebook_lab import jupyter, open_notebook, run_all, write_notebook
-from tests.support.web_browser import chromium
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import blip2_chat
-from tests.support.web_browser import chromium
+from tests.support.chromium import chromium
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"

@@ -6,6 +6,10 @@ a hub on this machine; `photo.jpg` and `photos/` are sample pictures.
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import os
 import re
