@@ -265,7 +265,7 @@ def test_the_template_can_be_another(model: Model, picture: Image.Image) -> None
     assert chat.ask("one?").tokens == model.generate(picture, "Q: one? A:", max_new_tokens=5).tokens
 
 
-def test_wrong_settings_are_said_before_the_first_question(model: Model, picture: Image.Image) -> None:
+def test_wrong_settings_are_reported_before_the_first_question(model: Model, picture: Image.Image) -> None:
     with pytest.raises(GenerationError, match="unknown setting"):
         model.chat(picture, max_tokens=3)
 

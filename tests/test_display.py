@@ -58,7 +58,7 @@ def test_a_chat_shows_its_picture_caption_and_turns(chat: Chat) -> None:
     assert len(chat._repr_html_()) < 20_000, "the picture is made smaller for it"
 
 
-def test_what_people_and_models_write_stays_text(chat: Chat) -> None:
+def test_questions_and_answers_are_never_html(chat: Chat) -> None:
     chat.turns.append(Turn(None, Answer(EVIL), start=EVIL))
     object.__setattr__(chat.picture, "name", EVIL)
     page = Page(chat._repr_html_())

@@ -102,7 +102,7 @@ def test_tars_one_behind_the_other(tmp_path: Path, kind: str) -> None:
         assert bad.error is not None and "damaged" in bad.error
 
 
-def test_what_is_a_picture_in_a_tar_is_told_by_content_where_the_ending_does_not_tell(tmp_path: Path) -> None:
+def test_pictures_in_a_tar_are_recognised_by_content(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as archive:
         for name, data in {

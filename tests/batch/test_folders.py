@@ -160,7 +160,7 @@ def test_lists_and_tables_in_the_encodings_that_programs_write(
     assert stdin_list().paths == ("b.png", "ä 1.png")
 
 
-def test_a_list_that_is_no_text_is_said(tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_reported(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\xd8\x00\xd8a")
     with pytest.raises(RunError, match=r"list\.txt is no text .*; save it as UTF-8$"):
         found(tmp_path / "list.txt")

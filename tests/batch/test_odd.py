@@ -35,7 +35,7 @@ def test_a_pattern_does_not_match_what_the_run_writes(model: Model, tmp_path: Pa
     assert (photos / "p0000.caption").is_file() and (photos / "p0000.txt").is_file()
 
 
-def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
+def test_an_input_is_never_overwritten(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path, 1)
     table = tmp_path / "t.csv"
     table.write_text("path,label\np0000.png,mine\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def test_the_first_of_the_same_pixels_is_named_whatever_its_number(model: Model,
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
-def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
+def test_an_unreachable_cluster_is_reported_at_once(address: str) -> None:
     with socket.socket() as taken:  # bound, so that nobody else listens there
         taken.bind(("127.0.0.1", 0))
         address = address.format(port=taken.getsockname()[1])

@@ -153,7 +153,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     assert read[0]["image"].size == (24, 20)
 
 
-def test_metadata_of_pictures_elsewhere_is_said_before_any_work(model: Model, tmp_path: Path) -> None:
+def test_metadata_for_pictures_elsewhere_is_refused_before_any_work(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path / "photos", 1)
     (tmp_path / "other").mkdir()
     for out, source in (("other", tmp_path / "photos"), (".", tmp_path / "s.tar")):

@@ -226,7 +226,7 @@ def test_relative_paths_mean_the_runs_pictures_from_any_folder(
     assert shown(tmp_path / "c.html") == ["blue"]
 
 
-def test_what_is_no_result_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_reported(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"no": "path"}\n', encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read as the result of a run"):
         report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")

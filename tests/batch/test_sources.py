@@ -37,7 +37,7 @@ def found(
     return items
 
 
-def test_folders_are_walked_in_order_without_what_is_no_picture(tmp_path: Path) -> None:
+def test_folders_are_walked_in_order_and_other_files_skipped(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 9)
     (tmp_path / ".hidden").mkdir()
     for name in ("notes.txt", "._p0000.png", ".hidden/p.png"):
@@ -119,7 +119,7 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
         found(path)
 
 
-def test_rows_that_no_text_or_json_can_be_made_of(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_written_as_text_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"path": "\\ud83d.png"}\n' + "[" * 100_000 + '\n{"path": "a.png"}\n', encoding="utf-8")
     half, deep, good = found(path)
@@ -221,7 +221,7 @@ def test_shards_are_read_in_flat_memory(tmp_path: Path) -> None:
     assert peak < 2_000_000, "20 MB of pictures, two at a time"
 
 
-def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"there are no pictures in .*empty$"):
         check([tmp_path / "empty"], Columns())

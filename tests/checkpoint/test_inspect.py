@@ -107,7 +107,7 @@ def test_a_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (Path("org/name"), "there is no folder"),
     ],
 )
-def test_names_that_are_nothing(name: str | Path, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_wrong_names_are_explained(name: str | Path, message: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         find(name)

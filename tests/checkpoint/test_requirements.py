@@ -42,7 +42,7 @@ TINY = ModelConfig(
         (0, "0 MB"),
     ],
 )
-def test_sizes_for_people(size: int, text: str) -> None:
+def test_sizes_are_printed_in_readable_units(size: int, text: str) -> None:
     assert gigabytes(size) == text
 
 
@@ -157,7 +157,7 @@ def test_when_nothing_is_comfortable_the_most_precise_that_fits_at_all() -> None
 # require_fit
 
 
-def test_what_fits_is_let_through() -> None:
+def test_a_model_that_fits_is_accepted() -> None:
     exact = needed(OPT, "int8", "onnx")
     require_fit(OPT, "int8", "onnx", available=exact, name="x")
     with pytest.raises(NotEnoughMemoryError):
@@ -243,7 +243,7 @@ def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> No
 # available_memory
 
 
-def test_this_machine() -> None:
+def test_available_memory_agrees_with_psutil() -> None:
     psutil = imported("psutil", "dev")
     # Other processes come and go, with gigabytes: compared is what was asked for while next to nothing changed.
     for _ in range(1000):
@@ -308,7 +308,7 @@ def test_cgroup_v1_and_its_way_to_say_unlimited(tmp_path: Path) -> None:
     assert system(tmp_path, files) == [8_192_000_000, 2_200_000_000]
 
 
-def test_a_system_that_tells_nothing_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_figures_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert system(tmp_path, {}) == []
     monkeypatch.setattr(memory.sys, "platform", "freebsd14")
     monkeypatch.setattr(memory, "_linux", lambda root: iter(()))

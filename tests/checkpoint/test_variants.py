@@ -90,7 +90,7 @@ def test_one_file_of_another_name(checkpoint: Make, tmp_path: Path) -> None:
     assert inspect(folder).weight_files == ("pytorch_model.safetensors",)
 
 
-def test_what_is_not_whole_is_not_taken(sharded: Path) -> None:
+def test_incomplete_shards_are_refused(sharded: Path) -> None:
     without_an_index(sharded)
     next(sharded.glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="but neither"):
@@ -106,7 +106,7 @@ def add_adapter(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
-def test_an_adapter_beside_its_base_is_said(checkpoint: Make, tmp_path: Path, engine: str) -> None:
+def test_an_adapter_beside_its_base_is_reported(checkpoint: Make, tmp_path: Path, engine: str) -> None:
     folder = Path(shutil.copytree(checkpoint("opt"), tmp_path / "adapted"))
     add_adapter(folder)
     with pytest.warns(UserWarning, match="also holds a LoRA adapter, which is not applied.*merge it"):

@@ -339,7 +339,7 @@ def test_ctrl_c_ends_a_pipe_with_its_status(
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "")
 
 
-def test_words_for_leaving_are_questions_in_a_pipe(
+def test_exit_and_quit_are_questions_in_a_pipe(
     talk: Callable[..., Any], model: blip2_chat.Model, pictures: list[str]
 ) -> None:
     chat = model.chat(pictures[0], **SETTINGS)

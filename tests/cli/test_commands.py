@@ -122,7 +122,9 @@ def test_ask_prints_one_line_per_question(
     assert result.exit_code == 1
 
 
-def test_ask_of_no_picture_is_an_error_entry(run: Callable[..., Any], pictures: list[str]) -> None:
+def test_ask_about_an_unreadable_picture_is_an_error_entry(
+    run: Callable[..., Any], pictures: list[str]
+) -> None:
     result = run("ask", pictures[1], "what is it?", "--json")
     assert result.exit_code == 1
     (entry,) = entries(result)
@@ -230,7 +232,7 @@ def test_every_writing_option_reaches_decoding() -> None:
         (("--top-k", "3"), "--top-k and --top-p choose among drawn tokens"),
     ],
 )
-def test_contradictory_options_are_said_before_loading(
+def test_contradictory_options_are_reported_before_loading(
     run: Callable[..., Any],
     pictures: list[str],
     options: tuple[str, ...],
@@ -368,7 +370,7 @@ def test_ctrl_c_keeps_the_partial_answer(
     assert (result.exit_code, result.stdout) == (130, printable(entry["answer"]) + "\n")
 
 
-def test_dropped_turns_are_told(checkpoint: Callable[..., Path], pictures: list[str]) -> None:
+def test_dropped_turns_are_reported(checkpoint: Callable[..., Path], pictures: list[str]) -> None:
     short = str(checkpoint("opt", text={"max_position_embeddings": 90}))
     questions = [f"what is the {word} thing in this picture?" for word in ("first", "second", "third")]
     result = CliRunner().invoke(
@@ -411,7 +413,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch: pytest.Monk
         say("a cat")
 
 
-def test_a_line_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_nobody_reads_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError

@@ -59,7 +59,7 @@ def test_vqa_accuracy_of_ten_people(said: int, expected: float) -> None:
 
 
 @pytest.mark.parametrize("people", [1, 2, 3, 4, 10])
-def test_what_everybody_said_counts_whole(people: int) -> None:
+def test_an_unanimous_answer_scores_one(people: int) -> None:
     assert vqa_accuracy("yes", ["yes"] * people) == 1.0
 
 

@@ -142,7 +142,7 @@ def test_another_question_about_a_picture_does_not_read_the_picture_again(
             assert follow_up.prompt_tokens - sizes[0] >= before
 
 
-def test_of_the_states_the_one_with_most_in_common_is_taken() -> None:
+def test_the_state_with_the_longest_common_prefix_is_reused() -> None:
     cache = StateCache()
     short, long, other = _Row([1, 2, 3]), _Row([1, 2, 3, 4, 5]), _Row([1, 9, 9, 9, 9, 9])
     for key, state in (("a", short), ("a", long), ("a", other), ("b", _Row([1, 2, 3, 4, 5, 6]))):
@@ -153,7 +153,7 @@ def test_of_the_states_the_one_with_most_in_common_is_taken() -> None:
     assert cache.take("c", [1]) is None
 
 
-def test_of_another_conversation_a_copy_is_taken_and_it_stays() -> None:
+def test_a_prefix_shared_with_another_conversation_is_copied() -> None:
     cache = StateCache()
     stranger = _Row([1, 9, 9, 9, 9, 9])
     cache.put("a", stranger)

@@ -137,7 +137,7 @@ def test_a_jpeg_of_up_to_forty_megapixels_is_decoded_whole() -> None:
     assert open_picture(jpeg(8000, 5100)).image.size == (4000, 2550)
 
 
-def test_work_is_counted_in_pixels_and_passes() -> None:
+def test_decoding_work_is_bounded_in_pixels_and_passes() -> None:
     data = jpeg(3000, 2000, progressive=True)
     last = data.rfind(b"\xff\xda")
     many = data[:-2] + data[last:-2] * 80 + data[-2:]

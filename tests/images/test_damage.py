@@ -53,7 +53,7 @@ class TestPng:
         ],
         ids=lambda extra: extra[4:8].decode(),
     )
-    def test_what_stands_beside_the_picture_does_not_matter(self, extra: bytes) -> None:
+    def test_extra_data_in_the_file_does_not_matter(self, extra: bytes) -> None:
         assert np.array_equal(opened(HEAD + extra + REST), PIXELS)
         # Editors write text after the picture as well.
         assert np.array_equal(opened(PNG[:-12] + extra + PNG[-12:]), PIXELS)
@@ -121,7 +121,7 @@ class TestJpeg:
             with pytest.raises(PictureError, match="cut short"):
                 open_picture(data[: table if table > data.rfind(b"\xff\xda", 0, start) else start])
 
-    def test_what_follows_the_end_does_not_matter(self) -> None:
+    def test_bytes_after_the_end_do_not_matter(self) -> None:
         data = JPEGS["baseline"]
         # A motion photo carries its film there; here one full of what looks like scans.
         assert np.array_equal(opened(data + b"\xff\xda\0\x08" * 1000), as_pillow_shows(data))
@@ -149,7 +149,7 @@ class TestTransparentEverywhere:
     """Programs that write 32 bits per pixel and know nothing of alpha leave it at 0; what they show is opaque."""
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP"])
-    def test_rgba(self, kind: str) -> None:
+    def test_an_rgba_picture(self, kind: str) -> None:
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
         assert np.array_equal(opened(encoded(kind, transparent("RGBA"), **options)), PIXELS)
 

@@ -155,7 +155,7 @@ class TestFiles:
         for name in ("README", "a.0001", "x.bin", "a.svg"):
             assert not looks_like_picture(name, head)
 
-    def test_what_reading_raises_is_passed_on(self) -> None:
+    def test_an_error_while_reading_is_passed_on(self) -> None:
         def denied() -> bytes:
             raise PermissionError("no")
 
@@ -184,7 +184,7 @@ class TestValues:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_one(self, value: Any) -> None:
+    def test_a_single_picture_is_recognised(self, value: Any) -> None:
         assert is_one_picture(value)
 
     @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ class TestValues:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_none_or_several(self, value: Any) -> None:
+    def test_other_values_are_not_a_single_picture(self, value: Any) -> None:
         assert not is_one_picture(value)
 
     def test_an_opened_picture_is_one(self) -> None:

@@ -91,7 +91,7 @@ class TestSources:
         assert np.array_equal(rgb("~/a.png"), PIXELS)
 
     @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
-    def test_bytes(self, wrap: Any) -> None:
+    def test_a_picture_from_bytes(self, wrap: Any) -> None:
         picture = open_picture(wrap(PNG))
         assert np.array_equal(np.asarray(picture.image), PIXELS)
         assert picture.name == "picture"
@@ -246,7 +246,7 @@ class TestArrays:
             (np.full((2, 2), None), "object"),
         ],
     )
-    def test_what_is_no_picture_is_told(self, array: Array, says: str) -> None:
+    def test_an_array_that_is_not_a_picture_is_refused(self, array: Array, says: str) -> None:
         assert says in refusal(array)
 
 
@@ -397,7 +397,7 @@ class TestModes:
         ("levels", "expected"),
         [([0, 128, 255], [0, 128, 255]), ([0, 2570, 65535], [0, 10, 255]), ([-100, 0, 100000], [0, 0, 255])],
     )
-    def test_thirty_two_bit_tiff(self, levels: list[int], expected: list[int]) -> None:
+    def test_a_32_bit_tiff_is_scaled(self, levels: list[int], expected: list[int]) -> None:
         data = encoded(Image.fromarray(np.array([levels], dtype="i4")), "TIFF")
         assert rgb(data)[0, :, 0].tolist() == expected
 

@@ -123,7 +123,7 @@ def test_batch_is_its_pictures_stacked() -> None:
     assert np.abs(batch - expected).max() <= 1e-5
 
 
-def test_batches_that_cannot_be() -> None:
+def test_impossible_batches_are_refused() -> None:
     with pytest.raises(PictureError, match="no picture"):
         to_pixels_batch([], Preprocess())
     sizes = [Image.new("RGB", (5, 5)), Image.new("RGB", (6, 5))]
@@ -156,7 +156,7 @@ class TestFromFolder:
             got = Preprocess.from_folder(tmp_path / layout)
             assert got == Preprocess(size=(112, 112), mean=(0.1, 0.2, 0.3)), layout
 
-    def test_official_file_of_blip2_opt(self, tmp_path: Path) -> None:
+    def test_the_official_preprocessor_file_is_read(self, tmp_path: Path) -> None:
         settings = {
             "do_convert_rgb": True,
             "do_normalize": True,
@@ -216,7 +216,7 @@ class TestFromFolder:
             ("do_pad", True),
         ],
     )
-    def test_settings_that_cannot_be_are_named(self, tmp_path: Path, key: str, value: Any) -> None:
+    def test_impossible_settings_are_named(self, tmp_path: Path, key: str, value: Any) -> None:
         with pytest.raises(CheckpointError, match=key):
             Preprocess.from_folder(write(tmp_path, {key: value}))
 

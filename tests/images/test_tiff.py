@@ -114,7 +114,7 @@ COLOURS = np.random.default_rng(1).integers(0, 256, (20, 30, 4), dtype="u1")
 @pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
 @pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
 @pytest.mark.parametrize("wide", [1, 2])
-def test_rgb(order: Order, planar: bool, deflate: bool, wide: int) -> None:
+def test_an_rgb_picture(order: Order, planar: bool, deflate: bool, wide: int) -> None:
     pixels = COLOURS[..., :3]
     samples = pixels if wide == 1 else pixels.astype("u2") * 257
     data = tiff(samples, RGB, order, planar=planar, deflate=deflate)
@@ -148,6 +148,6 @@ def test_few_bits(bits: int, photometric: int) -> None:
 @pytest.mark.parametrize(
     "samples", [np.zeros((2, 3, 3), "f4"), np.zeros((2, 3), "f8"), np.zeros((2, 3, 3), "i2")]
 )
-def test_what_pillow_cannot_read_is_told(samples: Array) -> None:
+def test_an_unreadable_picture_is_reported(samples: Array) -> None:
     with pytest.raises(PictureError, match="TIFF of a kind"):
         open_picture(tiff(samples, RGB if samples.ndim == 3 else BLACK_IS_ZERO))

@@ -266,7 +266,7 @@ def test_an_address_is_opened(lab: Lab) -> None:
         server.shutdown()
 
 
-def test_nothing_went_wrong_and_nothing_went_out(lab: Lab) -> None:
+def test_the_page_logs_no_error_and_contacts_no_other_host(lab: Lab) -> None:
     assert lab.problems == []
     assert lab.outside == []
 

@@ -138,7 +138,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(checkpoint: Callable
     widget.close()
 
 
-def test_what_cannot_be_done_is_said(widget: ChatWidget) -> None:
+def test_impossible_requests_are_reported(widget: ChatWidget) -> None:
     tell(widget, "ask", question="what?")
     widget.wait(SOON)
     assert "choose one first" in widget.error

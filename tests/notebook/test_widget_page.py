@@ -79,7 +79,7 @@ def test_two_pictures_at_once_are_sent_one_after_the_other(page: Any) -> None:
     assert page.evaluate("window.sent.map((part) => part.name)") == ["a.png"] * 3 + ["b.png"] * 3
 
 
-def test_a_file_that_cannot_be_read_is_told_and_the_next_one_is_sent(page: Any) -> None:
+def test_an_unreadable_file_is_reported_and_the_next_one_sent(page: Any) -> None:
     page.evaluate("""() => {
       const read = Blob.prototype.arrayBuffer;
       Blob.prototype.arrayBuffer = async () => {
@@ -112,7 +112,7 @@ def test_text_is_dragged_into_the_question_and_nowhere_else(page: Any) -> None:
     assert page.evaluate("window.sent") == []
 
 
-def test_of_several_files_none_is_taken_without_a_word(page: Any) -> None:
+def test_several_dropped_files_are_refused(page: Any) -> None:
     assert page.evaluate(DRAG, [".b2c-log", ["a.png", "b.png"]]) == [False, False]
     page.get_by_text("one picture at a time").wait_for()
     assert page.evaluate("window.sent") == []

@@ -89,12 +89,12 @@ def test_a_caption_writes_the_conversion_only(home: Path) -> None:
     ("given", "kept"),
     [({}, "1"), ({"ORT_DISABLE_TELEMETRY": ""}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")],
 )
-def test_what_the_user_set_is_kept(home: Path, given: dict[str, str], kept: str) -> None:
+def test_the_users_own_setting_is_kept(home: Path, given: dict[str, str], kept: str) -> None:
     code = f"import os, blip2_chat, onnxruntime; assert os.environ['ORT_DISABLE_TELEMETRY'] == {kept!r}"
     assert written(home, *python(code), **given) == set()
 
 
-def test_an_earlier_import_is_told_to_stop(home: Path) -> None:
+def test_an_earlier_import_has_its_telemetry_turned_off(home: Path) -> None:
     """What it wrote when it was imported, nobody can undo; no event follows."""
     code = (
         "import onnxruntime; calls = []; onnxruntime.disable_telemetry_events = lambda: calls.append(1); "

@@ -40,7 +40,7 @@ def test_every_activation_is_transformers_own(name: str) -> None:
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=3e-6)
 
 
-def test_others_are_named() -> None:
+def test_unknown_activations_are_refused() -> None:
     with pytest.raises(UnknownActivation, match=r"activation 'laplace': use engine='torch'$"):
         activate(Graph("one"), "laplace", "x")
 

@@ -76,7 +76,7 @@ def test_half_precision_is_read_exactly(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(logits_of(tmp_path / "half-onnx"), logits_of(tmp_path / "wide-onnx"))
 
 
-def test_what_the_chat_does_not_use_is_ignored(official: Path, broken: Path, tmp_path: Path) -> None:
+def test_tensors_the_chat_does_not_use_are_ignored(official: Path, broken: Path, tmp_path: Path) -> None:
     def add(tensors: dict[str, np.ndarray]) -> None:
         layer = "qformer.encoder.layer.0"
         tensors["qformer.embeddings.word_embeddings.weight"] = np.zeros((60, 24), np.float32)
@@ -241,7 +241,7 @@ def test_one_tensor_at_a_time(tmp_path: Path) -> None:
     assert grown < size / 3, f"{grown / 1e6:.0f} MB for a checkpoint of {size / 1e6:.0f} MB"
 
 
-def test_no_torch(official: Path, tmp_path: Path) -> None:
+def test_conversion_does_not_import_torch(official: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from blip2_chat.engines.onnx import load_onnx_engine;"
         "assert 'onnx' not in sys.modules, 'the runtime needs the onnx package only to convert';"

@@ -79,7 +79,7 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 @pytest.mark.parametrize(
     ("precision", "kind"), [("int8", bnb.nn.Linear8bitLt), ("int4", bnb.nn.Linear4bit)], ids=["int8", "int4"]
 )
-def test_what_is_quantised_and_what_stays_high(folder: Path, precision: str, kind: type[nn.Linear]) -> None:
+def test_only_the_intended_layers_are_quantised(folder: Path, precision: str, kind: type[nn.Linear]) -> None:
     model = TorchEngine.load(folder, precision, "cpu")._model
     layers = linear_layers(model)
     for name, layer in layers.items():
