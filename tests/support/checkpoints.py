@@ -154,8 +154,8 @@ def make_checkpoint(
     text = {**_TEXT_DEFAULTS[family], **text_settings(family, tokenizer, text)}
     if family == "t5":
         *gated, activation = text["feed_forward_proj"].split("-")
-        text["is_gated_act"] = bool(gated)
-        text["dense_act_fn"] = "gelu_new" if gated and activation == "gelu" else activation
+        text.setdefault("is_gated_act", bool(gated))
+        text.setdefault("dense_act_fn", "gelu_new" if gated and activation == "gelu" else activation)
     config = {
         "architectures": ["Blip2ForConditionalGeneration"],
         "dtype": dtype,

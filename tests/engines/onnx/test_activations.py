@@ -23,7 +23,8 @@ from blip2_chat.engines.onnx.graph.activations import UnknownActivation, activat
 from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph
 from blip2_chat.engines.onnx.run.runtime import ort
 from blip2_chat.errors import CheckpointError
-from tests.support.checkpoints import change_json, make_checkpoint, randomise
+from tests.support.checkpoints import change_json, make_checkpoint
+from tests.support.transformers_checkpoints import randomise
 
 # Parameters of their own, which T5 and OPT have no tensors for, or nobody's.
 ABSENT = {"laplace", "prelu", "sqrtsoftplus", "xielu"}
