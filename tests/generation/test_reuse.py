@@ -84,9 +84,11 @@ def converse(model: Model, seed: int, forgetful: bool) -> list[tuple[int, ...]]:
 
 
 def test_two_hundred_conversations_have_the_same_answers_with_and_without_reuse(model: Model) -> None:
+    """The torch engine, which takes three times as long, has the first fifty of them."""
+    seeds = range(200 if model.engine.name == "onnx" else 50)
     model.states.clear()
-    kept = [converse(model, seed, forgetful=False) for seed in range(200)]
-    assert kept == [converse(model, seed, forgetful=True) for seed in range(200)]
+    kept = [converse(model, seed, forgetful=False) for seed in seeds]
+    assert kept == [converse(model, seed, forgetful=True) for seed in seeds]
 
 
 def test_a_follow_up_goes_on_from_the_turn_before(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

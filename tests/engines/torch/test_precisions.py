@@ -123,7 +123,8 @@ def test_int8_is_what_llm_int8_says(checkpoint: Callable[..., Path]) -> None:
     steps = usual.abs().amax(1, keepdim=True) / 127
     expected = (usual / steps).round() * steps @ as_stored.T + x[:, 5:6] * as_stored[:, 5] + full.bias
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x), expected, rtol=0, atol=2e-3)
+        # What is larger is rounded more coarsely: the layer answers in half precision.
+        torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=2e-3)
     assert layer.weight.dtype == torch.int8
 
 
