@@ -17,7 +17,6 @@ from blip2_chat.checkpoint.requirements import COSTS, best_precision, needed, re
 from blip2_chat.engines.onnx import convert
 from blip2_chat.errors import NotEnoughMemoryError
 from blip2_chat.system.memory import available_memory, gigabytes
-from tests.support.extras import imported
 
 GB = 10**9
 BY_NAME = {known.name.removeprefix("Salesforce/blip2-"): known for known in KNOWN}
@@ -42,7 +41,7 @@ TINY = ModelConfig(
         (0, "0 MB"),
     ],
 )
-def test_sizes_are_printed_in_readable_units(size: int, text: str) -> None:
+def test_sizes_for_people(size: int, text: str) -> None:
     assert gigabytes(size) == text
 
 
@@ -157,7 +156,7 @@ def test_when_nothing_is_comfortable_the_most_precise_that_fits_at_all() -> None
 # require_fit
 
 
-def test_a_model_that_fits_is_accepted() -> None:
+def test_what_fits_is_let_through() -> None:
     exact = needed(OPT, "int8", "onnx")
     require_fit(OPT, "int8", "onnx", available=exact, name="x")
     with pytest.raises(NotEnoughMemoryError):
@@ -243,8 +242,8 @@ def test_this_machine_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> No
 # available_memory
 
 
-def test_available_memory_agrees_with_psutil() -> None:
-    psutil = imported("psutil", "dev")
+def test_this_machine() -> None:
+    psutil = pytest.importorskip("psutil")
     # Other processes come and go, with gigabytes: compared is what was asked for while next to nothing changed.
     for _ in range(1000):
         before, mine, after = psutil.virtual_memory(), available_memory(), psutil.virtual_memory()
@@ -308,7 +307,7 @@ def test_cgroup_v1_and_its_way_to_say_unlimited(tmp_path: Path) -> None:
     assert system(tmp_path, files) == [8_192_000_000, 2_200_000_000]
 
 
-def test_without_memory_figures_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_tells_nothing_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert system(tmp_path, {}) == []
     monkeypatch.setattr(memory.sys, "platform", "freebsd14")
     monkeypatch.setattr(memory, "_linux", lambda root: iter(()))
