@@ -202,7 +202,7 @@ def test_only_pickles_on_the_hub(ask: Ask, served: FakeHub, sources: dict[str, P
     assert "folder" in ask(f"{NAME}@refs/pr/3")
 
 
-def test_not_blip2_is_said_before_the_weights_are_fetched(
+def test_another_kind_of_model_is_reported_before_its_weights_are_fetched(
     ask: Ask, served: FakeHub, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(sources["single"], tmp_path / "other"))

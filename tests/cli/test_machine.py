@@ -103,7 +103,7 @@ class TestPrune:
         assert done.stdout.startswith("Removed ") and f"{gigabytes(size)} freed" in done.stderr
         assert "Nothing to remove" in invoke("models", "--prune").stderr
 
-    def test_what_is_not_ours_or_in_use_stays(self, orphan: Path) -> None:
+    def test_clearing_keeps_foreign_and_used_files(self, orphan: Path) -> None:
         (orphan / "notes.txt").write_text("mine")
         result = CliRunner().invoke(app, ["models", "--prune", "--yes"])
         assert result.exit_code == 1 and "it holds notes.txt" in result.stderr and orphan.is_dir()
@@ -146,7 +146,7 @@ def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b" not in shown
 
 
-def test_models_tells_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_lists_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [
         Cached(Path("a"), KNOWN[0].name, "int4", 3_100_000_000, True),
         Cached(Path("b"), KNOWN[0].name, "fp32", 1, False),  # damaged: as if it were not there
@@ -159,7 +159,7 @@ def test_models_tells_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown.count("Converted here") == 1
 
 
-def test_doctor_tells_versions_and_machine() -> None:
+def test_doctor_prints_versions_and_machine() -> None:
     found = json.loads(invoke("doctor", "--json").stdout)
     assert found["blip2-chat"] == blip2_chat.__version__
     assert found["python"].startswith(sys.version.split()[0])
@@ -196,7 +196,7 @@ def test_doctor_goes_on_where_a_fact_cannot_be_found(monkeypatch: pytest.MonkeyP
     assert "embedded model" in found
 
 
-def test_doctor_tells_no_name_and_no_password_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLIP2_CHAT_MODEL", str(Path.home() / "models"))
     monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@hub.example/mirror")
     told = json.loads(invoke("doctor", "--json").stdout)["environment"]

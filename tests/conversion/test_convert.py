@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import Blip2ForConditionalGeneration
 
 import blip2_chat
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
@@ -30,6 +28,7 @@ from blip2_chat.engines.onnx.verify import verify
 from blip2_chat.errors import CheckpointError
 from blip2_chat.images import open_picture, to_pixels
 from blip2_chat.system.paths import cache_folder
+from tests.support.extras import needs
 
 Make = Callable[..., Path]
 
@@ -80,10 +79,14 @@ def spoil(path: Path, offset: int) -> None:
 # The result
 
 
+@needs("test-torch")
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_first_load_converts_once_and_answers_as_transformers(
     family: str, checkpoint: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+    from transformers import Blip2ForConditionalGeneration
+
     made = count_conversions(monkeypatch)
     folder = checkpoint(family)
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -343,7 +346,7 @@ def test_a_disk_that_becomes_full(source: Path, tiny_disk: Path, monkeypatch: py
     [OSError(28, "No space left on device"), OSError("4096 requested and 512 written")],
     ids=["errno", "numpy"],
 )
-def test_the_ways_a_full_disk_is_told(
+def test_every_form_of_a_full_disk_is_one_line(
     failure: OSError, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversion, "_SMALL", 0)
@@ -427,7 +430,7 @@ def test_two_threads_convert_once(source: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(0 < done <= total for _, done, total in told)
 
 
-def test_what_a_killed_conversion_left_goes_and_a_living_one_stays(source: Path, cache: Path) -> None:
+def test_remains_of_a_killed_conversion_are_removed_and_running_ones_kept(source: Path, cache: Path) -> None:
     living, dead = cache / "converted" / "living-int8-0", cache / "converted" / "dead-int8-0"
     for target in (living, dead):
         (partial_of(target) / "model").mkdir(parents=True)

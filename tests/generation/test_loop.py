@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +137,7 @@ def test_beams_that_end_early_are_ranked_as_in_transformers(
 ) -> None:
     lengths = set()
     for seed in range(6):
-        pair = _often_ending(checkpoint, family, seed)
+        pair = _often_ending(checkpoint, family, seed, every=4 if family == "opt" else 3)
         beams = {"num_beams": 4, "max_new_tokens": 8, "length_penalty": penalty, "early_stopping": early}
         expected, scores = pair.theirs(num_return_sequences=4, **beams)
         lengths |= {len(one) for one in expected}

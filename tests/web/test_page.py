@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import base64
 import json
 import re
@@ -79,7 +83,7 @@ def test_a_conversation(visit: Visit, reference: Model) -> None:
     assert visit.problems == []
 
 
-def test_an_unreadable_file_is_told_and_changes_nothing(visit: Visit) -> None:
+def test_an_unreadable_file_is_reported_and_changes_nothing(visit: Visit) -> None:
     page = visit.page
     add(page, 1)
     idle(page)
@@ -154,7 +158,7 @@ def test_a_picture_dropped_or_pasted(visit: Visit, reference: Model, kind: str) 
     assert said(page, 0) == reference.chat(picture(6)).caption().text
 
 
-def test_the_camera(visit: Visit) -> None:
+def test_a_photo_from_the_camera(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="Take a photo").click()
     dialog = page.get_by_role("dialog", name="Take a photo")
@@ -166,7 +170,7 @@ def test_the_camera(visit: Visit) -> None:
     idle(page)
 
 
-def test_stop_leaves_what_is_written(browser: Browser, make_model: MakeModel) -> None:
+def test_stop_keeps_the_text_written_so_far(browser: Browser, make_model: MakeModel) -> None:
     model = gated(make_model())
     with running(model) as server:
         visit = Visit(browser, server.url)
@@ -269,7 +273,7 @@ def test_advice_about_a_dark_picture(visit: Visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
+def test_the_page_on_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
     viewport: Any = {"width": 360, "height": 740}
     visit = Visit(browser, server.url, viewport=viewport, color_scheme=scheme, is_mobile=True, has_touch=True)
     page = visit.page

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import asyncio
 import threading
 from collections.abc import Iterator
@@ -221,7 +225,7 @@ def test_an_abandoned_answer_frees_its_slot_at_the_next_token(model: Model) -> N
         scheduler.close()
 
 
-def test_who_waits_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
+def test_a_waiting_client_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
     gone = threading.Event()
     held_until(gone, model)
 
@@ -260,7 +264,7 @@ def test_clients_take_turns(model: Model) -> None:
         scheduler.close()
 
 
-def test_a_wide_request_has_its_turn(model: Model, scheduler: Scheduler) -> None:
+def test_a_request_for_many_answers_is_not_starved(model: Model, scheduler: Scheduler) -> None:
     """Four beams need all four slots; narrow requests that come later do not overtake for ever."""
 
     pictures = [seen(model, i) for i in range(17)]
@@ -421,7 +425,7 @@ def test_more_rows_than_slots_are_refused(model: Model, scheduler: Scheduler) ->
         asyncio.run(ask())
 
 
-def test_what_conversations_leave_behind_is_bounded(model: Model, scheduler: Scheduler) -> None:
+def test_memory_of_past_conversations_is_bounded(model: Model, scheduler: Scheduler) -> None:
     model.states._max_bytes = 200_000
 
     async def ask() -> None:

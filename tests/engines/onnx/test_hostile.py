@@ -189,7 +189,7 @@ def test_the_links_of_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
     load_onnx_engine(snapshot).close()
 
 
-def test_both_families_load(made: Callable[[str], Path]) -> None:
+def test_both_families_load_undamaged(made: Callable[[str], Path]) -> None:
     for family in ("opt", "t5"):
         load_onnx_engine(made(family)).close()
 
