@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -440,3 +442,21 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     )
     os.close(write_end)
     assert b"Traceback" not in done.stderr and done.returncode == 1
+
+
+def test_help_puts_options_into_groups_that_fit_80_columns() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], terminal_width=80).stdout
+    assert "Usage: blip2-chat run [OPTIONS] SOURCE...\n" in shown
+    headings = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)
+    assert headings[0] == "Arguments" and headings[-1] == "Other options"
+    assert {"Input", "Output", "Text generation", "Model", "Ray clusters"} <= set(headings)
+    output = shown.split("\nOutput:\n")[1].split("\n\n")[0]
+    assert "--sidecar TYPE" in output and "--beams" not in output
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_summaries_of_commands_are_whole() -> None:
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    summaries = re.findall(r"^  ([a-z]+)  +([A-Z].*)$", shown.split("Commands:\n")[1], re.MULTILINE)
+    assert {name for name, _ in summaries} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert all(summary.endswith(".") and not summary.endswith("...") for _, summary in summaries)

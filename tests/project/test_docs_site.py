@@ -62,8 +62,8 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("demo", "data", "runs", "__pycache__")
         )
-    for name in ("mkdocs.yml", "README.md", "CHANGELOG.md", "MODEL_CARD.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    for path in (ROOT / "mkdocs.yml", *ROOT.glob("*.md")):
+        shutil.copy(path, tmp_path)
     with (tmp_path / "docs" / "run.md").open("a", encoding="utf-8") as page:
         page.write("\n[nowhere](no-such-page.md)\n")
     built = build(tmp_path, tmp_path / "site")

@@ -164,7 +164,7 @@ def test_a_photo_from_the_camera(visit: Visit) -> None:
     dialog = page.get_by_role("dialog", name="Take a photo")
     expect(dialog).to_be_visible()
     assert wait_until(lambda: page.locator("#video").evaluate("video => video.videoWidth > 0"))
-    page.get_by_role("button", name="Use this").click()
+    page.get_by_role("button", name="Take photo").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#picture-name")).to_have_text("photo.png")
     idle(page)
@@ -208,9 +208,9 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     page.locator("#settings-open").click()
-    expect(page.get_by_role("radio", name="Search")).to_be_checked()
+    expect(page.get_by_role("radio", name="Beam search")).to_be_checked()
     expect(page.get_by_role("radio", name="fp32")).to_be_checked()
-    expect(page.get_by_text("start it with more")).to_be_visible()
+    expect(page.get_by_text("start the server with more")).to_be_visible()
 
 
 def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: Path) -> None:
@@ -317,9 +317,9 @@ def test_a_server_with_a_key(browser: Browser, make_model: MakeModel) -> None:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
-        refused = page.get_by_text("The server did not take that key.")
+        refused = page.get_by_text("The server did not accept that key.")
         for key in ("wrong", "open sesame"):
-            dialog = page.get_by_role("dialog", name="This server wants its API key")
+            dialog = page.get_by_role("dialog", name="This server requires an API key")
             expect(dialog).to_be_visible()
             expect(refused).to_be_visible(visible=key != "wrong")
             page.get_by_role("textbox", name="API key").fill(key)

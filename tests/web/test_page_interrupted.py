@@ -185,7 +185,8 @@ def test_a_connection_that_breaks(page: Page, slow_model: Any) -> None:
             pull: (stream) => stream.error(new TypeError("network error")) }))"""
     )
     ask(page, "are you there?")
-    expect(answers(page).nth(1)).to_have_text("Answer: The answer broke off: the server has stopped.")
+    lost = "The answer is incomplete: the connection to the server was lost."
+    expect(answers(page).nth(1)).to_have_text(f"Answer: {lost}")
 
 
 def test_a_server_that_is_gone(browser: Browser, several: Running) -> None:
@@ -193,9 +194,9 @@ def test_a_server_that_is_gone(browser: Browser, several: Running) -> None:
     page = visit.page
     visit.context.route("**/*", lambda route: route.abort())
     page.locator("#sample-list button").first.click()
-    expect(page.locator("#alert-text")).to_have_text("The server does not answer. Is it still running?")
+    expect(page.locator("#alert-text")).to_have_text("The server does not respond. Is it still running?")
     add(page, 1)
-    expect(answers(page)).to_have_text(["Caption: The server does not answer. Is it still running?"])
+    expect(answers(page)).to_have_text(["Caption: The server does not respond. Is it still running?"])
     expect(page.locator("#download")).to_be_disabled()
     visit.context.close()
 
@@ -220,8 +221,8 @@ def test_a_server_with_one_slot_offers_no_search(browser: Browser, make_model: M
         idle(visit.page)
         assert visit.problems == []
         visit.page.locator("#settings-open").click()
-        expect(visit.page.get_by_role("radio", name="Search")).to_be_disabled()
-        expect(visit.page.get_by_role("radio", name="Likeliest words")).to_be_checked()
+        expect(visit.page.get_by_role("radio", name="Beam search")).to_be_disabled()
+        expect(visit.page.get_by_role("radio", name="Greedy")).to_be_checked()
         visit.context.close()
 
 

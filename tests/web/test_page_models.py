@@ -95,27 +95,27 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
     ]
     after = tokens_written(several)
     assert after["demo:int8"] > before.get("demo:int8", 0) and after["demo"] == before["demo"]
-    expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
+    expect(page.get_by_text("Answers from here on: demo · int8")).to_have_count(1)
 
     kept(page)
     # A reload forgets neither the choice nor who wrote what.
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     expect(chip).to_have_text("demo · int8")
-    expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
+    expect(page.get_by_text("Answers from here on: demo · int8")).to_have_count(1)
     expect(radio(open_settings(page), "int8")).to_be_checked()
 
 
 def test_another_model(visit: Visit) -> None:
     page = visit.page
-    expect(page.get_by_text("Settings have another.")).to_be_visible()
+    expect(page.get_by_text("Choose another in Settings.")).to_be_visible()
     dialog = open_settings(page)
     radio(dialog, "int8").check()
     radio(dialog, "t5 Flan-T5").check()
     # It is not here at int8.
     assert choices(dialog, "Precision") == ["fp32"]
     expect(radio(dialog, "fp32")).to_be_checked()
-    expect(dialog.get_by_text("The server has this model at no other.")).to_be_visible()
+    expect(dialog.get_by_text("The server has this model at this precision only.")).to_be_visible()
     close_settings(page)
     expect(page.locator("#model")).to_have_text("t5 · fp32")
     # What is said of the embedded model, and its pictures, are not this one's.
@@ -174,7 +174,7 @@ def test_one_model_alone_explains_how_to_load_more(browser: Browser, server: Run
     visit = Visit(browser, server.url)
     dialog = open_settings(visit.page)
     assert (choices(dialog, "Model"), choices(dialog, "Precision")) == (["opt"], ["fp32"])
-    expect(dialog.get_by_text("Only this one is in the server's memory.")).to_be_visible()
+    expect(dialog.get_by_text("This is the only model on the server.")).to_be_visible()
     expect(dialog.locator("pre")).to_contain_text(
         "blip2-chat serve --model Salesforce/blip2-opt-2.7b --also Salesforce/blip2-opt-2.7b:int4"
     )

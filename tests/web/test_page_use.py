@@ -146,7 +146,7 @@ def test_settings_can_be_closed_from_their_end(page: Page) -> None:
 def test_a_phone_is_not_asked_to_drop_files_or_press_keys(browser: Browser, server: Running) -> None:
     options: Any = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
     visit = Visit(browser, server.url, **options)
-    expect(visit.page.get_by_role("heading", name="Begin with a picture")).to_be_visible()
+    expect(visit.page.get_by_role("heading", name="Start with a picture")).to_be_visible()
     expect(visit.page.locator("kbd").first).to_be_hidden()
     add(visit.page, ("a.png", picture(1)))
     idle(visit.page)

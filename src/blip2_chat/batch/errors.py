@@ -8,4 +8,5 @@ __all__ = ["RunError", "UnreadableError"]
 
 
 class UnreadableError(RunError):
-    """A list, table or shard is not there or damaged. Among several sources it is a row, and the others are read."""
+    """A list, table or shard is missing or damaged. If there are other sources, it becomes a row and they are
+    read."""

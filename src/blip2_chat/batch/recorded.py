@@ -14,8 +14,8 @@ from .storage import is_remote, reading
 
 
 def recorded_settings(results: str) -> dict[str, Any]:
-    """The settings of the run that wrote `results`: from the file itself (Parquet), else from its progress file
-    beside it. Empty when neither has them; never raises."""
+    """The settings of the run that wrote `results`: from the file itself (Parquet) or from the progress file
+    next to it. Empty if neither has them; never raises."""
     for found in (_in_parquet(results), _in_progress(results)):
         if found:
             return found
@@ -35,7 +35,7 @@ def _in_progress(results: str) -> dict[str, Any]:
     path = Path(f"{results}.progress").absolute()
     if is_remote(results) or not path.is_file():
         return {}
-    # Read-only: a report leaves the progress of a run as it is, also of one that is at work.
+    # Read-only, so that a report does not disturb a run, even one in progress.
     with contextlib.suppress(sqlite3.Error, ValueError):
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as db:
             query = "SELECT name, value FROM about WHERE name IN ('settings', 'max_pixels')"

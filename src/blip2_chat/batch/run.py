@@ -1,4 +1,4 @@
-"""A whole run: what is to be done, what is done already, and the outcome."""
+"""A whole run: what is to be done, what is done already, and the output."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from .result import Result
 from .sizing import BatchSize
 from .storage import is_remote, parent, reason, scheme
 
-# Items looked up at once; those of shards are held with their bytes.
+# Items that are looked up together; items of shards are held in memory with their bytes.
 _LOOKED_UP = 16
-# Failed pictures that a summary names.
+# Number of failed pictures named in a summary.
 _FAILURES = 5
 
 
@@ -72,7 +72,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. Counts are of this run's sources, as far as they have a result.
+    """The summary of a run. Counts are of this run's pictures that have a result.
 
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
@@ -128,7 +128,7 @@ class Run:
         self._pipeline: Pipeline | None = None
         self.passed_over: Counter[str] = Counter()
         self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
-        self.left_alone = 0  # pictures that are not written about, because a text file is beside them
+        self.left_alone = 0  # pictures without a caption, because there is a text file next to them
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -144,7 +144,7 @@ class Run:
         self.journal.close()
 
     def _take_up(self) -> None:
-        """Compares the settings with those of the run that is gone on with."""
+        """Compares the settings with those of the run that is resumed."""
         if self.options.fresh:
             self.journal.forget_all()
         earlier = self.journal.noted("settings")
@@ -168,28 +168,29 @@ class Run:
             self.journal.forget_failed()
 
     def chosen(self) -> dict[str, str]:
-        """The engine and precision that an earlier run chose, for `load`: what "auto" means must not change in
-        the middle because less memory is free today."""
+        """The engine and precision that the earlier run chose, for `load`, so that "auto" does not change in
+        the middle of a run because less memory is free."""
         kept = self.journal.noted("chosen") if len(self.journal) else {}
         return {name: value for name, value in kept.items() if isinstance(value, str)}
 
     def count(self) -> int:
-        """How many pictures the sources hold, up to the limit."""
+        """The number of pictures in the sources, up to the limit."""
         return count(parts(self.options), self.options.limit)
 
     @property
     def stopping(self) -> bool:
-        """`stop` was called."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Ends `go` after the batch at work. Callable from a signal handler."""
+        """Makes `go` end after the current batch. Can be called from a signal handler."""
         self._stopping.set()
         if self._pipeline is not None:
             self._pipeline.stop()
 
     def go(self, model: Model, on_batch: Callable[[Sequence[Result]], None] | None = None) -> Summary:
-        """Does what is not done, and writes the outcome. `on_batch` is told of results once they are durable."""
+        """Captions what is not done yet, and writes the output. `on_batch` receives results once they are
+        stored."""
         self.journal.note({"chosen": {"engine": model.engine.name, "precision": model.engine.precision}})
         captioner = Captioner(model, self.options.tasks)
         size = BatchSize(captioner.bytes_per_picture(), self.options.batch_size)
@@ -205,7 +206,7 @@ class Run:
         batches: Iterator[list[tuple[str, Result]]],
         on_batch: Callable[[Sequence[Result]], None] | None = None,
     ) -> Summary:
-        """Makes batches durable as they come, then writes the outcome."""
+        """Stores batches as they arrive, then writes the output."""
         started = time.perf_counter()
         done = 0
         sidecars = self._sidecars
@@ -239,10 +240,10 @@ class Run:
         )
 
     def write(self) -> int:
-        """The outcome, from what is durable: also what a run that was broken off has done. -> how many pictures
-        should be in it and could not be read again."""
+        """Writes the output from the stored results, also those of an interrupted run -> the number of pictures
+        that should be stored in it but could not be read again."""
         if (sidecars := self._sidecars) is not None:
-            # From here on every picture is looked at once.
+            # From here on, every picture is visited once.
             del sidecars.told["kept"], sidecars.told["nowhere"]
             rows = self.journal.rows()
             while block := list(itertools.islice(rows, 500)):
@@ -266,13 +267,13 @@ class Run:
         return 0
 
     def _new_items(self) -> Iterator[Item]:
-        """The pictures without a result; all of them are put into this run's order."""
+        """The pictures without a result; all pictures are added to this run's order."""
         items = positioned(parts(self.options, passed=self.passed_over), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
             yield from self.journal.list(map(stamped, self._wanted(block)))
 
     def _wanted(self, items: list[Item]) -> list[Item]:
-        """Without those that get no sidecar, if that is all that is written."""
+        """Leaves out pictures that get no sidecar file, if sidecar files are the only output."""
         if self._sidecars is None or self.options.out is not None:
             return items
         sidecars = self._sidecars
@@ -282,8 +283,8 @@ class Run:
 
 
 def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = None) -> Iterator[Part]:
-    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder. `passed` counts what is
-    passed over."""
+    """The sources of a run without its own outputs, which a pattern such as `photos/*` may match. `passed`
+    counts the skipped files."""
     own = set()
     if options.out is not None and not is_remote(options.out):
         own.add(os.path.abspath(options.out))
@@ -295,7 +296,7 @@ def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = N
 
 
 def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides about results. The names are shown to people."""
+    """The settings that influence results. The names are shown in messages."""
     tasks = options.tasks
     return {
         "sources": [_address(source) for source in options.sources],
@@ -309,12 +310,12 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
 
 
 def _as_json(value: Any) -> Any:
-    """A setting as it comes back from the journal, which has no tuples."""
+    """A setting as it is read back from the journal, which has no tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _address(source: Source) -> str:
-    """The same folder is the same source, from wherever the command is given."""
+    """An absolute source, so that it is the same from any working directory."""
     if not isinstance(source, str | os.PathLike):
         return type(source).__name__
     address = os.fspath(source)
@@ -330,7 +331,8 @@ def _shown(value: Any) -> str:
 
 
 def progress_path(options: RunOptions) -> Path:
-    """The journal's place: as given, beside the outcome, or in the folder of pictures that get sidecars."""
+    """The path of the journal: as given, next to the output, or in the folder of pictures that get sidecar
+    files."""
     if options.progress is not None:
         return options.progress.absolute()
     if options.out is not None and not is_remote(options.out):
@@ -366,7 +368,7 @@ def _require_not_read(options: RunOptions) -> None:
 
 
 def _require_in_folder(options: RunOptions) -> None:
-    """`metadata.jsonl` names pictures by their path from its own folder, so they have to be files in it."""
+    """Checks the sources for `metadata.jsonl`, which names pictures by their path relative to its folder."""
     if options.out is None or not is_metadata(options.out):
         return
     folder = os.path.abspath(parent(options.out))

@@ -1,4 +1,4 @@
-"""Files wherever they are: on this machine, or behind a URL that fsspec opens (s3://, gs://, memory:// ...)."""
+"""Files on this machine, or behind a URL that fsspec opens (s3://, gs://, memory:// ...)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import RunError
 # Two letters at least before the colon, so that C:\photos stays a path.
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _WEB = ("http", "https")
-# What reading says when the disk or the share itself is no longer there.
+# Error codes of a disk or network share that is no longer there.
 UNPLUGGED = {
     number
     for name in ("ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "ESHUTDOWN")
@@ -36,7 +36,7 @@ def is_web(address: str) -> bool:
 
 
 def is_remote(address: str) -> bool:
-    """Neither a path nor a web address: fsspec's."""
+    """Whether an address is neither a path nor a web address, so that fsspec opens it."""
     return scheme(address) not in ("", *_WEB)
 
 
@@ -56,7 +56,7 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def reading(address: str) -> Iterator[IO[bytes]]:
-    """The file opened for reading. Raises what the system raises, as OSError."""
+    """Opens a file for reading. Every failure is an OSError."""
     if not is_remote(address):
         with open(address, "rb") as file:
             yield file
@@ -68,7 +68,7 @@ def reading(address: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Remote file systems raise their libraries' own exceptions; here they are OSErrors."""
+    """Turns the exceptions of remote file systems' libraries into OSErrors."""
     try:
         yield
     except (OSError, RunError):
@@ -96,13 +96,13 @@ def parent(address: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """An OSError as people read it: "No space left on device"."""
+    """The text of an OSError: "No space left on device"."""
     return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def container_error(path: str, error: OSError) -> str:
-    """What to say of a shard or table that cannot be read, when the others still can be. Raises `RunError` when what
-    it is on is gone: then every further one would be called missing too."""
+    """The message for a shard or table that cannot be read while others still can. Raises `RunError` if its
+    disk is gone, because then all further ones would be missing too."""
     shown = one_line(path)
     if error.errno in UNPLUGGED or (not is_remote(path) and not os.path.isdir(parent(path))):
         raise RunError(
@@ -115,7 +115,7 @@ def container_error(path: str, error: OSError) -> str:
 
 
 def exists(address: str) -> bool:
-    """Whether there is such a file or folder."""
+    """Whether a file or folder exists."""
     if not is_remote(address):
         return os.path.exists(address)
     fs, path = file_system(address)

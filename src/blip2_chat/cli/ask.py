@@ -1,4 +1,4 @@
-"""`blip2-chat ask PIC QUESTION...`"""
+"""`blip2-chat ask PICTURE QUESTION...`"""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 
 def ask(
-    picture: Annotated[str, typer.Argument(metavar="PIC", help="A path or URL; - reads it from stdin.")],
+    picture: Annotated[
+        str, typer.Argument(metavar="PICTURE", help="A path or URL, or - for standard input.")
+    ],
     questions: Annotated[
-        list[str], typer.Argument(metavar="QUESTION", help="Each may refer to those before.")
+        list[str], typer.Argument(metavar="QUESTION", help="A question; it may refer to earlier ones.")
     ],
     model: ModelOptions,
     writing: WritingOptions,
     as_json: Json = False,
 ) -> None:
-    """Ask about a picture.
+    """Answer questions about a picture.
 
-    Several questions are one conversation. One answer per line; with --json one JSON object per line. A question
-    that cannot be asked is told and skipped; the exit status is then 1.
+    Several questions form one conversation. Each answer is printed on a line of its own. If a question cannot be
+    answered, an error is printed, the others are still asked, and the exit status is 1.
     """
     settings = writing.settings()
     try:
@@ -61,7 +63,7 @@ def _answer(chat: Chat, source: str, question: str, as_json: bool) -> None:
         try:
             write(pieces, lambda piece: None)
         finally:
-            if len(chat.turns) > before:  # also when ctrl-C left only a part
+            if len(chat.turns) > before:  # also a partial answer after Ctrl-C
                 say_json(entry(source, chat, question=question, answer=chat.turns[-1].text))
     else:
         speak(pieces)

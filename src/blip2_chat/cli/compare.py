@@ -25,27 +25,34 @@ def compare(
         typer.Option(
             "--set",
             metavar="SET",
-            help="seen, unseen, a held-out zip, or your own JSON lines or CSV with picture, question and answer.",
+            help="Questions to ask: seen, unseen, a held-out zip file, or your own JSON lines or CSV file with "
+            "picture, question and answer.",
         ),
     ] = "seen",
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first so many questions, and captions.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use only the first N questions and the first N captions."),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--with", metavar="ENGINE-PRECISION", help="Such as onnx-int8; may repeat. Default: all."
+            "--with",
+            metavar="NAME",
+            help="Engine and precision to compare, such as onnx-int8; may be repeated (default: all).",
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it too (.png, .svg, .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw a plot (.png, .svg or .pdf).")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Load models even if the memory check says they will not fit.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a precision costs: accuracy, memory and speed side by side.
+    """Compare precisions: accuracy, memory and speed.
 
-    The same pictures and questions for every engine and precision at hand, each in a process of its own.
+    Every available engine and precision answers the same questions about the same pictures, each in a process
+    of its own.
     """
     from ..evaluation.compare import Questions, compare
 

@@ -23,19 +23,21 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="SET",
-            help="seen, unseen, a held-out zip, or your own JSON lines or CSV with picture, question and answer; "
-            "may repeat. Default: seen and unseen.",
+            help="Questions to ask: seen, unseen, a held-out zip file, or your own JSON lines or CSV file with "
+            "picture, question and answer; may be repeated (default: seen and unseen).",
         ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Only the first so many questions, and captions, of a set."),
+        typer.Option(
+            metavar="N", min=1, help="Use only the first N questions and the first N captions of each set."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy on held-out questions and captions.
 
-    The figures of the model card are those of the embedded model on both of its sets.
+    The model card has the results of the embedded model on its two sets.
     """
     from ..evaluation.compare import Questions, is_own
     from ..evaluation.held_out import SETS, HeldOut

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The official checkpoints are published in fp32.
 _PUBLISHED_BYTES = 4
-# Of a table that goes into a pipe or a file: wide enough for every row.
+# The width of a table in a pipe or file: enough for every row.
 _PLAIN_WIDTH = 120
 _NARROWEST = 80
 _COLUMNS = ("fp32", "bf16", "int8", "int4")
@@ -38,14 +38,14 @@ class _Offer:
 
 def models(
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove conversions whose checkpoint is gone; asks first.")
+        bool, typer.Option("--prune", help="Remove conversions whose checkpoint is gone, after asking.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: remove without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models: their sizes, and what fits this machine.
+    """List known models, their sizes, and what fits this machine.
 
-    Any other BLIP-2 checkpoint in the official layout loads too, from a folder or the hub.
+    Any other BLIP-2 checkpoint in the official layout loads as well, from a folder or from the Hugging Face hub.
     """
     from ..conversion.cache import cached
     from ..conversion.prune import is_orphan

@@ -1,4 +1,4 @@
-"""The options that several commands share, each in one place: which model, and how it writes."""
+"""Options that several commands share: which model runs, and how it generates text."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
+# Headings in --help.
+MODEL = "Model"
+_GENERATION = "Text generation"
+
 Start = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help='First words of each caption, which the model continues: "a photo of".'
+        metavar="TEXT",
+        help='First words of each caption, which the model continues, such as "a photo of".',
+        rich_help_panel=_GENERATION,
     ),
 ]
 ModelName = Annotated[
@@ -34,10 +40,11 @@ ModelName = Annotated[
         "-m",
         metavar="NAME",
         envvar="BLIP2_CHAT_MODEL",
-        help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
+        help="Model: demo (the embedded one), a folder, or a name on the Hugging Face hub such as "
+        "Salesforce/blip2-opt-2.7b.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 
 
 @dataclass(frozen=True)
@@ -47,29 +54,46 @@ class ModelOptions:
     model: ModelName = EMBEDDED
     precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="fp32, int8 or int4; torch also fp16, bf16; auto: what fits."),
+        typer.Option(
+            metavar="NAME",
+            help="Precision of the weights: fp32, int8 or int4, with torch also fp16 or bf16; auto chooses one "
+            "that fits into memory.",
+        ),
     ] = "auto"
-    engine: Annotated[str, typer.Option(metavar="NAME", help="onnx (any CPU) or torch (GPUs).")] = "auto"
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or mps.")] = "auto"
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="Runtime: onnx (any CPU), torch (GPUs) or auto.")
+    ] = "auto"
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Device to run on: cpu, cuda, cuda:N, mps or auto.")
+    ] = "auto"
     revision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub name.")
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit of a model on the Hugging Face hub."),
     ] = None
     processor: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Take tokenizer and picture settings from this model or folder instead."
-        ),
+        typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
     ] = False
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of CPU threads for the onnx engine (default: one per physical core).",
+        ),
     ] = None
 
     max_megapixels: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, max=10_000, help="Largest picture (100; serve: 40)."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Largest accepted picture, in megapixels (default: 100; serve: 40).",
+        ),
     ] = None
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures: from anything a person may hand over to the array BLIP-2's vision tower reads.
+"""Pictures: from a path, URL, bytes, image or array to the input of BLIP-2's vision encoder.
 
     open_picture(source)   -> Picture   upright RGB, white behind transparency, within limits
     to_pixels(picture, p)  -> float32 [1, 3, H, W], equal to transformers' processor
@@ -7,8 +7,8 @@
     is_one_picture(value)  -> whether open_picture takes it as one picture
     advise(picture)        -> what would make answers better: too dark, washed out, blurred, tiny
 
-Everything here needs only numpy and Pillow; httpx is imported when a URL is opened and pillow-heif
-when a HEIC picture is. Whatever is wrong with a picture raises `blip2_chat.errors.PictureError`.
+Everything here needs only numpy and Pillow; httpx is imported to open a URL, and pillow-heif to open a HEIC
+picture. Every problem with a picture raises `blip2_chat.errors.PictureError`.
 """
 
 from .advice import Advice, AdviceKind, advise

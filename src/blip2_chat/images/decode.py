@@ -20,23 +20,23 @@ from .naming import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A JPEG of more pixels is decoded at a half, a quarter or an eighth of its size, until it has fewer. That
-# is still ten times what any BLIP-2 looks at, and needs the memory of a small picture.
+# A JPEG of more pixels is decoded at half, a quarter or an eighth of its size, until it has fewer. That is
+# still ten times what any BLIP-2 sees, and needs little memory.
 _REDUCE_ABOVE = 40_000_000
-# The libraries' decoders unpack a tile at a time, of a size that the file declares.
+# Decoders unpack one tile at a time, whose size is declared in the file.
 _LARGEST_TILE = 40_000_000
-# What Pillow's readers raise for a file that is of another format.
+# Exceptions of Pillow's readers for files of another format.
 _ANOTHER_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
-# Not a byte of it looks like a marker. Any would do, but the same each time.
+# Bytes without a marker. Any would do, as long as they are the same each time.
 _MORE_DATA = bytes(random.Random(0).choices(range(1, 255), k=2048))
 
 
 def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     """The first frame of an encoded picture, loaded, in whatever mode the file has.
 
-    `name` is what the picture is called in a message. A JPEG of more than 40 million pixels comes at a reduced
-    size. Raises PictureError for bytes that are no picture, too many pixels or too much work (read from
-    the header, before memory is taken), and damage.
+    `name` is the name of the picture in messages. A JPEG of more than 40 million pixels is returned at a
+    reduced size. Raises PictureError for bytes that are not a picture, for too many pixels or too much work
+    (read from the header, before memory is allocated), and for damage.
     """
     if not data:
         raise PictureError(
@@ -61,7 +61,7 @@ def _decode_with_pillow(
     prepare: Callable[[ImageFile.ImageFile], object] | None = None,
 ) -> Image.Image:
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
-    # MemoryError, zlib.error ...), so only the broad net keeps the promise of one clear error.
+    # MemoryError, zlib.error ...), so only a broad except guarantees one clear error.
     try:
         image = _opened(data)
     except Image.DecompressionBombError as error:
@@ -86,10 +86,10 @@ def _decode_with_pillow(
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile | None:
-    """The image, not loaded yet; None if it is of no format that we open.
+    """The image, not loaded yet; None if it has none of our formats.
 
-    Does what `Image.open` does, but for its guard against pictures of many pixels, which is one number for the
-    whole program, and its warning, which would be printed among a run's own lines.
+    Like `Image.open`, but without its limit on pixels, which is global to the program, and without its warning,
+    which would be printed in the middle of a run's output.
     """
     Image.init()
     for kind in FORMATS:
@@ -98,7 +98,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile | None:
         factory, accept = Image.OPEN[kind]
         accepted = accept is None or accept(data[:16])
         if accepted is not True:
-            continue  # False, or a text that says which library is missing
+            continue  # False, or a text with the missing library
         try:
             return factory(io.BytesIO(data), "")
         except _ANOTHER_FORMAT:
@@ -126,7 +126,7 @@ def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
         return _decode_with_pillow(data, name, limits, reduce)
     data = jpeg.without_padding(data)
     whole = _decode_with_pillow(data + jpeg.END, name, limits, reduce)
-    # Bytes after the last pixel change nothing; where pixels are missing, they would become some.
+    # Bytes after the last pixel change nothing, but if pixels are missing, they would be read as pixels.
     other = _decode_with_pillow(data + _MORE_DATA + jpeg.END, name, limits, reduce)
     if not (facts.whole and _same(whole, other)):
         raise _damaged(name, OSError("part of the picture is missing"))
@@ -164,7 +164,7 @@ def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
 
 def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     try:
-        # Not `register_heif_opener`: that would change what Pillow opens for the whole program.
+        # Not `register_heif_opener`, which would change what Pillow opens in the whole program.
         import pillow_heif
     except ImportError as error:
         raise PictureError(
@@ -194,7 +194,7 @@ def _damaged(name: str, error: Exception) -> PictureError:
 
 
 def _what_it_is(data: bytes) -> str:
-    """The rest of the sentence "cat.jpg ...", for bytes Pillow does not know."""
+    """The rest of the sentence "cat.jpg ..." for bytes that Pillow does not recognise."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if iso_brands(data) & AVIF_BRANDS:
         return "is an AVIF picture, which needs Pillow 11.3 or newer: pip install -U pillow"

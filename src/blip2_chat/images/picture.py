@@ -1,4 +1,4 @@
-"""Opening a picture from whatever a person has: a path, URL, bytes, open file, PIL image or array."""
+"""Opening a picture from a path, URL, bytes, open file, PIL image or array."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from .rgb import array_to_image, upright_rgb
 class Picture:
     """A picture ready for the model.
 
-    image: PIL image, mode RGB, upright. Treat it as read-only: `digest` stands for its pixels.
-    name: what a person is shown: the file name, the URL without query and password, or "picture".
-    digest: sha256, in hex, of the size and the RGB bytes. The same pixels have the same digest whatever
-        file they came from; query vectors are kept under it.
+    image: PIL image, mode RGB, upright. Treat it as read-only, because `digest` identifies its pixels.
+    name: for display: the file name, the URL without query and password, or "picture".
+    digest: SHA-256, in hex, of the size and the RGB bytes. Identical pixels have the same digest, whatever file
+    they came from; query vectors are cached by it.
     """
 
     image: Image.Image
@@ -55,25 +55,26 @@ PictureSource: TypeAlias = (
 )
 
 _DEFAULT_LIMITS = PictureLimits()
-# Two letters at least before the colon, so that C:\cat.jpg stays a path.
+# At least two letters before the colon, so that C:\cat.jpg is a path.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
 def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
-    """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
+    """Open a picture: EXIF orientation applied, transparency over white, 16-bit levels scaled, first frame
+    only.
 
     source: a path (str or PathLike, `~` expanded), an http(s), `file:` or `data:` URL, the bytes of a file, a file
         opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
         array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
-        {"bytes": ..., "path": ...} as Hugging Face datasets keep pictures, in which one of both may be None.
-    Raises PictureError, one line that names the picture and the way out, and nothing else that comes
-    from the picture, the disk or the network.
+        {"bytes": ..., "path": ...} as in Hugging Face datasets, in which either may be None.
+    Raises only PictureError for problems with the picture, the disk or the network: one line that names the
+    picture and what to do.
     """
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
         name = _attribute_name(source, "filename")
-        # The caller may go on drawing on it.
+        # The caller may continue to draw on it.
         return _picture(_loaded(source, name, limits), name, copy=True)
     if isinstance(source, np.ndarray):
         if source.ndim >= 2:
@@ -84,12 +85,11 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
 
 
 def is_one_picture(value: object) -> bool:
-    """Whether `open_picture` takes `value` as one picture, rather than as something that holds several.
+    """Whether `open_picture` accepts `value` as a single picture, rather than a collection.
 
-    For callers that accept a picture or a collection of them. True says what kind of thing it is, not that it
-    opens: a path that is not there, broken bytes, and an array [N, H, W], which is taken for a picture with its
-    channels in an odd place, are told by `open_picture`. Arrays of objects or text, and those of four or more
-    dimensions, hold several.
+    For callers that accept a picture or a collection of them. True does not mean that it can be opened:
+    `open_picture` reports missing paths, damaged bytes, and arrays [N, H, W], which look like a picture with
+    misplaced channels. Arrays of objects or text, and those of four or more dimensions, are collections.
     """
     if isinstance(value, np.ndarray):
         return value.ndim in (2, 3) and value.dtype.kind not in "OUS"
@@ -123,7 +123,7 @@ def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image
     try:
         mend(image)
         image.load()
-    except Exception as error:  # a lazily opened file fails here, in as many ways as decode() meets
+    except Exception as error:  # a lazily opened file fails here, in as many ways as in decode()
         raise PictureError(
             f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again",
             name=name,
@@ -133,7 +133,7 @@ def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image
 
 
 def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
-    """(name, encoded bytes) of a source that holds a picture file."""
+    """(name, encoded bytes) of a source that is a picture file."""
     if isinstance(source, str):
         scheme = _SCHEME.match(source)
         if source[:5].lower() == "data:":
@@ -187,13 +187,13 @@ def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str,
 
 
 def _attribute_name(source: object, attribute: str) -> str:
-    # Open files may carry a descriptor number as their name, and PIL images b"" or nothing.
+    # The name of an open file may be a descriptor number, and that of a PIL image b"" or missing.
     value = getattr(source, attribute, None)
     return file_name(os.fsdecode(value)) if isinstance(value, (str, bytes, os.PathLike)) else UNNAMED
 
 
 def _path_of(url: str) -> str:
-    """The path that a file: URL stands for, on this machine."""
+    """The local path of a file: URL."""
     from urllib.request import url2pathname  # which imports an HTTP client
 
     try:
@@ -252,16 +252,16 @@ def _from_path(path: str, limits: PictureLimits) -> bytes:
 def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
     data = bytearray()
     try:
-        # Pipes, sockets and objects with nothing but read() are taken from where they stand.
+        # Pipes, sockets and objects with nothing but read() are read from their current position.
         with contextlib.suppress(AttributeError, OSError):
             stream.seek(0)
-        # They also give less than asked for, and nothing only at their end.
+        # They may return less than requested, and return nothing only at their end.
         while chunk := stream.read(limits.max_bytes + 1 - len(data)):
             data += chunk
             limits.require_bytes(len(data), name)
     except PictureError:
         raise
-    except Exception as error:  # the object is the caller's, and so is what it raises
+    except Exception as error:  # the caller's object may raise anything
         raise PictureError(
             f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'",
             name=name,

@@ -1,4 +1,4 @@
-"""From RGB pictures to the model's input, number for number as transformers' BLIP-2 processor makes it."""
+"""From RGB pictures to the model's input, with exactly the same numbers as transformers' BLIP-2 processor."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SWITCHES = ("do_resize", "do_rescale", "do_normalize")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a checkpoint wants its pictures. The defaults are those of transformers' BlipImageProcessor.
+    """How a checkpoint preprocesses pictures. The defaults are those of transformers' BlipImageProcessor.
 
-    size: (height, width) in pixels, resized to without keeping the proportions.
+    size: (height, width) in pixels; the aspect ratio is not kept.
     mean, std: per channel RGB, on the scale after `rescale_factor`.
     resample: one of `PIL.Image.Resampling`, by number.
     """
@@ -62,7 +62,7 @@ class Preprocess:
 
     @classmethod
     def for_model(cls, folder: Path, image_size: int) -> Preprocess:
-        """`from_folder`, for a model of pictures of `image_size` pixels; CheckpointError, too, when the settings
+        """`from_folder` for a model with inputs of `image_size` pixels; CheckpointError also if the settings
         are those of another model."""
         preprocess = cls.from_folder(folder)
         if not preprocess.do_resize:
@@ -146,7 +146,7 @@ def to_pixels_batch(
 
 
 def _planes(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """One RGB image as float32 [3, H, W], each operation at the reference's precision and in its order."""
+    """One RGB image as float32 [3, H, W], with the operations, precision and order of the reference."""
     if preprocess.do_resize:
         height, width = preprocess.size
         image = image.resize((width, height), Image.Resampling(preprocess.resample))

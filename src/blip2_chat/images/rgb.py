@@ -12,7 +12,7 @@ from ..errors import PictureError
 from .formats.levels import from_levels, holds_levels, strips
 
 _ORIENTATION = 0x0112
-# What each EXIF orientation asks of a viewer (EXIF 2.32, table 6); 1 asks nothing.
+# The operation for each EXIF orientation (EXIF 2.32, table 6); 1 needs none.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,10 +27,10 @@ _TURNS = {
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An RGB image: EXIF orientation applied, alpha over white, 16-bit and float grey scaled to 8 bits.
 
-    `image` must be loaded; it is not changed, and it is what comes back if it is upright RGB already. CMYK
+    `image` must be loaded; it is not changed, and is returned as is if it is already upright RGB. CMYK
     goes through Pillow's plain conversion (Pillow undoes Adobe's inversion when it reads the JPEG); colour
-    profiles are not applied, as they were not when BLIP-2 was trained. A picture that is wholly transparent is shown
-    opaque: programs that write 32 bits per pixel and know nothing of alpha leave it at 0.
+    profiles are not applied, as they were not when BLIP-2 was trained. A picture that is transparent everywhere
+    is treated as opaque, because some programs write 32 bits per pixel and leave alpha at 0.
     May raise whatever Pillow raises on a damaged image.
     """
     turn = _turn(image)
@@ -42,8 +42,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # EXIF is a note beside the picture, often mangled by editors, and parsing it can raise anything;
-        # a picture that may lie on its side is better than none.
+        # EXIF data is often mangled by editors, and parsing it can raise anything; a picture that may be
+        # rotated is better than none.
         return None
 
 
@@ -54,7 +54,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         try:
             return _over_white(image)
         except (TypeError, ValueError):
-            # A note left over from another mode (a palette's, after editing) marks nothing here.
+            # A transparency entry left over from another mode (such as a palette) means nothing here.
             return _without_transparent_colour(image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -138,7 +138,7 @@ def _array_levels(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         white = 1.0
     else:
         white = 255.0
-    # A float just over 1 is more likely a 0-1 picture that overshot than a black one in 0-255: ask.
+    # A float slightly above 1 is more likely an overshoot of 0-1 than a black picture in 0-255: raise.
     ambiguous = array.dtype.kind == "f" and 1.0 < high <= 2.0
     if not 0.0 <= low <= high <= white or ambiguous:
         raise PictureError(

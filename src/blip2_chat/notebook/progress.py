@@ -10,15 +10,15 @@ from IPython.display import DisplayHandle, display
 
 from ..sizes import amounts
 
-# Nothing is shown for what is over sooner, and not more often than this. Seconds.
+# Seconds before the bar appears, and between updates.
 _PATIENCE = 0.5
 _BETWEEN = 0.1
 
 
 class LoadingBar:
-    """`blip2_chat.load(name, on_progress=LoadingBar())`: one line that says what is done and how far it is.
+    """`blip2_chat.load(name, on_progress=LoadingBar())`: one line with the current step and a progress bar.
 
-    It goes when everything is done, so that a notebook is not saved with it.
+    It disappears at the end, so that it is not saved with the notebook.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The result of a run as one HTML page that needs nothing else: no server, no network, no other file."""
+"""The results of a run as one self-contained HTML page: no server, no network, no other files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..storage import is_remote, reason
 from .thumbnails import Places, Thumbnails, thumbnails
 from .writers import read
 
-# Longest side of a thumbnail, by the number of different pictures: the page stays some tens of megabytes.
+# Longest side of a thumbnail by the number of different pictures, which keeps the page to tens of megabytes.
 _SIDES = ((400, 360), (2_000, 240), (6_000, 176))
 _SMALLEST = 144
 
@@ -37,11 +37,11 @@ def report(
     columns: Columns = Columns(),  # noqa: B008 - frozen
     on_progress: Progress | None = None,
 ) -> int:
-    """Reads what a run wrote, makes thumbnails of its pictures, writes the page -> how many pictures it shows.
+    """Reads the output of a run, makes thumbnails, and writes the page -> the number of pictures on it.
 
-    Pictures are looked for at the paths in the results, beside the results, and in `pictures`: the run's sources,
-    by default those that the run recorded, as are `columns`. Only a picture with the row's digest is shown; where
-    there is none, the card says so. Raises `RunError`.
+    Pictures are looked up at the paths in the results, relative to the results file, and in `pictures`
+    (sources; by default, like `columns`, those that the run recorded). A picture is shown only if it has the
+    digest of the row; otherwise the card says that it was not found. Raises `RunError`.
     """
     if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
         raise RunError(f"{out} is the result itself, and would be replaced; give another ", Parameter("out"))
@@ -110,7 +110,7 @@ def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str,
 
 def _write(out: Path, page: dict[str, Any]) -> None:
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    # "<" cannot end the script element early, nor begin a comment in it.
+    # Escape "<", so that it cannot end the script element or begin a comment in it.
     content = json.dumps(page, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     before, after = template.split("@DATA@")
     try:

@@ -1,4 +1,4 @@
-// The settings dialog: how answers are written, and how the page looks.
+// The settings dialog: decoding settings, and how the page looks.
 
 const $ = (id) => document.getElementById(id);
 const SAVED = "blip2-chat settings";
@@ -57,7 +57,7 @@ export function start() {
   try {
     saved = JSON.parse(localStorage.getItem(SAVED)) || {};
   } catch {
-    // Written by nobody who knew how: the defaults do.
+    // Unreadable saved settings: use the defaults.
   }
   if (saved.mode) choose("mode", saved.mode);
   if (saved.theme) choose("theme", saved.theme);
@@ -77,7 +77,7 @@ export function limit({ blip2_chat: about }) {
   show();
 }
 
-/** A request's settings, as the API names them. `another`: a different answer than the likeliest is wanted. */
+/** The settings of a request, under the API's names. `another`: sample, to get a different answer. */
 export function decoding(another = false) {
   const mode = another ? "draw" : chosen("mode");
   const counting = [...inputs()].filter(({ id }) => (MODES[id] ?? mode) === mode);

@@ -1,4 +1,4 @@
-"""Pictures on their way in: opened in threads of their own, kept only as what the model looks at."""
+"""Opening the pictures of requests in threads; only the model's input is kept."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..memory import Trimmer
 from .address_policy import download
 from .workers import Workers
 
-# A picture as the model sees it is 0.6 MB; conversations come back to the same one.
+# The input of a picture is 0.6 MB, and conversations ask about the same picture again.
 _KEPT = 64
-# Hashing less than this takes no longer than handing it to a thread.
+# Hashing less than this takes no longer than passing it to a thread.
 _LARGE = 256 * 1024
 
 
@@ -24,12 +24,13 @@ def _digest(source: str | bytes) -> str:
 
 
 class Pictures:
-    """Opens what requests bring, for all models. Memory stays bounded: three pictures are unpacked at a time."""
+    """Opens the pictures of requests, for all models. Three pictures are decoded at a time, which bounds
+    memory."""
 
     def __init__(self, limits: PictureLimits) -> None:
         self._limits = limits
         self._unpackers = Workers(3, "blip2-chat picture")
-        # Apart, so that slow strangers' servers hold up nobody's upload.
+        # Separate threads, so that slow servers do not delay uploads.
         self._fetchers = Workers(8, "blip2-chat fetch")
         self._trimmer = Trimmer()
         # The same model at another precision wants its pictures alike.
@@ -46,7 +47,7 @@ class Pictures:
                 name = name or url_name(source)
                 source = await self.fetch(source, client)
             elif source[:5].lower() != "data:":
-                # Not repeated: it may be the picture, as bare base64.
+                # Not quoted in the message: it may be the picture itself, as bare base64.
                 raise PictureError(
                     "the picture's url is no data: URL; send data:image/png;base64,... or the like",
                     fault="refused",
@@ -71,7 +72,7 @@ class Pictures:
         return picture
 
     async def fetch(self, url: str, client: str = "") -> bytes:
-        """The bytes behind an http(s) URL, as they are. `PictureError`."""
+        """The unchanged bytes of an http(s) URL. Raises `PictureError`."""
         return await self._fetchers.run(client, download, url, self._limits)
 
     def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> PreparedPicture:
@@ -79,6 +80,6 @@ class Pictures:
         return prepare(open_picture(named, limits=self._limits), preprocess)
 
     def close(self) -> None:
-        """Waits for nothing: a download ends at its own deadline."""
+        """Does not wait: downloads end at their own deadline."""
         self._unpackers.close()
         self._fetchers.close()

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/models`, for OpenAI's clients as they are."""
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .common import ERRORS, advice, too_late, unless_gone
 
 log = logging.getLogger(__name__)
 
-# What would change an answer and is not to be had here, and the values that ask for nothing.
+# Unsupported fields that would change an answer, and their neutral values.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -53,7 +53,7 @@ _EVENT = {
 
 
 def router(service: Service) -> APIRouter:
-    """The routes over one service."""
+    """The routes of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.get("/models", summary="The models that are here")
@@ -79,7 +79,7 @@ def router(service: Service) -> APIRouter:
 
 
 class _Completion:
-    """One answer to one request, whole or streamed."""
+    """The answer to one request, whole or streamed."""
 
     def __init__(self, service: Service, request: Request, body: schemas.ChatRequest) -> None:
         self._service = service
@@ -93,7 +93,7 @@ class _Completion:
         most = body.max_completion_tokens or body.max_tokens
         answers = body.n or 1
         self._decoding = self._served.decoding(body, most, answers)
-        # The likeliest words are the same however often: written once, given n times.
+        # Greedy answers are identical: generate one and return it n times.
         self._copies = answers if self._decoding.num_answers == 1 else 1
 
     async def response(self) -> Response:
@@ -108,7 +108,7 @@ class _Completion:
         ticket = self._served.submit(picture, task, self._request)
         try:
             events = ticket.__aiter__()
-            # The first word decides between an error's status and a stream's.
+            # The first token decides between an error status and a stream.
             first = await self._in_time(events.__anext__())
             if self._body.stream:
                 pieces = self._streamed(first, events, ticket, prompt)
@@ -192,7 +192,7 @@ class _Completion:
             yield _data(internal_error().body)
 
     def _told(self, event: Event, before: list[int]) -> Iterator[dict[str, Any]]:
-        """A piece or an end, for each of the copies."""
+        """A piece of text or an end, for each of the n copies."""
         for copy in range(self._copies):
             index = event.index + copy
             if isinstance(event, End):
@@ -225,7 +225,7 @@ class _Completion:
         return self._service.finish(self._served, ticket, ends, prompt.text, self._copies)
 
     def _logprobs(self, scores: list[Score], before: list[int]) -> schemas.Logprobs | None:
-        """`before`: the answer's tokens ahead of these; what a token is in text depends on them."""
+        """`before`: the preceding tokens of the answer, on which the text of a token depends."""
         if not self._body.logprobs:
             return None
         ids = list(before)
@@ -242,7 +242,7 @@ class _Completion:
         start = decode(before)
         text = decode([*before, token])
         text = text[len(start) :] if text.startswith(start) else decode([token])
-        # A part of a character has no text of its own.
+        # A token that is part of a character has no text.
         whole = text != "" and "\N{REPLACEMENT CHARACTER}" not in text
         return schemas.TopLogprob(
             token=text, logprob=max(logprob, -9999.0), bytes=list(text.encode()) if whole else None
@@ -250,7 +250,7 @@ class _Completion:
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; however the response ends, its slots and its place are freed."""
+    """Server-sent events; frees the slots and the queue entry however the response ends."""
 
     media_type = "text/event-stream"
 
@@ -261,7 +261,8 @@ class _EventStream(StreamingResponse):
         self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A client that does not read keeps `send` waiting. One that reads is told before that it is late: it has a
+        # A client that does not read blocks `send`. One that reads gets an error for the time limit first: it
+        # has a
         # second for that from when this loop, which may be late itself, comes to it.
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as reading:

@@ -1,4 +1,4 @@
-"""`POST /v1/picture`: the picture behind an address, for the page, which may load nothing from elsewhere itself."""
+"""`POST /v1/picture`: downloads a picture for the page, which may not load anything from other sites."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .common import ERRORS, unless_gone
 
 
 def router(service: Service) -> APIRouter:
-    """The route over one service."""
+    """The route of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.post(
