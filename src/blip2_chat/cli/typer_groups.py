@@ -17,6 +17,7 @@ import typer
 
 from ..errors import Blip2ChatError
 from .display.terminal import complain, note
+from .help import GroupedCommand
 from .wording import worded
 
 DEBUG = "BLIP2_CHAT_DEBUG"
