@@ -21,14 +21,14 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 # The contractions that it knows. Each is also found without its apostrophe ("dont"); of two apostrophes, without
 # either ("couldn'tve", "couldnt've").
 _CONTRACTED = """
-ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
-how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
-oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've
-someone'll someone's something'd something'd've something'll that's there'd there'd've there're there's they'd
-they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd
-where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all
-y'all'll you'd you'd've you'll you're you've
-""".split()
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll
+somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's
+there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've
+weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've
+why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll you'd you'd've you'll you're you've
+"""
 # CIDEr-D's longest n-gram and the width of its penalty on length (Vedantam et al. 2015, section 5).
 _LONGEST = 4
 _SIGMA = 6.0
@@ -36,7 +36,7 @@ _SIGMA = 6.0
 
 def _spellings() -> dict[str, str]:
     found = {}
-    for word in _CONTRACTED:
+    for word in _CONTRACTED.split():
         places = [at for at, letter in enumerate(word) if letter == "'"]
         found |= {word[:at] + word[at + 1 :]: word for at in places}
     # Where the evaluation's own list has it otherwise.
@@ -93,8 +93,8 @@ def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float
     """CIDEr-D of captions [N] against one or more references each, 0 to 10 (Vedantam et al. 2015).
 
     The mean over n-grams of 1 to 4 words of the cosine between tf-idf vectors, clipped and length-penalised. Document
-    frequencies are those of the references, so only scores on the same pictures are comparable. Papers print 100 times
-    this figure.
+    frequencies are those of the references, so only scores on the same pictures are comparable. Papers print 100
+    times this figure.
     """
     _require_same_length(captions, references)
     cooked = [[_ngrams(one) for one in several] for several in references]
