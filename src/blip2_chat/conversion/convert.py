@@ -114,8 +114,8 @@ def convert(
     """Converts into the new or empty folder `out`, and returns its absolute path.
 
     `check`: int8 and int4 are compared with the checkpoint's float32 on a few shipped pictures; the result is in the
-    manifest (`fidelity`). `force` replaces an earlier conversion; a folder that holds anything else is never touched. Raises
-    `CheckpointError`.
+    manifest (`fidelity`). `force` replaces an earlier conversion; a folder that holds anything else is never touched.
+    Raises `CheckpointError`.
     """
     out = Path(os.path.realpath(Path(out).expanduser()))
     job = _Job.of(checkpoint, precision, name, block_size, calibration, check)

@@ -24,6 +24,8 @@ from ..images import Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES
 
 _SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
+# Of a shipped sample's prompt and answer together.
+_USUAL_TOKENS = 12
 
 
 def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
@@ -65,8 +67,8 @@ def answer_tokens(tokenizer: Tokenizer, family: str, prompt: str, answer: str) -
 def measured(
     checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], progress: Progress
 ) -> Fidelity | None:
-    """How closely the conversion in `folder` follows the checkpoint; None when there are no samples. One pass over the
-    float32 weights and one over the converted ones; `progress` is called with bytes done and in all."""
+    """How closely the conversion in `folder` follows the checkpoint; None when there are no samples. One pass over
+    the float32 weights and one over the converted ones; `progress` is called with bytes done and in all."""
     if not samples:
         return None
     exact = reference_size(checkpoint)
@@ -80,13 +82,15 @@ def measured(
 
 def seconds_to_measure(checkpoint: Checkpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
+    pictures = len(_about())
+    tokens = 2 * pictures * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
-    return 1.5 * estimated_seconds(checkpoint, shipped_samples(checkpoint))
+    return 1.5 * estimated_seconds(checkpoint, pictures, tokens)
 
 
 def described(fidelity: Fidelity, precision: str) -> str:
     """One line for people."""
     return (
-        f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} next tokens agree, the query vectors "
-        f"of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"
+        f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} next tokens agree, "
+        f"the query vectors of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"
     )

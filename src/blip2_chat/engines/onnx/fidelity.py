@@ -57,9 +57,7 @@ def reference_outputs(
         return tensor.make(*(weights.read(name) for name, _ in tensor.sources))
 
     count = _counter(planned.nbytes, progress)
-    return Outputs(
-        *answer(planned.graphs, planned.embeddings, planned.config, read, samples, progress=count)
-    )
+    return Outputs(*answer(planned.graphs, planned.embeddings, planned.config, read, samples, progress=count))
 
 
 def converted_outputs(folder: Path, samples: Sequence[Sample], progress: Progress = _silent) -> Outputs:
@@ -112,7 +110,7 @@ class Comparison:
             self._tokens += len(same)
             self._divergence += float(divergence(exact, given).sum())
             wanted, found = reference.vectors[at], other.vectors[at]
-            error = float(np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-30))
+            error = float(np.linalg.norm(found - wanted)) / max(float(np.linalg.norm(wanted)), 1e-30)
             self._errors[hashlib.sha256(sample.pixels.tobytes()).digest()] = error
         return rows
 
@@ -142,17 +140,14 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def estimated_seconds(checkpoint: Checkpoint, samples: Sequence[Sample]) -> float:
-    """How long `reference_outputs` may take here, from a moment's measurement of the disk and of the processor."""
-    config = checkpoint.config
-    reading = reference_size(checkpoint) / _bytes_per_second(checkpoint)
-    pictures = len({id(sample.pixels) for sample in samples})
-    patches = (config.vision.image_size // config.vision.patch_size) ** 2 + 1
-    tokens = sum(config.num_query_tokens + len(sample.prompt) + len(sample.answer) for sample in samples)
-    parts = checkpoint.parameters
-    language = parts.get("language_model", checkpoint.total_parameters)
-    other = checkpoint.total_parameters - language
-    return reading + 2 * (other * patches * pictures + language * tokens) / _operations_per_second()
+def estimated_seconds(checkpoint: Checkpoint, pictures: int, tokens: int) -> float:
+    """How long `reference_outputs` may take here, from a moment's measurement of the disk and of the processor.
+    `pictures` and `tokens` (query vectors included) are those of all samples."""
+    vision, parts = checkpoint.config.vision, checkpoint.parameters
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    language = parts["language_model"]
+    operations = 2 * ((checkpoint.total_parameters - language) * patches * pictures + language * tokens)
+    return reference_size(checkpoint) / _bytes_per_second(checkpoint) + operations / _operations_per_second()
 
 
 def _bytes_per_second(checkpoint: Checkpoint) -> float:

@@ -44,7 +44,9 @@ class Fidelity:
     (see `fidelity.py`)."""
 
     agreement: float  # share of the tokens at which both find the same next token likeliest
-    divergence: float  # mean Kullback-Leibler divergence of the next token's distribution from float32's, in nats
+    divergence: (
+        float  # mean Kullback-Leibler divergence of the next token's distribution from float32's, in nats
+    )
     vector_error: float  # mean relative error of the query vectors (Frobenius norms)
     tokens: int
     pictures: int
