@@ -35,7 +35,7 @@ _SIGMA = 6.0
 
 
 def _spellings() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for word in _CONTRACTED.split():
         places = [at for at, letter in enumerate(word) if letter == "'"]
         found |= {word[:at] + word[at + 1 :]: word for at in places}

@@ -1,8 +1,8 @@
 """Compares int8 and int4 with the checkpoint's own float32, on machines that could never hold float32.
 
 The float32 model is run layer by layer (`engines/onnx/streamed.py`), each time reading its weights once, so writing
-an answer token by token would cost one reading per token. Instead a quantised model drafts whole answers and a reading
-verifies them all at once, as in speculative decoding (Leviathan et al. 2023): a draft is kept up to its first token
+an answer token by token would cost one reading per token. Instead a quantised model drafts whole answers and one
+reading verifies them all, as in speculative decoding (Leviathan et al. 2023): a draft is kept up to its first token
 that float32 would not have written, corrected there, and continued by the quantised model. What remains is float32's
 own greedy answer, and its logits along it.
 """
