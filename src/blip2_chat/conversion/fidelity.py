@@ -24,26 +24,28 @@ from ..images import Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES
 
 _SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
+# Captions of the first so many pictures, and questions about the first of these: each takes float32 as long as a few
+# tokens of an answer, and at opt-2.7b's size the whole should not take longer than the conversion.
+_PICTURES, _QUESTIONS = 4, 2
 # Of a shipped sample's prompt and answer together.
 _USUAL_TOKENS = 12
 
 
 def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
-    """Per shipped picture its caption, and a question with its answer. Those that are longer than the model's context
-    are left out."""
+    """A few shipped pictures with their captions, and questions with their answers. Those that are longer than the
+    model's context are left out."""
     config = checkpoint.config
     small = checkpoint.processor or checkpoint.folder
     tokenizer = Tokenizer.from_folder(small, config.text)
     preprocess = Preprocess.for_model(small, config.vision.image_size)
     template = TEMPLATES[config.family]
     samples = []
-    for about in _about():
+    for number, about in enumerate(_about()[:_PICTURES]):
         pixels = to_pixels(open_picture(_SAMPLES / about["picture"]), preprocess)
-        asked = about["questions"][0]
-        for prompt, answer in (
-            (template.caption, about["caption"]),
-            (template.render((), asked["question"]), asked["answer"]),
-        ):
+        texts = [(template.caption, about["caption"])]
+        for asked in about["questions"][: number < _QUESTIONS]:
+            texts.append((template.render((), asked["question"]), asked["answer"]))
+        for prompt, answer in texts:
             sample = Sample(
                 pixels, tokenizer.encode(prompt), answer_tokens(tokenizer, config.family, prompt, answer)
             )
@@ -82,10 +84,9 @@ def measured(
 
 def seconds_to_measure(checkpoint: Checkpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
-    pictures = len(_about())
-    tokens = 2 * pictures * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
+    tokens = (_PICTURES + _QUESTIONS) * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
-    return 1.5 * estimated_seconds(checkpoint, pictures, tokens)
+    return 1.5 * estimated_seconds(checkpoint, _PICTURES, tokens)
 
 
 def described(fidelity: Fidelity, precision: str) -> str:

@@ -27,6 +27,9 @@ from .verify import verified_plan
 Progress = Callable[[int, int], None]
 """Called with bytes of weights done, and in all."""
 
+# The largest matrix, in bytes of the checkpoint, that an estimate reads.
+_MEASURED = 64_000_000
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -151,15 +154,13 @@ def estimated_seconds(checkpoint: Checkpoint, pictures: int, tokens: int) -> flo
 
 
 def _bytes_per_second(checkpoint: Checkpoint) -> float:
-    """Reading, and making float32 arrays of it."""
-    largest = max(checkpoint.tensors, key=lambda name: checkpoint.tensors[name].nbytes)
-    tensor = checkpoint.tensors[largest]
+    """Float32 bytes of weights that are read and turned as a linear layer wants them."""
+    sizes = {name: one.nbytes for name, one in checkpoint.tensors.items() if len(one.shape) == 2}
+    small = [name for name, size in sizes.items() if size <= _MEASURED] or [min(sizes, key=sizes.__getitem__)]
     started = time.perf_counter()
-    with (checkpoint.folder / tensor.file).open("rb") as file:
-        file.seek(tensor.offset)
-        raw = np.fromfile(file, np.uint8, min(tensor.nbytes, 64_000_000))
-    raw.astype(np.float32)
-    return max(raw.nbytes, 1) / max(time.perf_counter() - started, 1e-6)
+    array = Weights(checkpoint).read(max(small, key=sizes.__getitem__))
+    np.ascontiguousarray(array.T)
+    return array.nbytes / max(time.perf_counter() - started, 1e-6)
 
 
 def _operations_per_second() -> float:
