@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..engines.onnx.manifest import Verified
+from ..engines.onnx.manifest import Fidelity, Manifest, Verified
 from ..errors import CheckpointError
 from ..system.paths import CACHE_VARIABLE, cache_folder
 from ..system.small_files import MANIFEST, read_json
@@ -134,6 +134,7 @@ class Cached:
     size: int  # bytes
     is_usable: bool  # whole, and of the format that this version reads
     revision: str | None = None  # the commit, of a hub name
+    fidelity: Fidelity | None = None  # how closely it follows fp32, where that was measured
 
     def is_called(self, name: str) -> bool:
         """Whether a user means this one by `name`: a model's name, or that of the cached folder."""
@@ -148,13 +149,16 @@ def cached() -> list[Cached]:
 
 
 def _cached(folder: Path) -> Cached:
-    source, precision, revision = "unknown", "?", None
+    source, precision, revision, fidelity = "unknown", "?", None, None
     with contextlib.suppress(CheckpointError, AttributeError, KeyError, TypeError):
         # Not by `Manifest`, which rightly refuses other formats.
         raw = read_json(folder / MANIFEST)
         precision, source = str(raw["precision"]), str(raw["source"]["name"])
         revision = raw["source"].get("revision")
-    return Cached(folder, source, precision, folder_size(folder), is_whole(folder), revision)
+    whole = is_whole(folder)
+    if whole:
+        fidelity = Manifest.from_folder(folder).fidelity
+    return Cached(folder, source, precision, folder_size(folder), whole, revision, fidelity)
 
 
 def foreign_file(folder: Path) -> str | None:

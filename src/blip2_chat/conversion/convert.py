@@ -8,8 +8,10 @@ full disk, a kill) leaves at most a `.partial` folder that the next one removes.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ from typing import Any, cast
 from .._version import __version__
 from ..checkpoint.inspect import EMBEDDED, Checkpoint
 from ..engines.onnx import convert as engine
-from ..engines.onnx.manifest import FORMAT, Precision, Verified
+from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
 from ..engines.onnx.verify import verify
 from ..errors import CheckpointError, Parameter
 from ..sizes import gigabytes
@@ -43,6 +45,7 @@ from .cache import (
     whole,
 )
 from .calibration import DEFAULT, Calibration
+from .fidelity import measured, shipped_samples
 from .fingerprint import Hashing, fingerprint, hub_commit
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
@@ -105,15 +108,17 @@ def convert(
     block_size: int | None = None,
     force: bool = False,
     calibration: Calibration = DEFAULT,
+    check: bool = True,
     on_progress: Progress | None = None,
 ) -> Path:
     """Converts into the new or empty folder `out`, and returns its absolute path.
 
-    `force` replaces an earlier conversion; a folder that holds anything else is never touched. Raises
-    `CheckpointError`.
+    `check`: int8 and int4 are compared with the checkpoint's float32 on a few shipped pictures; the result is in the
+    manifest (`fidelity`). `force` replaces an earlier conversion; a folder that holds anything else is never touched.
+    Raises `CheckpointError`.
     """
     out = Path(os.path.realpath(Path(out).expanduser()))
-    job = _Job.of(checkpoint, precision, name, block_size, calibration)
+    job = _Job.of(checkpoint, precision, name, block_size, calibration, check)
     job.size()
     _require_replaceable(out, force)
     with sole_writer(out, locks=_locks_anywhere()):
@@ -131,6 +136,7 @@ class _Job:
     name: str  # as the user says it
     fingerprint: str
     calibration: Calibration
+    check: bool = True  # compare the result with float32
 
     @classmethod
     def of(
@@ -140,6 +146,7 @@ class _Job:
         name: str,
         block_size: int | None,
         calibration: Calibration,
+        check: bool = True,
     ) -> _Job:
         if checkpoint.kind == "converted":
             raise CheckpointError(
@@ -150,7 +157,7 @@ class _Job:
         # `size` checks the word, with the engine's own list of them.
         kind = cast(Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
-        return cls(checkpoint, kind, block_size, name, identity, calibration)
+        return cls(checkpoint, kind, block_size, name, identity, calibration, check)
 
     @property
     def key(self) -> str:
@@ -234,12 +241,26 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 f"{job.checkpoint.folder} changed while it was being converted; try again",
                 path=job.checkpoint.folder,
             )
+        fidelity = _fidelity(job, made, tell)
+        if fidelity is not None:
+            manifest = dataclasses.replace(Manifest.from_folder(made), fidelity=fidelity)
+            (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
         _flush(made)
         _put(made, target, partial)
     except OSError as error:
         raise _explain(error, job, target.parent, way_out) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fidelity(job: _Job, made: Path, tell: Progress) -> Fidelity | None:
+    """How closely the conversion follows fp32, or None if it is not to be checked."""
+    if not job.check or job.precision == "fp32":
+        return None
+    what = f"comparing {job.precision} with fp32"
+    return measured(
+        job.checkpoint, made, shipped_samples(job.checkpoint), lambda done, total: tell(what, done, total)
+    )
 
 
 def _flush(folder: Path) -> None:

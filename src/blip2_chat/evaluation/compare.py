@@ -171,7 +171,7 @@ def answered(model: Model, questions: Questions) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(questions.archive)) if questions.archive else None
         for item in questions.items:
-            picture = picture_in(archive, item.picture, model) if archive else model.open(item.picture)
+            picture = picture_in(archive, item.picture, model.open) if archive else model.open(item.picture)
             prompt = model.tokenizer.encode(model.template.caption)
             if item.question is not None:
                 budget = model.prompt_budget(decoding)

@@ -169,7 +169,7 @@ class Evaluation:
             fit(model.template, model.tokenizer.encode, one.turns, " ".join(one.question.split()), budget)
             for one in questions
         ]
-        pictures = [picture_in(archive, one.picture, model) for one in questions]
+        pictures = [picture_in(archive, one.picture, model.open) for one in questions]
         written = self._write(pictures, [prompt.token_ids for prompt in prompts])
         for one, answer in zip(questions, written, strict=True):
             self.report.asked[one.task] += 1
@@ -177,7 +177,7 @@ class Evaluation:
 
     def _caption(self, archive: zipfile.ZipFile, captions: Sequence[Caption]) -> None:
         start = self._model.template.caption
-        pictures = [picture_in(archive, one.picture, self._model) for one in captions]
+        pictures = [picture_in(archive, one.picture, self._model.open) for one in captions]
         written = self._write(pictures, [self._model.tokenizer.encode(start)] * len(captions))
         for one, text in zip(captions, written, strict=True):
             named = objects_named(f"{start} {text}", self._set.object_names)
@@ -196,10 +196,10 @@ class Evaluation:
         return [best.text for best, *_ in generate(model.engine, model.tokenizer, vectors, tasks)]
 
 
-def picture_in(archive: zipfile.ZipFile, name: str, model: Model) -> Picture:
-    """A picture of a set; `Blip2ChatError` naming both when it cannot be read."""
+def picture_in(archive: zipfile.ZipFile, name: str, opened: Callable[[bytes], Picture]) -> Picture:
+    """A picture of a set, by `opened`; `Blip2ChatError` naming both when it cannot be read."""
     try:
-        return model.open(archive.read(name))
+        return opened(archive.read(name))
     except (*_UNREADABLE, Blip2ChatError) as error:
         raise Blip2ChatError(f"{archive.filename}: {name}: {error}") from None
 

@@ -97,6 +97,13 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
+    def note(self, line: str) -> None:
+        """`note`, above the bar."""
+        if self._bar is None:
+            note(line)
+        else:
+            self._bar.console.print(printable(line), markup=False, highlight=False)
+
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is not None:
             self._bar.update(

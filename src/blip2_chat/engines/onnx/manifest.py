@@ -25,6 +25,7 @@ PRECISIONS = get_args(Precision)
 _GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
+_OPTIONAL = ("schemes", "fidelity")
 _MAPPED = ("float32", "uint8", "int8")
 
 
@@ -39,6 +40,20 @@ class MappedTensor:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How closely a conversion follows its checkpoint in float32, on `tokens` next tokens about `pictures` pictures
+    (see `fidelity.py`)."""
+
+    agreement: float  # share of the tokens at which both find the same next token likeliest
+    divergence: (
+        float  # mean Kullback-Leibler divergence of the next token's distribution from float32's, in nats
+    )
+    vector_error: float  # mean relative error of the query vectors (Frobenius norms)
+    tokens: int
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     format: int
     source: dict[str, Any]  # name, revision, hashes: as the caller of `convert` passed them
@@ -49,11 +64,13 @@ class Manifest:
     embeddings_dtype: str
     sizes: dict[str, int]  # every other file of the folder, in bytes
     schemes: dict[str, Any] | None = None  # where they are not the precision's own
+    fidelity: Fidelity | None = None  # None: not measured
 
     def to_dict(self) -> dict[str, Any]:
         written = asdict(self)
-        if self.schemes is None:
-            del written["schemes"]
+        for name in _OPTIONAL:
+            if written[name] is None:
+                del written[name]
         return written
 
     @classmethod
@@ -106,7 +123,7 @@ def _read(raw: Any) -> Manifest:
     _require(isinstance(raw, dict), "it holds", raw)
     known = {field.name for field in fields(Manifest)}
     _require(raw.keys() <= known, "it has the keys", sorted(raw.keys() - known))
-    missing = known - raw.keys() - {"schemes"}
+    missing = known - raw.keys() - set(_OPTIONAL)
     _require(not missing, "it lacks", sorted(missing))
     for name, kind in (("source", dict), ("graphs", dict), ("sizes", dict), ("block_size", int)):
         _require(type(raw[name]) is kind, f"{name} is", raw[name])
@@ -120,7 +137,21 @@ def _read(raw: Any) -> Manifest:
         _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
     graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
     _check_sizes(raw["sizes"], family)
-    return Manifest(**{**raw, "graphs": graphs})
+    return Manifest(**{**raw, "graphs": graphs, "fidelity": _fidelity(raw.get("fidelity"))})
+
+
+def _fidelity(raw: Any) -> Fidelity | None:
+    if raw is None:
+        return None
+    names = {field.name for field in fields(Fidelity)}
+    _require(isinstance(raw, dict) and raw.keys() == names, "fidelity is", raw)
+    for name, value in raw.items():
+        is_count = name in ("tokens", "pictures")
+        is_number = type(value) is int if is_count else type(value) in (int, float)
+        most = 2**53 if is_count else 1.0 if name == "agreement" else float("inf")
+        # Written so that "not a number" is refused, too.
+        _require(is_number and 0 <= value <= most, f"its {name} is", value)
+    return Fidelity(**raw)
 
 
 def _mapped(raw: Any) -> MappedTensor:

@@ -31,6 +31,12 @@ _LARGEST_BLOCK = 1 << 16
 def verify(folder: Path) -> Verified:
     """Checks all of a converted folder but its weights' values. `CheckpointError` when a file is not what `convert`
     writes."""
+    manifest, planned = verified_plan(folder)
+    return Verified(folder, manifest, planned.config)
+
+
+def verified_plan(folder: Path) -> tuple[Manifest, Plan]:
+    """`verify`, and the plan that the folder was written by."""
     manifest = Manifest.from_folder(folder)
     config = ModelConfig.from_folder(folder)
     if config.family != manifest.family:
@@ -48,7 +54,7 @@ def verify(folder: Path) -> Verified:
     size = prod(planned.embeddings.shape) * planned.embeddings_dtype.itemsize
     if (planned.embeddings_dtype.name, size) != (manifest.embeddings_dtype, manifest.sizes[EMBEDDINGS_FILE]):
         raise _unlike(folder, EMBEDDINGS_FILE, "the table that its config.json asks for")
-    return Verified(folder, manifest, config)
+    return manifest, planned
 
 
 def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool) -> Plan:
