@@ -39,7 +39,8 @@ def test_convert_says_where_how_large_and_what_next(checkpoint: Callable[..., Pa
     assert result.stdout == f"{out.resolve()}\n"
     manifest = Manifest.from_folder(out)
     assert (manifest.precision, manifest.block_size) == ("int4", 32)
-    size, advice = result.stderr.splitlines()
+    size, fidelity, advice = result.stderr.splitlines()
+    assert fidelity.startswith("int4 follows fp32: ")
     assert size.startswith(f"{checkpoint()} at int4: {megabytes(out)} in ") and size.endswith(" s")
     assert advice.startswith("Talk with it: blip2-chat chat photo.jpg --model ")
     # The name has a space: what is printed is one argument to the shell of this system.
@@ -69,7 +70,7 @@ def test_convert_refuses_in_one_line(checkpoint: Callable[..., Path], tmp_path: 
 def test_cache_lists_and_clears(checkpoint: Callable[..., Path], cache: Path) -> None:
     assert "Nothing is cached" in run("cache").stderr
     source = checkpoint()
-    folder = converted(inspect(source), "int8", name=str(source))
+    folder = converted(inspect(source), "int8", name=str(source)).folder
     assert run("cache").stdout == f"{source}  int8  {megabytes(folder)}\n"
     entry = json.loads(run("cache", "--json").stdout)
     assert entry["folder"] == str(folder) and entry["source"] == str(source) and entry["usable"]

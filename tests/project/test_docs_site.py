@@ -49,7 +49,7 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
                 assert not option.startswith("--") or parameter.hidden or option in page, (name, option)
 
 
-def test_nothing_comes_from_elsewhere(site: Path) -> None:
+def test_the_page_loads_nothing_from_elsewhere(site: Path) -> None:
     """It can be read from a disk, and a reader is not reported to anyone."""
     for path in site.glob("*.html"):
         page = path.read_text(encoding="utf-8")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,7 +120,7 @@ def test_a_click_on_a_tab_while_words_come(page: Page, slow_model: Any) -> None:
     expect(chosen(page)).to_have_attribute("title", "p2.png")
 
 
-def test_by_keyboard_the_focus_is_never_nowhere(page: Page, slow_model: Any) -> None:
+def test_by_keyboard_the_focus_is_never_lost(page: Page, slow_model: Any) -> None:
     add(page, 1)
     idle(page)
     slow_model.gate.clear()
@@ -222,7 +226,7 @@ def test_a_server_with_one_slot_offers_no_search(browser: Browser, make_model: M
         visit.context.close()
 
 
-def test_a_key_that_no_header_carries_is_not_taken(page: Page) -> None:
+def test_a_key_that_no_header_can_carry_is_refused(page: Page) -> None:
     """It would be kept, and each request fail before it is sent."""
     field = page.locator("#key-text")
     for key, valid in (("sesame-17", True), ("сезам", False)):

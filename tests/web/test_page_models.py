@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import re
 from collections.abc import Iterator
@@ -158,7 +162,7 @@ def test_another_answer_from_another_model_is_its_likeliest(visit: Visit) -> Non
 
 
 @pytest.mark.parametrize("saved", ['{"name": "gone", "precision": "int8"}', "not json", "null"])
-def test_what_is_remembered_and_not_here_is_the_first(visit: Visit, saved: str) -> None:
+def test_an_unknown_remembered_model_falls_back_to_the_first(visit: Visit, saved: str) -> None:
     page = visit.page
     page.evaluate("(saved) => localStorage.setItem('blip2-chat model', saved)", saved)
     page.reload()
@@ -166,7 +170,7 @@ def test_what_is_remembered_and_not_here_is_the_first(visit: Visit, saved: str) 
     expect(page.locator("#model")).to_have_text("demo · fp32")
 
 
-def test_a_single_model_says_how_to_have_more(browser: Browser, server: Running) -> None:
+def test_one_model_alone_explains_how_to_load_more(browser: Browser, server: Running) -> None:
     visit = Visit(browser, server.url)
     dialog = open_settings(visit.page)
     assert (choices(dialog, "Model"), choices(dialog, "Precision")) == (["opt"], ["fp32"])
@@ -179,7 +183,7 @@ def test_a_single_model_says_how_to_have_more(browser: Browser, server: Running)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(browser: Browser, several: Running, scheme: Any) -> None:
+def test_the_page_on_a_phone(browser: Browser, several: Running, scheme: Any) -> None:
     visit = Visit(
         browser,
         several.url,

@@ -8,6 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from typing_extensions import Unpack
+
+from ..checkpoint.embedded import EMBEDDED
+from ..generation.settings import Settings
 from ..images import PictureSource, is_one_picture
 from ..loading import load
 from ..model import Model
@@ -25,7 +29,7 @@ from .sizing import BatchSize, threads
 def caption_all(
     pictures: PictureSource | Iterable[PictureSource | Part],
     *,
-    model: Model | str | Path = "demo",
+    model: Model | str | Path = EMBEDDED,
     captions: int = 1,
     ask: Iterable[str] = (),
     start: str | None = None,
@@ -34,7 +38,7 @@ def caption_all(
     limit: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Iterator[Result]:
     """Yields captions, and answers to questions, for all pictures: results in order, each when its batch is
     done.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import Blip2ChatError
+from ..errors import RunError
 
-
-class RunError(Blip2ChatError):
-    """A run cannot start or continue: nothing to read, nowhere to write, changed settings. Stored results are
-    kept."""
+__all__ = ["RunError", "UnreadableError"]
 
 
 class UnreadableError(RunError):

@@ -121,7 +121,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_excluded(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern of --exclude matches the relative path `name`, the file's own name, or that of a folder
+    """Whether a pattern matches the relative path `name`, the file's own name, or that of a folder
     on the way to it."""
     parts = _parts_of(name)
     tails = [*parts, *("/".join(parts[: end + 1]) for end in range(1, len(parts)))]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import Parameter
 from ..images.naming import one_line
 from .errors import RunError
 from .items import Item, Position, is_same, packed, unpacked
@@ -71,7 +72,9 @@ class Journal:
         self.changed = 0  # listed files that are not what they were when they got their result
         self._lock = threading.RLock()
         if path is not None and path.exists() and not path.is_file():
-            raise RunError(f"{path} is no file; give another --progress or --out")
+            raise RunError(
+                f"{path} is not a file; give another ", Parameter("progress"), " or ", Parameter("out")
+            )
         try:
             self._db = sqlite3.connect(
                 path or "", isolation_level=None, timeout=0.5, check_same_thread=False, cached_statements=32
@@ -100,7 +103,9 @@ class Journal:
                     self._db.execute("ALTER TABLE results ADD COLUMN stamp TEXT")
             if self.about("format") not in (None, _FORMAT):
                 raise RunError(
-                    f"{path} was written by another version of blip2-chat: give --fresh to start over"
+                    f"{path} was written by another version of blip2-chat: give ",
+                    Parameter("fresh", True),
+                    " to start over",
                 )
             self.note({"format": _FORMAT})
         except BaseException:
@@ -302,7 +307,8 @@ class Journal:
         what = str(error)
         if "locked" in what:
             return RunError(
-                f"{self.path} is in use: another run is writing it; wait for it, or give another --out"
+                f"{self.path} is in use: another run is writing it; wait for it, or give another ",
+                Parameter("out"),
             )
         if "full" in what:
             return RunError(

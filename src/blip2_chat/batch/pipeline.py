@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,9 +40,10 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An opened picture; vectors [Q, D] unless it failed or is a duplicate."""
+    """An opened picture's result, still without words; vectors [Q,D] unless it failed or its pixels are another's."""
 
-    opened: Opened
+    key: str
+    result: Result
     vectors: Floats | None
     seconds: float
 
@@ -129,14 +130,15 @@ class Pipeline:
                 return
             started = time.perf_counter()
             vectors = None
-            if opened.pixels is not None and opened.digest is not None:
-                is_new = opened.digest not in self._pending and self._known(opened.digest) is None
+            picture = opened.picture
+            if picture is not None:
+                is_new = picture.digest not in self._pending and self._known(picture.digest) is None
                 if is_new:
-                    self._pending.add(opened.digest)
-                    vectors = self._captioner.encode(opened.pixels)[0]
-            self._put(
-                self._encoded, _Encoded(replace(opened, pixels=None), vectors, time.perf_counter() - started)
-            )
+                    self._pending.add(picture.digest)
+                    vectors = self._captioner.encode(picture.pixels)[0]
+            result = self._captioner.result(**opened.about())
+            seconds = time.perf_counter() - started
+            self._put(self._encoded, _Encoded(opened.item.key, result, vectors, seconds))
 
     def _waited(self, future: object) -> Opened | None:
         """A future's value; None if the iteration has ended."""
@@ -200,8 +202,7 @@ class Pipeline:
         by_digest: dict[str, Result] = {}
         results = []
         for one in batch:
-            digest = one.opened.digest
-            result = self._blank(one.opened)
+            digest, result = one.result.digest, one.result
             if one.vectors is not None and digest is not None:
                 mine = written[digest]
                 result = result.saying(mine, seconds=round(one.seconds + seconds / len(new), 4))
@@ -210,25 +211,15 @@ class Pipeline:
                 original = by_digest.get(digest) or self._known(digest)
                 assert original is not None  # the original is earlier in this batch, or stored
                 result = result.saying(original, duplicate_of=original.duplicate_of or original.path)
-            results.append((one.opened.item.key, result))
+            results.append((one.key, result))
         yield results
 
     def _about(self, new: Sequence[_Encoded]) -> dict[str, Written]:
         if not new:
             return {}
-        digests = [one.opened.digest or "" for one in new]
+        digests = [one.result.digest or "" for one in new]
         vectors = np.stack([one.vectors for one in new if one.vectors is not None])
         return dict(zip(digests, self._captioner.write(vectors, digests), strict=True))
-
-    def _blank(self, opened: Opened) -> Result:
-        return self._captioner.result(
-            path=opened.item.path,
-            error=opened.error,
-            width=opened.width,
-            height=opened.height,
-            digest=opened.digest,
-            advice=opened.advice,
-        )
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -87,7 +87,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise MissingExtraError("--ray", "ray") from None
+        raise MissingExtraError("a run on a Ray cluster", "ray") from None
     return ray
 
 
@@ -219,12 +219,8 @@ def _read(
                 {
                     **row,
                     "done": False,
-                    "error": opened.error,
-                    "digest": opened.digest,
-                    "width": opened.width,
-                    "height": opened.height,
-                    "advice": list(opened.advice),
-                    "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
+                    **opened.about(),
+                    "pixels": None if opened.picture is None else opened.picture.pixels.tobytes(),
                 }
             )
         if len(rows) == _BLOCK:

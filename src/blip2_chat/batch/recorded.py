@@ -38,8 +38,10 @@ def _in_progress(results: str) -> dict[str, Any]:
     # Read-only, so that a report does not disturb a run, even one in progress.
     with contextlib.suppress(sqlite3.Error, ValueError):
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as db:
-            found = db.execute("SELECT value FROM about WHERE name = 'settings'").fetchone()
-        return _as_settings(found[0]) if found else {}
+            query = "SELECT name, value FROM about WHERE name IN ('settings', 'max_pixels')"
+            found = dict(db.execute(query).fetchall())
+        settings = _as_settings(found.get("settings", "{}"))
+        return {**settings, "max_pixels": json.loads(found.get("max_pixels", "null"))} if settings else {}
     return {}
 
 

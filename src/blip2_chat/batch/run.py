@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..errors import Parameter
 from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
@@ -48,8 +49,9 @@ class RunOptions:
         beside each picture. At least one of the two.
     progress: the journal's path; by default beside what is written.
     with_pictures: put the pictures themselves into a .tar, too.
-    exclude: patterns of files and folders to skip.
-    fresh: discard the progress of an earlier run. retry_failed: try pictures again that could not be opened.
+    exclude: patterns of files and folders that are passed over.
+    fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
+    limits: as the model's, for pictures that are read once more to be put into a .tar.
     """
 
     sources: tuple[Source, ...]
@@ -65,6 +67,7 @@ class RunOptions:
     progress: Path | None = None
     fresh: bool = False
     retry_failed: bool = False
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,15 @@ class Run:
         """`model_settings`: how the model was asked for, part of what must not change between two runs."""
         self.options = options
         if options.out is None and options.sidecar is None:
-            raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
+            raise RunError(
+                "there is nowhere to write: give ",
+                Parameter("out"),
+                " (a .parquet, .jsonl, .csv or .tar file) or ",
+                Parameter("sidecar"),
+            )
         if options.out is not None:
             if options.with_pictures and ending(options.out) != ".tar":
-                raise RunError("--with-pictures belongs to --out FILE.tar; other files hold no pictures")
+                raise RunError(Parameter("with_pictures"), " needs a .tar file; other files hold no pictures")
             ending(options.out)
         check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
@@ -148,10 +156,14 @@ class Run:
             ]
             if changed:
                 raise RunError(
-                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to go "
-                    "on, or --fresh to start over, or another --out"
+                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to "
+                    "resume, ",
+                    Parameter("fresh", True),
+                    " to start over, or another ",
+                    Parameter("out"),
                 )
-        self.journal.note({"settings": self.settings})
+        # Beside the settings, since higher limits let a run that was begun open more of its pictures.
+        self.journal.note({"settings": self.settings, "max_pixels": self.options.limits.max_pixels})
         if self.options.retry_failed:
             self.journal.forget_failed()
 
@@ -240,13 +252,14 @@ class Run:
         if out is None:
             return 0
         tasks = self.options.tasks
-        about = {"version": __version__, **self.settings, **self.chosen()}
+        limits = {"max_pixels": self.options.limits.max_pixels}
+        about = {"version": __version__, **self.settings, **self.chosen(), **limits}
         shape = Shape(tasks.captions, tasks.questions, about, has_file_names=is_metadata(out))
         if is_metadata(out):
             write(out, in_folder(self.journal, parent(out)), shape)
         elif self.options.with_pictures:
             items = positioned(parts(self.options), self.options.limit)
-            pictured = Pictured(self.journal, items, PictureLimits())
+            pictured = Pictured(self.journal, items, self.options.limits)
             write(out, pictured, shape)
             return pictured.missing
         else:
@@ -292,7 +305,7 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         "captions": tasks.captions,
         "questions": list(tasks.questions),
         "start": None if tasks.start is None else tasks.start.strip(),
-        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
+        "writing": {name: _as_json(value) for name, value in sorted(tasks.settings.items())},
     }
 
 
@@ -330,7 +343,9 @@ def progress_path(options: RunOptions) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{folder} cannot be made ({reason(error)}); give --progress FILE") from error
+            raise RunError(
+                f"{folder} cannot be made ({reason(error)}); give ", Parameter("progress")
+            ) from error
         return folder / f"{name}.progress"
     first = options.sources[0]
     address = os.path.expanduser(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""
@@ -347,7 +362,8 @@ def _require_not_read(options: RunOptions) -> None:
     for source in options.sources:
         if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
             raise RunError(
-                f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+                f"{one_line(options.out)} is what is read, and would be replaced; give another ",
+                Parameter("out"),
             )
 
 
@@ -363,7 +379,8 @@ def _require_in_folder(options: RunOptions) -> None:
         if not address or scheme(address) or not (is_inside or is_same):
             raise RunError(
                 f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
-                "give --out FOLDER/metadata.jsonl with the folder of the pictures, or another name"
+                "put it into the folder of the pictures, or give another name as ",
+                Parameter("out"),
             )
         if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
             raise RunError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..system.memory import available_memory
 
 # Share of the memory that is free once the model is loaded; the rest is left to other programs.

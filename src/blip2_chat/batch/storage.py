@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from ..errors import MissingExtraError
@@ -81,14 +79,6 @@ def translated(address: str) -> Iterator[None]:
         raise
 
 
-class NamedBytes(io.BytesIO):
-    """A file's content with its name, for messages."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
-
-
 def join(folder: str, name: str) -> str:
     """`name` in `folder`, unless it is absolute or a URL."""
     if scheme(name) or name[:5].lower() == "data:":
@@ -131,14 +121,3 @@ def exists(address: str) -> bool:
     fs, path = file_system(address)
     with translated(address):
         return bool(fs.exists(path))
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, on systems that support it."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

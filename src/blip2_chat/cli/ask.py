@@ -10,6 +10,7 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
 from .display.terminal import complain, say_json
 from .options import Json, ModelOptions, WritingOptions
+from .wording import worded
 
 if TYPE_CHECKING:
     from ..chat import Chat
@@ -38,7 +39,7 @@ def ask(
         )  # before the model, whose loading may take minutes
     except PictureError as error:
         if as_json:
-            say_json({"picture": picture, "error": str(error)})
+            say_json({"picture": picture, "error": worded(error)})
         raise
     chat = model.load().chat(opened, **settings)
     tell_advice(chat)
@@ -48,9 +49,9 @@ def ask(
             _answer(chat, picture, question, as_json)
         except Blip2ChatError as error:
             failed = True
-            complain(str(error))
+            complain(worded(error))
             if as_json:
-                say_json({"picture": picture, "question": question, "error": str(error)})
+                say_json({"picture": picture, "question": question, "error": worded(error)})
     if failed:
         raise typer.Exit(1)
 

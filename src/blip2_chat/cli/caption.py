@@ -10,6 +10,7 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, shown_name, speak, speak_others, tell_advice, write
 from .display.terminal import complain, say, say_json
 from .options import Json, ModelOptions, Start, WritingOptions
+from .wording import worded
 
 if TYPE_CHECKING:
     from ..chat import Chat
@@ -36,9 +37,9 @@ def caption(
     def skip(source: str, error: Blip2ChatError) -> None:
         nonlocal failed
         failed = True
-        complain(str(error))
+        complain(worded(error))
         if as_json:
-            say_json({"picture": source, "error": str(error)})
+            say_json({"picture": source, "error": worded(error)})
 
     for source in pictures:
         try:

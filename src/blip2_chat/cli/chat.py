@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..checkpoint.embedded import SAMPLES
 from .display.output import STDIN, open_source
 from .display.screen import Screen
 from .options import ModelOptions, WritingOptions
 from .repl import Talk
 
-# It ships with the package, and shows something that the embedded model knows.
-_SAMPLE = Path(__file__).parents[1] / "demo" / "samples" / "dog-and-apple.png"
+# Inside the package, and within what the embedded model can talk about.
+_SAMPLE = SAMPLES / "dog-and-apple.png"
 
 
 def chat(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..checkpoint.embedded import EMBEDDED
 from ..errors import Blip2ChatError, MissingExtraError
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelName
 
 if TYPE_CHECKING:
     from ..evaluation.compare import Contestant, Outcome, Questions
+    from ..evaluation.streamed import StreamedOutcome
 
 _SHOWN = 20
 
 
 def compare(
-    model: ModelName = "demo",
+    model: ModelName = EMBEDDED,
     asked: Annotated[
         str,
         typer.Option(
@@ -40,6 +43,14 @@ def compare(
             help="Engine and precision to compare, such as onnx-int8; may be repeated (default: all).",
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="streamed",
+            help="Compare int8 and int4 with the checkpoint's own fp32, run layer by layer: next tokens along fp32's "
+            "answers and picture vectors, on a machine that cannot hold fp32.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw a plot (.png, .svg or .pdf).")
     ] = None,
@@ -55,6 +66,11 @@ def compare(
     """
     from ..evaluation.compare import Questions, compare
 
+    if reference is not None:
+        if reference != "streamed" or plot is not None:
+            raise typer.BadParameter("--reference takes streamed, and goes without --plot")
+        _streamed(model, Questions.open(asked, limit), only, force, as_json)
+        return
     contestants = _chosen(only)
     if plot is not None:
         _require_matplotlib()
@@ -91,9 +107,75 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
     return wanted
 
 
+def _streamed(model: str, questions: Questions, only: list[str] | None, force: bool, as_json: bool) -> None:
+    from ..evaluation.streamed import PRECISIONS, StreamedComparison
+    from ..sizes import gigabytes
+
+    wanted = [name.removeprefix("onnx-") for name in only or PRECISIONS]
+    unknown = [name for name in wanted if name not in PRECISIONS]
+    if unknown:
+        raise Blip2ChatError(
+            f"{unknown[0]!r} cannot be compared with a streamed reference; choose from onnx-int8, onnx-int4"
+        )
+    with ProgressBar(f"comparing {model}") as progress:
+        comparison = StreamedComparison(model, questions, wanted, force=force, on_progress=progress)
+        progress.note(
+            f"Each reading of fp32's weights goes through {gigabytes(comparison.bytes_per_reading)}; "
+            f"about {_duration(comparison.estimated_seconds)} in all"
+        )
+        try:
+            comparison.run()
+        finally:
+            progress.stop()
+            # Also what there is when Ctrl-C ended it.
+            if comparison.outcome.rows:
+                _tell_streamed(model, questions, comparison.outcome, as_json)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _tell_streamed(model: str, questions: Questions, outcome: StreamedOutcome, as_json: bool) -> None:
+    if as_json:
+        for precision, fidelity in outcome.fidelity.items():
+            answers = [
+                {
+                    "picture": row.item.picture,
+                    "question": row.item.question,
+                    "answer": row.answer,
+                    "agreement": round(row.agreement[precision], 4),
+                }
+                for row in outcome.rows
+            ]
+            about = {"model": model, "set": questions.name, "reference": "fp32", "engine": "onnx"}
+            say_json({**about, "precision": precision, **asdict(fidelity), "answers": answers})
+        return
+    first = next(iter(outcome.fidelity.values()))
+    say(
+        f"{model} on {questions.name}: {len(outcome.rows)} of {len(questions.items)} items, {first.tokens} next "
+        f"tokens along fp32's answers, {first.pictures} pictures, {outcome.readings} readings of fp32"
+    )
+    say(f"{'':<12}  {'next token':>12}  {'whole answer':>12}  {'divergence':>12}  {'query vectors':>13}")
+    for precision, one in outcome.fidelity.items():
+        whole = sum(row.agreement[precision] == 1 for row in outcome.rows) / len(outcome.rows)
+        say(
+            f"onnx {precision:<7}  {one.agreement:>12.1%}  {whole:>12.1%}  {one.divergence:>7.4f} nats  "
+            f"{one.vector_error:>12.2%}"
+        )
+    different = [row for row in outcome.rows if min(row.agreement.values()) < 1]
+    for row in different[:_SHOWN]:
+        said = ", ".join(f"{precision} {share:.0%}" for precision, share in row.agreement.items())
+        say(
+            f"- {Path(row.item.picture).name}: {row.item.question or 'caption'}: {row.answer} ({said} of its tokens)"
+        )
+    if len(different) > _SHOWN:
+        say(f"… and {len(different) - _SHOWN} more: --json has every answer")
+
+
 def _tell(model: str, questions: Questions, outcomes: list[Outcome]) -> None:
     from ..evaluation.compare import disagreements
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     answered = [one for one in outcomes if one.failed is None]
     captions = sum(item.question is None for item in questions.items)

@@ -14,6 +14,9 @@ from .options import Json
 if TYPE_CHECKING:
     from ..conversion.cache import Cached
 
+# Seconds that a comparison may take unannounced.
+_WORTH_SAYING = 5
+
 
 def convert(
     source: Annotated[
@@ -48,6 +51,10 @@ def convert(
             metavar="FOLDER", help="Calibrate int8 or int4 with the pictures in this folder; takes minutes."
         ),
     ] = None,
+    no_check: Annotated[
+        bool,
+        typer.Option("--no-check", help="Do not compare int8 or int4 with fp32 at the end."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier conversion in the folder.")
     ] = False,
@@ -61,7 +68,9 @@ def convert(
     from ..conversion.cache import folder_size
     from ..conversion.calibration import Calibration
     from ..conversion.convert import convert as convert_into
-    from ..system.memory import gigabytes
+    from ..conversion.fidelity import described, seconds_to_measure
+    from ..engines.onnx.manifest import Manifest
+    from ..sizes import gigabytes
     from ..system.shell import quoted
 
     if calibrate is not None and precision == "fp32":
@@ -71,19 +80,29 @@ def convert(
         folder = find(
             source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
         )
+        checkpoint = inspect(folder, None if processor is None else find(processor, weights=False))
+        check = not no_check and precision != "fp32" and checkpoint.kind == "official"
+        if check and (seconds := seconds_to_measure(checkpoint)) > _WORTH_SAYING:
+            progress.note(
+                f"At the end {precision} is compared with fp32, about {seconds:.0f} s; --no-check leaves it out"
+            )
         made = convert_into(
-            inspect(folder, None if processor is None else find(processor, weights=False)),
+            checkpoint,
             out,
             precision,
             name=source if revision is None else f"{source}@{revision}",
             block_size=block_size,
             calibration=Calibration(calibrate),
+            check=check,
             force=force,
             on_progress=progress,
         )
     seconds = time.monotonic() - begun
     # The path alone on stdout, for scripts.
     note(f"{source} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
+    fidelity = Manifest.from_folder(made).fidelity
+    if fidelity is not None:
+        note(described(fidelity, precision))
     say(str(made))
     note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
 
@@ -101,7 +120,7 @@ def cache(
     """List or remove cached conversions."""
     from ..conversion.cache import cached, conversions_folder
     from ..conversion.cache import clear as remove
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if name is not None and not clear:
         raise typer.BadParameter("a NAME goes with --clear")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .display.terminal import ProgressBar, say, say_json
+from ..errors import Blip2ChatError
+from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelOptions
 
 if TYPE_CHECKING:
+    from ..evaluation.benchmark_run import BenchmarkRun
+    from ..evaluation.benchmarks import Benchmark
     from ..evaluation.compare import Questions
     from ..evaluation.held_out import HeldOut, Report
     from ..model import Model
@@ -27,6 +31,44 @@ def evaluate(
             "picture, question and answer; may be repeated (default: seen and unseen).",
         ),
     ] = None,
+    vqa: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(
+            metavar="QUESTIONS.json ANNOTATIONS.json IMAGES",
+            help="VQAv2 or OK-VQA, from their own files and a folder of pictures.",
+        ),
+    ] = None,
+    gqa: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="QUESTIONS.json IMAGES", help="GQA, from its own file and a folder of pictures."
+        ),
+    ] = None,
+    captions: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="CAPTIONS.json IMAGES",
+            help="Captions: Karpathy's dataset_coco.json, or annotations in the format of COCO and NoCaps.",
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Which pictures of Karpathy's file: test, val or train.")
+    ] = "test",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prompt and decoding: blip2-vqa (the paper's, default), lavis-vqa, blip2-caption (default for "
+            "captions), chat.",
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each answer to this file of JSON lines; the same command again resumes after them.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -35,10 +77,23 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy on held-out questions and captions.
+    """Measure accuracy: on held-out questions, your own, VQAv2, OK-VQA, GQA, or COCO and NoCaps captions.
 
-    The model card has the results of the embedded model on its two sets.
+    Without options: the held-out sets of the embedded model, whose results are in the model card. Ctrl-C prints the
+    score so far.
     """
+    benchmarks = [one for one in (vqa, gqa, captions) if one is not None]
+    if not benchmarks:
+        if preset is not None or save is not None:
+            raise typer.BadParameter("--preset and --save go with --vqa, --gqa or --captions")
+        _on_sets(model, sets, limit, as_json)
+        return
+    if sets or len(benchmarks) > 1:
+        raise typer.BadParameter("give one of --set, --vqa, --gqa and --captions")
+    _on_benchmark(model, _open_benchmark(vqa, gqa, captions, split, limit), preset, save, as_json)
+
+
+def _on_sets(model: ModelOptions, sets: list[str] | None, limit: int | None, as_json: bool) -> None:
     from ..evaluation.compare import Questions, is_own
     from ..evaluation.held_out import SETS, HeldOut
 
@@ -53,6 +108,101 @@ def evaluate(
                 _on_questions(running, one, as_json, progress)
             else:
                 _on_held_out(running, name, one, limit, as_json, progress)
+
+
+def _open_benchmark(
+    vqa: tuple[Path, Path, Path] | None,
+    gqa: tuple[Path, Path] | None,
+    captions: tuple[Path, Path] | None,
+    split: str,
+    limit: int | None,
+) -> Benchmark:
+    from ..evaluation.benchmarks import open_captions, open_gqa, open_vqa
+
+    if vqa is not None:
+        return open_vqa(*vqa, limit)
+    if gqa is not None:
+        return open_gqa(*gqa, limit)
+    assert captions is not None
+    return open_captions(*captions, limit, split)
+
+
+def _on_benchmark(
+    model: ModelOptions, benchmark: Benchmark, preset: str | None, save: Path | None, as_json: bool
+) -> None:
+    from ..evaluation.benchmark_run import BenchmarkRun
+    from ..evaluation.presets import preset_for
+
+    chosen = preset_for(benchmark.task, preset)
+    running = model.load()
+    run = BenchmarkRun(running, benchmark, chosen, save)
+    if run.resumed:
+        note(f"{run.resumed} answers are in {save} already")
+    with ProgressBar(f"evaluating on {benchmark.name}") as progress:
+        try:
+            run.run(progress)
+        finally:
+            progress.stop()
+            # Also what there is when Ctrl-C or an unreadable picture ended it.
+            if run.answers:
+                _tell_benchmark(run, as_json)
+
+
+def _tell_benchmark(run: BenchmarkRun, as_json: bool) -> None:
+    from ..evaluation.presets import published
+
+    benchmark, engine = run.benchmark, run.model.engine
+    figures = run.scores()
+    if benchmark.kind == "captions" and len(run.answers) == len(benchmark.cases):
+        figures |= _spice(run)
+    source = published(run.model.name, benchmark.name, run.preset.name)
+    asked = len(run.answered)
+    if as_json:
+        say_json(
+            {
+                "model": run.model.name,
+                "engine": engine.name,
+                "precision": engine.precision,
+                "benchmark": benchmark.name,
+                "preset": run.preset.name,
+                "answered": asked,
+                "total": benchmark.total,
+                "scores": {name: round(value, 2) for name, value in figures.items()},
+                "published": {
+                    name: {"value": one.value, "checkpoint": one.checkpoint, "source": one.source}
+                    for name, one in source.items()
+                },
+                "seconds": round(run.seconds, 1),
+            }
+        )
+        return
+    what = "pictures" if benchmark.kind == "captions" else "questions"
+    say(
+        f"{run.model.name} ({engine.name}, {engine.precision}) on {benchmark.name}, preset {run.preset.name}: "
+        f"{asked:,} of {benchmark.total:,} {what}, {run.seconds:.0f} s"
+    )
+    for name, value in figures.items():
+        line = f"  {name:<18} {value:7.2f}"
+        if name in source:
+            line += f"   {source[name].value:7.2f}  {source[name].source}, {source[name].checkpoint}"
+        say(line)
+    if source and asked < benchmark.total:
+        note(f"The published figures are for all {benchmark.total:,} {what}")
+
+
+def _spice(run: BenchmarkRun) -> dict[str, float]:
+    """SPICE, or a line on stderr that says what it lacks."""
+    from ..evaluation.spice import spice, why_not
+
+    reason = why_not()
+    if reason is None:
+        try:
+            pairs = run.answered
+            return {"SPICE": 100 * spice([text for _, text in pairs], [one.expected for one, _ in pairs])}
+        except Blip2ChatError as error:
+            reason = str(error)
+    note(reason)
+    return {}
 
 
 def _on_held_out(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,8 +48,10 @@ def models(
     Any other BLIP-2 checkpoint in the official layout loads as well, from a folder or from the Hugging Face hub.
     """
     from ..conversion.cache import cached
+    from ..conversion.fidelity import described
     from ..conversion.prune import is_orphan
-    from ..system.memory import available_memory, gigabytes
+    from ..sizes import gigabytes
+    from ..system.memory import available_memory
 
     if yes and not prune:
         raise typer.BadParameter("--yes goes with --prune")
@@ -62,7 +64,12 @@ def models(
     if as_json:
         for offer in offers:
             here = [one.precision for one in made if one.is_usable and one.is_called(offer.name)]
-            say_json({**_as_json(offer, available), "converted": here})
+            closeness = {
+                one.precision: asdict(one.fidelity)
+                for one in made
+                if one.is_usable and one.is_called(offer.name) and one.fidelity is not None
+            }
+            say_json({**_as_json(offer, available), "converted": here, "fidelity": closeness})
         return
     _print_table(offers, available)
     orphans = [one for one in made if is_orphan(one)]
@@ -70,6 +77,8 @@ def models(
         if one.is_usable:
             gone = " (its checkpoint is gone)" if one in orphans else ""
             say(f"Converted here: {one.source} at {one.precision}, {gigabytes(one.size)}{gone}")
+            if one.fidelity is not None:
+                say(f"  {described(one.fidelity, one.precision)}")
     if orphans:
         total = gigabytes(sum(one.size for one in orphans))
         note(f"`blip2-chat models --prune` removes the conversions whose checkpoint is gone ({total})")
@@ -78,7 +87,7 @@ def models(
 def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
     from ..conversion.cache import conversions_folder
     from ..conversion.prune import prune
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if not orphans:
         note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
@@ -158,7 +167,7 @@ def _print_table(offers: list[_Offer], available: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     console = Console(highlight=False)
     # Narrower than its rows, the table is easier to read wrapped by the terminal than squeezed.

@@ -244,6 +244,7 @@ def run(
         progress=output.progress,
         fresh=fresh,
         retry_failed=retry_failed,
+        limits=model.picture_limits(),
     )
     if dry_run:
         _estimate(options, model)

@@ -12,6 +12,7 @@ from ..errors import MissingExtraError
 from .display.terminal import note
 from .options import MODEL, ModelOptions
 from .several_models import beside, load_all
+from .wording import PIXELS_OPTION
 
 _NETWORK = "Network and access"
 _LIMITS = "Limits"
@@ -148,6 +149,7 @@ def serve(
         max_body_bytes=max_picture_mib * MIB * 3 // 2 + 2 * MIB,
         max_held_bytes=max(256, 8 * max_picture_mib) * MIB,
         max_pixels=(model.max_megapixels or 40) * 1_000_000,
+        pixels_option=f"blip2-chat serve {PIXELS_OPTION}",
         time_limit=time_limit,
         log_text=log_text,
     )

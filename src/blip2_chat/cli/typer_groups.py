@@ -18,6 +18,7 @@ import typer
 from ..errors import Blip2ChatError
 from .display.terminal import complain, note
 from .help import GroupedCommand
+from .wording import worded
 
 DEBUG = "BLIP2_CHAT_DEBUG"
 INTERRUPTED = 130  # what a shell expects of a program that ctrl-C ended
@@ -43,7 +44,7 @@ def _told(function: Callable[..., None]) -> Callable[..., None]:
         except Blip2ChatError as error:
             if _debugging():
                 raise
-            complain(str(error))
+            complain(worded(error))
             raise typer.Exit(1) from None
         except Exception as error:
             if _debugging():

@@ -39,7 +39,9 @@ def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     (read from the header, before memory is allocated), and for damage.
     """
     if not data:
-        raise PictureError(f"{name} is empty (0 bytes); copy or download it again")
+        raise PictureError(
+            f"{name} is empty (0 bytes); copy or download it again", name=name, fault="damaged"
+        )
     brands = iso_brands(data)
     if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
         return _decode_heif(data, name, limits)
@@ -64,13 +66,15 @@ def _decode_with_pillow(
         image = _opened(data)
     except Image.DecompressionBombError as error:
         raise PictureError(
-            f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that"
+            f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that",
+            name=name,
+            fault="too large",
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     if image is None:
-        raise PictureError(f"{name} {_what_it_is(data)}")
-    # OpenJPEG needs 20 bytes per pixel; the others need 8, including all later steps.
+        raise PictureError(f"{name} {_what_it_is(data)}", name=name, fault="unsupported")
+    # OpenJPEG needs 20 bytes for each pixel, where the others need 8 with all that comes after them.
     limits.require_pixels(*image.size, name, share=0.5 if image.format == "JPEG2000" else 1)
     try:
         if prepare is not None:
@@ -146,7 +150,11 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
 def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     known = tiff.readable(data)
     if known.tile > max(_LARGEST_TILE, limits.max_pixels):
-        raise PictureError(f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that")
+        raise PictureError(
+            f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that",
+            name=name,
+            fault="unsupported",
+        )
     with quiet_libtiff():
         image = _decode_with_pillow(known.data, name, limits, tiff.mend)
     for tag, value in known.truly.items():
@@ -160,7 +168,9 @@ def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
         import pillow_heif
     except ImportError as error:
         raise PictureError(
-            f"{name} is a HEIC picture, which needs pillow-heif: pip install pillow-heif"
+            f"{name} is a HEIC picture, which needs pillow-heif: pip install pillow-heif",
+            name=name,
+            fault="unsupported",
         ) from error
     try:
         container = pillow_heif.open_heif(io.BytesIO(data))
@@ -178,7 +188,9 @@ def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
 
 def _damaged(name: str, error: Exception) -> PictureError:
     reason = one_line(str(error)) or type(error).__name__
-    return PictureError(f"{name} is damaged or cut short ({reason}); copy or download it again")
+    return PictureError(
+        f"{name} is damaged or cut short ({reason}); copy or download it again", name=name, fault="damaged"
+    )
 
 
 def _what_it_is(data: bytes) -> str:

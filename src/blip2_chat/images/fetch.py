@@ -36,14 +36,14 @@ _FIRST_PAUSE = 0.5
 class _TryAgain(Exception):
     """A temporary failure. `after`: the seconds that the server asks to wait, if it does."""
 
-    def __init__(self, told: str, advice: str, after: float | None = None) -> None:
+    def __init__(self, told: str, advice: str, name: str, after: float | None = None) -> None:
         super().__init__(told)
-        self.told, self.advice, self.after = told, advice, after
+        self.told, self.advice, self.name, self.after = told, advice, name, after
 
     def as_error(self, tries: int) -> PictureError:
         asked = f", and asks to wait {self.after:.0f} seconds" if self.after else ""
         often = f", {tries} times" if tries > 1 else ""
-        return PictureError(f"{self.told}{often}{asked}; {self.advice}")
+        return PictureError(f"{self.told}{often}{asked}; {self.advice}", name=self.name, fault="download")
 
 
 def fetch(url: str, limits: PictureLimits) -> bytes:
@@ -58,7 +58,9 @@ def fetch(url: str, limits: PictureLimits) -> bytes:
     name = url_name(url)
     if not limits.allow_urls:
         raise PictureError(
-            f"{name}: opening pictures by URL is switched off here; upload the picture instead"
+            f"{name}: opening pictures by URL is switched off here; upload the picture instead",
+            name=name,
+            fault="refused",
         )
     seconds, patience = limits.timeout_seconds, limits.max_wait_seconds
     for tries in itertools.count(1):
@@ -94,19 +96,25 @@ def _try(url: str, name: str, seconds: float, limits: PictureLimits) -> bytes:
         if watch.expired or isinstance(error, httpx.TimeoutException):
             raise PictureError(
                 f"{name} did not arrive within {limits.timeout_seconds:g} seconds; "
-                "try again, or download it and open the file"
+                "try again, or download it and open the file",
+                name=name,
+                fault="download",
             ) from error
         told = f"{name} could not be downloaded ({one_line(str(error)) or type(error).__name__})"
         # The connection was established, then broke.
         if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
-            raise _TryAgain(told, "try again later") from error
-        raise PictureError(f"{told}; check the address") from error
+            raise _TryAgain(told, "try again later", name) from error
+        raise PictureError(f"{told}; check the address", name=name, fault="download") from error
 
 
 def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, watch: _Watchdog) -> bytes:
     for _ in range(limits.max_redirects + 1):
         if not url.lower().startswith(("http://", "https://")):
-            raise PictureError(f"{name} leads to {url_name(url)}, which is not an http or https address")
+            raise PictureError(
+                f"{name} leads to {url_name(url)}, which is not an http or https address",
+                name=name,
+                fault="refused",
+            )
         if limits.check_url is not None:
             limits.check_url(url)
         request = client.build_request(
@@ -121,7 +129,9 @@ def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, wa
             # Closed unread, so its connection is not reused: each redirect opens one that the watchdog sees.
             response.close()
     raise PictureError(
-        f"{name} redirects more than {limits.max_redirects} times; use the address of the picture itself"
+        f"{name} redirects more than {limits.max_redirects} times; use the address of the picture itself",
+        name=name,
+        fault="download",
     )
 
 
@@ -129,7 +139,11 @@ def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Wa
     if not response.is_success:
         raise _refused(response, name)
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise PictureError(f"{name} came compressed though asked not to be; download it and open the file")
+        raise PictureError(
+            f"{name} came compressed though asked not to be; download it and open the file",
+            name=name,
+            fault="download",
+        )
     length = response.headers.get("content-length", "")
     if length.isdecimal():
         limits.require_bytes(int(length), name)
@@ -152,12 +166,14 @@ def _refused(response: httpx.Response, name: str) -> _TryAgain | PictureError:
             if status == 429
             else "the server is in trouble: try again later"
         )
-        return _TryAgain(told, advice, _seconds(response.headers.get("retry-after", "")))
+        return _TryAgain(told, advice, name, _seconds(response.headers.get("retry-after", "")))
     if status in (401, 402, 403, 407, 451):
         return PictureError(
-            f"{told}: it is not given to everyone; download it in a browser and open the file"
+            f"{told}: it is not given to everyone; download it in a browser and open the file",
+            name=name,
+            fault="download",
         )
-    return PictureError(f"{told}; check the address")
+    return PictureError(f"{told}; check the address", name=name, fault="download")
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -62,6 +62,25 @@ def looks_like_picture(name: str, head: bytes | Callable[[], bytes]) -> bool:
     return begins_like_picture(head if isinstance(head, bytes) else head())
 
 
+def is_picture_file(path: str | os.PathLike[str]) -> bool:
+    """`looks_like_picture` for a file of this machine, which is opened only if its ending does not tell. Hidden files
+    are none: macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk."""
+    return not os.path.basename(path).startswith(".") and looks_like_picture(
+        os.fspath(path), lambda: _head(path)
+    )
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    """The beginning of a file; nothing for pipes and devices, and for what may not be read."""
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
 def begins_like_picture(head: bytes) -> bool:
     """Whether `HEAD_BYTES` bytes are the beginning of a picture that `open_picture` opens."""
     brands = iso_brands(head)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import PictureError
+from ..sizes import mebibytes
 
 # The number of passes allowed for a JPEG of the largest size; a smaller one may have more.
 _PASSES = 16
@@ -58,18 +59,26 @@ class PictureLimits:
         """Raise `PictureError` if `count` encoded bytes are too many."""
         if count > self.max_bytes:
             raise PictureError(
-                f"{name} is larger than the limit of {_mebibytes(self.max_bytes)}; "
-                "save a smaller copy and use that"
+                f"{name} is larger than the limit of {mebibytes(self.max_bytes)}; "
+                "save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
 
     def require_pixels(self, width: int, height: int, name: str, share: float = 1) -> None:
         """Raise `PictureError` if a picture of this size has no pixels, or more than this share of the most."""
         if width < 1 or height < 1:
-            raise PictureError(f"{name} has no pixels ({width} x {height}); choose another picture")
+            raise PictureError(
+                f"{name} has no pixels ({width} x {height}); choose another picture",
+                name=name,
+                fault="unsupported",
+            )
         if max(width, height) > self.max_side:
             raise PictureError(
                 f"{name} has {width} x {height} pixels, more than {self.max_side:,} in one direction; "
-                "cut it into pieces, or save a smaller copy and use that"
+                "cut it into pieces, or save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
         pixels = width * height
         most = int(self.max_pixels * share)
@@ -80,7 +89,9 @@ class PictureLimits:
             raise PictureError(
                 f"{name} has {width} x {height} pixels, more than the limit of {most:,}; "
                 + (f"raise the limit with {option}, or " if option else "")
-                + "save a smaller copy and use that"
+                + "save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
 
     def require_work(self, scans: int, pixels: int, name: str) -> None:
@@ -88,9 +99,7 @@ class PictureLimits:
         if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _SMALL):
             raise PictureError(
                 f"{name} is a progressive JPEG of {scans:,} scans, which would take too long to decode; "
-                "save it anew and use that"
+                "save it anew and use that",
+                name=name,
+                fault="too large",
             )
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count:,} bytes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,3 +37,11 @@ def url_name(url: str) -> str:
         return one_line(urlunsplit((parts.scheme, host, parts.path, "", ""))) or UNNAMED
     except ValueError:
         return "the URL"
+
+
+class NamedBytes(io.BytesIO):
+    """A file's content that knows its name, for messages about it."""
+
+    def __init__(self, data: bytes | bytearray, name: str) -> None:
+        super().__init__(data)
+        self.name = name

@@ -108,7 +108,9 @@ def _picture(image: Image.Image, name: str, *, copy: bool = False) -> Picture:
             rgb = image.copy()
     except Exception as error:  # Pillow's conversions raise nearly anything on damaged palettes and notes
         raise PictureError(
-            f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that"
+            f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that",
+            name=name,
+            fault="unsupported",
         ) from error
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
     for box in strips(rgb.size):
@@ -123,7 +125,9 @@ def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image
         image.load()
     except Exception as error:  # a lazily opened file fails here, in as many ways as in decode()
         raise PictureError(
-            f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again"
+            f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again",
+            name=name,
+            fault="damaged",
         ) from error
     return image
 
@@ -141,7 +145,9 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
             return file_name(local), _from_path(local, limits)
         if scheme:
             raise PictureError(
-                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path"
+                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path",
+                name=url_name(source),
+                fault="unsupported",
             )
         return file_name(source), _from_path(source, limits)
     if _is_record(source):
@@ -157,19 +163,23 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
         return name, _from_stream(source, name, limits)
     raise PictureError(
         f"a {type(source).__name__} is not a picture; "
-        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}"
+        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}",
+        fault="unsupported",
     )
 
 
 def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str, bytes]:
     data, path = record.get("bytes"), record.get("path")
     if data is None and path is None:
-        raise PictureError("the picture is missing: neither its bytes nor its path are given")
+        raise PictureError(
+            "the picture is missing: neither its bytes nor its path are given", fault="missing"
+        )
     if data is None:
         return _read(path, limits)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise PictureError(
-            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file'
+            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file',
+            fault="unsupported",
         )
     name = file_name(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else UNNAMED
     limits.require_bytes(memoryview(data).nbytes, name)
@@ -189,9 +199,15 @@ def _path_of(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise PictureError(f"{one_line(url)} is not a valid address; give a path") from error
+        raise PictureError(
+            f"{one_line(url)} is not a valid address; give a path", name=one_line(url), fault="unreadable"
+        ) from error
     if parts.netloc.lower() not in ("", "localhost"):
-        raise PictureError(f"{url_name(url)} is on another machine; give a path, or file:///... for this one")
+        raise PictureError(
+            f"{url_name(url)} is on another machine; give a path, or file:///... for this one",
+            name=url_name(url),
+            fault="refused",
+        )
     return url2pathname(parts.path)
 
 
@@ -199,26 +215,38 @@ def _from_path(path: str, limits: PictureLimits) -> bytes:
     name = file_name(path)
     if not limits.allow_paths:
         raise PictureError(
-            f"{name}: opening pictures by path is switched off here; upload the picture instead"
+            f"{name}: opening pictures by path is switched off here; upload the picture instead",
+            name=name,
+            fault="refused",
         )
     try:
         expanded = Path(path).expanduser()
         mode = expanded.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise PictureError(f"{name} is a folder; give the path of one picture in it")
+            raise PictureError(
+                f"{name} is a folder; give the path of one picture in it", name=name, fault="unsupported"
+            )
         if not stat.S_ISREG(mode):  # reading a pipe or a device might never end
-            raise PictureError(f"{name} is a pipe or device, not a file; give its bytes or an open file")
+            raise PictureError(
+                f"{name} is a pipe or device, not a file; give its bytes or an open file",
+                name=name,
+                fault="unsupported",
+            )
         with expanded.open("rb") as file:
             return _from_stream(file, name, limits)
     except FileNotFoundError as error:
-        raise PictureError(f"{one_line(path)} was not found; check the path") from error
+        raise PictureError(
+            f"{one_line(path)} was not found; check the path", name=one_line(path), fault="missing"
+        ) from error
     except (
         OSError,
         ValueError,
         RuntimeError,
     ) as error:  # ValueError: a NUL in it; RuntimeError: no such ~user
         reason = getattr(error, "strerror", None) or str(error)
-        raise PictureError(f"{name} cannot be opened ({one_line(reason)}); check the path") from error
+        raise PictureError(
+            f"{name} cannot be opened ({one_line(reason)}); check the path", name=name, fault="unreadable"
+        ) from error
 
 
 def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
@@ -235,7 +263,9 @@ def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
         raise
     except Exception as error:  # the caller's object may raise anything
         raise PictureError(
-            f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'"
+            f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'",
+            name=name,
+            fault="unreadable",
         ) from error
     return bytes(data)
 
@@ -243,8 +273,8 @@ def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
 def _from_data_url(url: str, limits: PictureLimits) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
-        raise PictureError("the data: URL has no comma before its data; copy it whole")
-    # Base64 needs 4 characters for 3 bytes, percent-encoding at most 3 for 1: refuse before decoding.
+        raise PictureError("the data: URL has no comma before its data; copy it whole", fault="unreadable")
+    # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
     is_base64 = head.lower().rstrip().endswith(";base64")
     limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
     data = unquoted(body)
@@ -253,6 +283,8 @@ def _from_data_url(url: str, limits: PictureLimits) -> bytes:
         try:
             data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as error:
-            raise PictureError(f"the data: URL is not valid base64 ({error}); copy it whole") from error
+            raise PictureError(
+                f"the data: URL is not valid base64 ({error}); copy it whole", fault="unreadable"
+            ) from error
     limits.require_bytes(len(data), "the data: URL")
     return data

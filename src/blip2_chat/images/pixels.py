@@ -57,7 +57,7 @@ class Preprocess:
             return cls._from_settings(combined, root / _PROCESSOR_FILE)
         path = root / _IMAGE_PROCESSOR_FILE
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; copy it from the model's repository")
+            raise CheckpointError(f"{path} is missing; copy it from the model's repository", path=path)
         return cls._from_settings(_read_object(path), path)
 
     @classmethod
@@ -68,13 +68,15 @@ class Preprocess:
         if not preprocess.do_resize:
             raise CheckpointError(
                 f"{folder} says that pictures are not resized (do_resize), and its model takes those of "
-                f"{image_size} x {image_size} pixels: copy its picture settings again from the model's repository"
+                f"{image_size} x {image_size} pixels: copy its picture settings again from the model's repository",
+                path=folder,
             )
         if preprocess.size != (image_size, image_size):
             height, width = preprocess.size
             raise CheckpointError(
                 f"{folder} makes pictures {width} x {height} pixels large, and its model is for {image_size} x "
-                f"{image_size}: take config.json and preprocessor_config.json from the same checkpoint"
+                f"{image_size}: take config.json and preprocessor_config.json from the same checkpoint",
+                path=folder,
             )
         return preprocess
 
@@ -131,13 +133,14 @@ def to_pixels_batch(
     Raises PictureError if there is no picture, or if resizing is off and their sizes differ.
     """
     if not pictures:
-        raise PictureError("there is no picture in the batch; give at least one")
+        raise PictureError("there is no picture in the batch; give at least one", fault="missing")
     planes = [_planes(open_picture(picture).image, preprocess) for picture in pictures]
     sizes = {plane.shape for plane in planes}
     if len(sizes) > 1:
         raise PictureError(
             "the pictures of a batch have different sizes and this checkpoint does not resize; "
-            "give one at a time"
+            "give one at a time",
+            fault="unsupported",
         )
     return np.stack(planes)
 
@@ -167,7 +170,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     except MissingFileError:
         return {}
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object; copy it again from the model's repository")
+        raise CheckpointError(
+            f"{path} holds no JSON object; copy it again from the model's repository", path=path
+        )
     return value
 
 
@@ -202,5 +207,6 @@ def _is_number(value: Any) -> bool:
 def _unusable(path: Path, key: str, value: Any) -> CheckpointError:
     return CheckpointError(
         f"{path}: {key} is {json.dumps(value)[:80]}, which BLIP-2 cannot use; "
-        "copy the file again from the model's repository"
+        "copy the file again from the model's repository",
+        path=path,
     )

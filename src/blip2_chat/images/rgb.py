@@ -105,9 +105,15 @@ def array_to_image(array: npt.NDArray[Any], name: str) -> Image.Image:
             if planes_first
             else "give height x width, or height x width x 1, 3 or 4 channels"
         )
-        raise PictureError(f"{name}: an array of shape {shape} is not a picture; {way_out}")
+        raise PictureError(
+            f"{name}: an array of shape {shape} is not a picture; {way_out}", name=name, fault="unsupported"
+        )
     if array.size == 0:
-        raise PictureError(f"{name}: an array of shape {shape} has no pixels; choose another picture")
+        raise PictureError(
+            f"{name}: an array of shape {shape} has no pixels; choose another picture",
+            name=name,
+            fault="unsupported",
+        )
     levels = _array_levels(array, name)
     if levels.ndim == 3 and levels.shape[2] == 1:
         levels = levels[:, :, 0]
@@ -121,7 +127,9 @@ def _array_levels(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "uif":
         raise PictureError(
-            f"{name}: an array of {array.dtype} is not a picture; give uint8, or float in 0 to 1"
+            f"{name}: an array of {array.dtype} is not a picture; give uint8, or float in 0 to 1",
+            name=name,
+            fault="unsupported",
         )
     low, high = float(array.min()), float(array.max())
     if array.dtype == np.uint16:
@@ -135,7 +143,9 @@ def _array_levels(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     if not 0.0 <= low <= high <= white or ambiguous:
         raise PictureError(
             f"{name}: an array of {array.dtype} with values from {low:g} to {high:g} has no clear scale; "
-            "clip floats to 0 to 1, or give uint8 in 0 to 255"
+            "clip floats to 0 to 1, or give uint8 in 0 to 255",
+            name=name,
+            fault="unsupported",
         )
     if white == 255.0 and array.dtype.kind != "f":
         return array.astype(np.uint8)

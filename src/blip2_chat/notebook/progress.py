@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import DisplayHandle, display
 
-from ..system.memory import gigabytes
+from ..sizes import amounts
 
 # Seconds before the bar appears, and between updates.
 _PATIENCE = 0.5
@@ -41,13 +41,6 @@ class LoadingBar:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
-
-
-def amounts(done: int, total: int) -> str:
-    """Formats amounts: large numbers are bytes, small ones count tensors or files."""
-    if total < 100_000:
-        return f"{done} of {total}"
-    return f"{gigabytes(done)} of {gigabytes(total)}"
 
 
 def _bundle(what: str, done: int, total: int) -> dict[str, Any]:

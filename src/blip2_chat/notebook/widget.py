@@ -9,7 +9,6 @@ ends an answer.
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 import tempfile
 import threading
@@ -20,17 +19,18 @@ from typing import Any, cast
 
 import anywidget
 import traitlets
+from typing_extensions import Unpack
 
 from ..chat import Chat
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..display import picture_url
 from ..errors import Blip2ChatError
-from ..generation.settings import Decoding
+from ..generation.settings import Decoding, Settings
 from ..images import PictureLimits, PictureSource
-from ..images.naming import file_name
+from ..images.naming import NamedBytes, file_name
 from ..model import Model
+from ..sizes import amounts
 from .locked import LockedEngine
-from .progress import amounts
 
 _HERE = Path(__file__).parent
 # Seconds between two updates of a growing answer or a loading bar; not every token needs an update.
@@ -62,7 +62,10 @@ class ChatWidget(anywidget.AnyWidget):
     max_bytes = traitlets.Int(PictureLimits.max_bytes).tag(sync=True)  # limit on the size of a picture file
 
     def __init__(
-        self, model: Model | str | Path = EMBEDDED, picture: PictureSource | None = None, **settings: Any
+        self,
+        model: Model | str | Path = EMBEDDED,
+        picture: PictureSource | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
         Decoding.of(**settings)  # reports a wrong setting now, not at the first question
         super().__init__()
@@ -247,8 +250,7 @@ class ChatWidget(anywidget.AnyWidget):
             with self._doing("opening the picture"):
                 PictureLimits(max_bytes=self.max_bytes).require_bytes(size, name)
         elif len(self._upload) == size:
-            whole, self._upload = io.BytesIO(self._upload), bytearray()
-            whole.name = name  # for messages
+            whole, self._upload = NamedBytes(self._upload, name), bytearray()
             self._open(lambda: whole)
 
 

@@ -8,7 +8,7 @@ from ..errors import GenerationError
 from ..generation.settings import Decoding
 from ..model import Model
 from ..prompts import Exchange, FittedPrompt, fit
-from .errors import ApiError, in_requests_words
+from .errors import ApiError, worded
 from .schemas import ImagePart, Message, TextPart
 from .settings import Settings
 
@@ -76,9 +76,7 @@ def prompt(conversation: Conversation, model: Model, decoding: Decoding) -> Fitt
     try:
         fitted = fit(model.template, model.tokenizer.encode, recent, conversation.question, budget)
     except GenerationError as error:
-        raise ApiError(
-            400, in_requests_words(error), param="messages", code="context_length_exceeded"
-        ) from None
+        raise ApiError(400, worded(error), param="messages", code="context_length_exceeded") from None
     unread = len(conversation.exchanges) - len(recent)
     return FittedPrompt(fitted.text, fitted.token_ids, fitted.dropped_turns + unread)
 

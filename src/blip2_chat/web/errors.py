@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import GenerationError
+from ..errors import Blip2ChatError
 
 _TYPES = {
     401: "authentication_error",
@@ -20,7 +20,7 @@ _TYPES = {
     504: "timeout_error",
 }
 
-# Settings that have other names in requests.
+# Parameters that are called otherwise in requests.
 _NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_answers": "n"}
 
 
@@ -74,12 +74,14 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(400, f"{param or 'the body'}: {message}", param=param)
 
 
-def in_requests_words(error: GenerationError) -> str:
-    """The error's message, with settings by the names that requests have for them."""
-    message = str(error)
-    for name, asked in _NAMES.items():
-        message = message.replace(name, asked)
-    return message
+def worded(error: Blip2ChatError) -> str:
+    """The error's message, with parameters by the names that requests have for them."""
+    return error.worded(lambda parameter: request_name(parameter.name))
+
+
+def request_name(setting: str) -> str:
+    """The field of a request for a parameter of the library: "max_new_tokens" -> "max_tokens"."""
+    return _NAMES.get(setting, setting)
 
 
 def shutting_down() -> ApiError:

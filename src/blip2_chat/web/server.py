@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from ..errors import Blip2ChatError
+from ..errors import Blip2ChatError, Parameter
 from ..images import PictureLimits
 from ..model import Model
 from .app import make_app
@@ -50,8 +50,11 @@ def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
         )
     if not (is_loopback(host) or api_key is not None or insecure):
         raise BindError(
-            f"{host} can be reached by others: give --api-key (or BLIP2_CHAT_API_KEY) so that only those who have "
-            "the key are answered, or --insecure if everyone may use this model and this machine's time"
+            f"{host} can be reached by others: give ",
+            Parameter("api_key"),
+            " (or BLIP2_CHAT_API_KEY) so that only those who have the key are answered, or ",
+            Parameter("insecure", True),
+            " if everyone may use this model and this machine's time",
         )
 
 
@@ -71,9 +74,9 @@ def bind(host: str, port: int) -> socket.socket:
         elsewhere = isinstance(error, (socket.gaierror, UnicodeError)) or (
             getattr(error, "errno", None) == errno.EADDRNOTAVAIL
         )
-        option = "--host" if elsewhere else "--port"
         raise BindError(
-            f"{host} port {port} cannot be bound ({reason}); choose another with {option}"
+            f"{host} port {port} cannot be bound ({reason}); choose another with ",
+            Parameter("host" if elsewhere else "port"),
         ) from None
     return listener
 

@@ -16,8 +16,9 @@ class Settings:
     max_body_bytes: of one request; the bodies of all current requests together: `max_held_bytes`.
     max_tokens: of one answer; larger requests are reduced to this.
     max_text: characters of all messages of a request.
-    time_limit: seconds from the arrival of a request to the end of its answer.
-    allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
+    pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
+    time_limit: seconds from a request's arrival to its last word.
+    allowed_hosts: what the `Host` header may say, lower case, without port; empty means anything.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -29,6 +30,7 @@ class Settings:
     max_held_bytes: int = 256 * MIB
     max_picture_bytes: int = 20 * MIB
     max_pixels: int = 40_000_000
+    pixels_option: str = ""
     max_pictures: int = 16
     max_tokens: int = 256
     max_messages: int = 256

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...images.kinds import begins_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, content_key, path_item, showable
-from ..storage import NamedBytes, exists, is_web, parent
+from ..storage import exists, is_web, parent
 from .lists import resolve
 
 # No system has longer paths, and no server accepts longer URLs.

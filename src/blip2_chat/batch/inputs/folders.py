@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...images import HEAD_BYTES, looks_like_picture
+from ...images import is_picture_file
 from ...images.naming import one_line
 from ..errors import RunError
 from ..items import is_excluded
@@ -27,9 +27,9 @@ class Walk:
     """Pictures of a folder and its subfolders by name, files before folders, without hidden ones. Only the
     names of one folder are in memory at a time.
 
-    Linked folders come last, each once, without those already read and without parents of the folder.
-    exclude: patterns to skip. own: absolute paths that the run itself writes. passed: counts skipped files.
-    closed: receives folders that cannot be read.
+    Linked folders come last, each once: none that was read already, and none that the folder itself is in.
+    exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
+    passed: counts what is passed over. closed: gets the folders that may not be read.
     """
 
     root: str
@@ -93,12 +93,6 @@ class Walk:
                 self.passed[kind_of(entry)] += 1
 
 
-def is_picture_file(path: str) -> bool:
-    """Whether a file is a picture; it is opened only if its extension is ambiguous."""
-    # A dot hides a file; on foreign disks macOS writes "._name.jpg", not a picture, next to every file.
-    return not os.path.basename(path).startswith(".") and looks_like_picture(path, lambda: _head(path))
-
-
 def is_sidecar(path: str, pictures: Collection[str]) -> bool:
     """Whether a text file belongs to a picture in the same folder. `stems`: their names without extension."""
     stem, dotted = os.path.splitext(path)
@@ -148,17 +142,6 @@ def in_braces(address: str) -> Iterator[str] | None:
             for number in range(int(first), int(last) + step, step)
         )
     return None
-
-
-def _head(path: str) -> bytes:
-    """The first bytes of a file; empty for pipes, devices and unreadable files."""
-    try:
-        if not os.path.isfile(path):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except (OSError, ValueError):
-        return b""
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -6,26 +6,32 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
-from ...engines.engine import Floats
 from ...errors import PictureError
-from ...images import PictureLimits, Preprocess, advise, open_picture, to_pixels
+from ...images import PictureLimits, PreparedPicture, Preprocess, open_picture, prepare
+from ...images.naming import NamedBytes
 from ..errors import RunError
 from ..items import Item
-from ..storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason, scheme
+from ..storage import UNPLUGGED, is_remote, parent, reading, reason, scheme
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A picture as the model's input, float32 [1, 3, H, W], with advice about it; or only an `error`."""
+    """An item's picture as the model reads it, or the `error` why there is none."""
 
     item: Item
-    pixels: Floats | None = None
-    digest: str | None = None
-    width: int | None = None
-    height: int | None = None
+    picture: PreparedPicture | None = None
     error: str | None = None
-    advice: tuple[str, ...] = ()
+
+    def about(self) -> dict[str, Any]:
+        """What a `Result` says of the picture itself."""
+        about: dict[str, Any] = {"path": self.item.path, "error": self.error}
+        if self.picture is not None:
+            width, height = self.picture.size
+            advice = tuple(one.message for one in self.picture.advice)
+            about |= {"width": width, "height": height, "digest": self.picture.digest, "advice": advice}
+        return about
 
 
 class Opener:
@@ -50,10 +56,7 @@ class Opener:
             self._folders.require(item.file, error)
             return Opened(item, error=str(error))
         self._folders.remember(item.file)
-        width, height = picture.image.size
-        pixels = to_pixels(picture, self._preprocess)
-        advice = tuple(one.message for one in advise(picture))
-        return Opened(item, pixels, picture.digest, width, height, advice=advice)
+        return Opened(item, prepare(picture, self._preprocess))
 
     def _fetched(self, address: str) -> NamedBytes:
         try:
@@ -61,12 +64,16 @@ class Opener:
                 return NamedBytes(file.read(self._limits.max_bytes + 1), address)
         except RunError as error:
             if isinstance(error.__cause__, ImportError):
-                raise  # a missing library is missing for all pictures
-            raise PictureError(str(error)) from error
+                raise  # what lacks a library, lacks it for all pictures
+            raise PictureError(str(error), name=address, fault="unreadable") from error
         except FileNotFoundError as error:
-            raise PictureError(f"{address} was not found; check the address") from error
+            raise PictureError(
+                f"{address} was not found; check the address", name=address, fault="missing"
+            ) from error
         except OSError as error:
-            raise PictureError(f"{address} cannot be read ({reason(error)})") from error
+            raise PictureError(
+                f"{address} cannot be read ({reason(error)})", name=address, fault="unreadable"
+            ) from error
 
 
 class _Folders:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from ...images import HEAD_BYTES, PictureLimits, looks_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
-from ..storage import NamedBytes, container_error, reading, reason
+from ..storage import container_error, reading, reason
 
 if TYPE_CHECKING:
     from typing_extensions import Self

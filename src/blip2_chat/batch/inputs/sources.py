@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ...images import HEAD_BYTES, PictureSource, looks_like_picture
+from ...images import HEAD_BYTES, PictureSource, is_picture_file, looks_like_picture
 from ...images.naming import one_line
 from ..errors import RunError, UnreadableError
 from ..items import Item, Part, is_excluded, is_hidden, path_item, showable
 from ..storage import file_system, is_remote, is_web, reason, translated
-from .folders import GLOB, Walk, globbed, in_braces, is_picture_file, is_sidecar
+from .folders import GLOB, Walk, globbed, in_braces, is_sidecar
 from .lists import LIST_SUFFIXES, listed, stdin_lines
 from .passed_over import kind_of, told
 from .shards import SHARD_SUFFIXES, Shard

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ...errors import MissingExtraError
+from ...errors import MissingExtraError, Parameter
 from ...images.naming import one_line
 from ...system.text_files import delimiter, encoding
 from ..errors import RunError, UnreadableError
@@ -58,7 +58,9 @@ class Columns:
         for usual in _NAMES:
             if usual in lower:
                 return lower[usual]
-        raise RunError(f"{where} has no column with a usual name; say with --column which of {listed} it is")
+        raise RunError(
+            f"{where} has no column with a usual name; give ", Parameter("column"), f": one of {listed}"
+        )
 
 
 def table(path: str, columns: Columns, chunk: int) -> Iterator[Part]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...images import HEAD_BYTES, PictureLimits, looks_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
-from ..storage import NamedBytes, container_error, reading, reason
+from ..storage import container_error, reading, reason
 
 ZIP_SUFFIXES = (".zip",)
 # Exceptions of zipfile for members: damage, unsupported methods, passwords.

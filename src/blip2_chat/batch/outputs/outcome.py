@@ -15,10 +15,11 @@ from ...errors import PictureError
 from ...images import PictureLimits, open_picture
 from ...images.fetch import fetch
 from ...images.kinds import picture_endings
+from ...images.naming import NamedBytes
 from ..items import Item, showable, stamped
 from ..journal import Journal, Row
 from ..result import Result
-from ..storage import NamedBytes, is_remote, is_web, reading
+from ..storage import is_remote, is_web, reading
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Outcomes of these names are what `datasets` reads as `imagefolder`, beside the pictures."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from ...errors import Parameter
+from ...images import is_picture_file
 from ...system.text_files import encoding
+from ...system.whole_files import replacing
 from ..errors import RunError
-from ..inputs.folders import SIDECAR_ENDINGS, is_picture_file
+from ..inputs.folders import SIDECAR_ENDINGS
 from ..items import Item
 from ..journal import Journal
 from ..result import Result
 from ..storage import reason
 
-# Number of folders whose file names are cached; pictures come folder by folder.
+# Folders whose names are remembered.
 _FOLDERS = 16
 
 
@@ -40,9 +44,14 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         if self.ending not in SIDECAR_ENDINGS:
-            raise RunError(f"--sidecar {self.ending!r} is none of {', '.join(SIDECAR_ENDINGS)}")
+            raise RunError(Parameter("sidecar", self.ending), f" is none of {', '.join(SIDECAR_ENDINGS)}")
         if self.overwrite and self.join:
-            raise RunError(f"--overwrite replaces what --{self.join} keeps: give one of them")
+            raise RunError(
+                Parameter("overwrite", True),
+                " replaces what ",
+                Parameter("join", self.join),
+                " keeps: give one of them",
+            )
 
     def text(self, result: Result) -> str:
         """The content of a picture's sidecar file."""
@@ -77,7 +86,8 @@ class SidecarNames:
 
     def __init__(self, ending: str) -> None:
         self._ending = ending
-        self._shared: OrderedDict[str, tuple[Counter[str], frozenset[str]]] = OrderedDict()
+        # Pictures come folder by folder.
+        self._in = lru_cache(_FOLDERS)(_pictures_in)
 
     def path(self, picture: str) -> Path:
         folder, name = os.path.split(picture)
@@ -87,21 +97,15 @@ class SidecarNames:
         is_shared = stems[stem.casefold()] > 1 or (stem != name and stem.casefold() in names)
         return Path(folder, f"{name if is_shared else stem}.{self._ending}")
 
-    def _in(self, folder: str) -> tuple[Counter[str], frozenset[str]]:
-        """The pictures of a folder: the number of pictures for each name without extension, and the whole
-        names."""
-        if folder not in self._shared:
-            try:
-                names = [
-                    name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))
-                ]
-            except OSError:
-                names = []  # writing will report the error
-            stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
-            self._shared[folder] = (stems, frozenset(name.casefold() for name in names))
-            if len(self._shared) > _FOLDERS:
-                self._shared.popitem(last=False)
-        return self._shared[folder]
+
+def _pictures_in(folder: str) -> tuple[Counter[str], frozenset[str]]:
+    """The pictures of a folder: how many have each name without its ending, and their whole names."""
+    try:
+        names = [name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))]
+    except OSError:
+        names = []  # writing into it will tell what is wrong
+    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+    return stems, frozenset(name.casefold() for name in names)
 
 
 @dataclass
@@ -170,13 +174,9 @@ class SidecarWriter:
                 return
         except FileNotFoundError:
             pass
-        draft = path.with_name(f".{path.name}.part")
-        try:
-            draft.write_bytes(content)
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        # The journal is on the disk, and they are written again from it; waiting for the disk would cost much time.
+        with replacing(path, survives_power_loss=False) as file:
+            file.write(content)
         self.told["written"] += 1
 
 

@@ -21,14 +21,15 @@ from typing import Any
 from PIL import Image
 
 from ...errors import Blip2ChatError
-from ...images import Picture, open_picture
+from ...images import Picture, PictureLimits, open_picture
+from ...images.naming import NamedBytes
 from ..inputs.shards import SHARD_SUFFIXES
 from ..inputs.sources import open_sources
 from ..inputs.tables import TABLE_SUFFIXES, Columns
 from ..inputs.zips import ZIP_SUFFIXES
 from ..items import Item, path_item
 from ..result import Result
-from ..storage import NamedBytes, is_remote, is_web, reading
+from ..storage import is_remote, is_web, reading
 
 _QUALITY = 55
 # Where a picture may be, and the digests for which it is tried.
@@ -39,12 +40,14 @@ Candidate = tuple[Item, frozenset[str]]
 class Places:
     """Where to look for pictures, in addition to the paths in the rows.
 
-    beside: the folder of the results, for relative paths. sources, columns: those of the run.
+    beside: the folder of the results, for relative paths. sources, columns: what the run was given. limits: at least
+    those that it opened pictures with.
     """
 
     beside: str = ""
     sources: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass
@@ -89,7 +92,7 @@ def thumbnails(
                 on_progress(min(tried, len(paths)), len(paths))
 
             for item, digests in candidates:
-                waiting.append((digests, pool.submit(_thumbnail, item, digests, side)))
+                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, places.limits)))
                 if len(waiting) > 4 * workers:
                     collect()
             while waiting:
@@ -171,12 +174,14 @@ def _last(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
 
 
-def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | None, bytes | None]:
-    """(digest, WebP) of the picture at a path: no digest if there is none, no WebP if it is a different one."""
+def _thumbnail(
+    item: Item, digests: frozenset[str], side: int, limits: PictureLimits
+) -> tuple[str | None, bytes | None]:
+    """(digest, WebP) of the picture that is there: no digest when there is none, no WebP when it is another."""
     if item.error is not None:
         return None, None
     try:
-        picture = _opened(item)
+        picture = _opened(item, limits)
         if picture.digest not in digests:
             return picture.digest, None
         image = picture.image.copy()
@@ -188,8 +193,8 @@ def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | No
         return None, None
 
 
-def _opened(item: Item) -> Picture:
+def _opened(item: Item, limits: PictureLimits) -> Picture:
     if isinstance(item.picture, str) and is_remote(item.picture):
         with reading(item.picture) as file:
-            return open_picture(NamedBytes(file.read(), item.picture))
-    return open_picture(item.picture)
+            return open_picture(NamedBytes(file.read(), item.picture), limits=limits)
+    return open_picture(item.picture, limits=limits)

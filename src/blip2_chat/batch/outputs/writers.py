@@ -3,7 +3,6 @@ all."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...images.naming import one_line
+from ...system.whole_files import replacing
 from ..errors import RunError
 from ..inputs.tables import pyarrow_parquet
 from ..result import Result
-from ..storage import file_system, is_remote, reading, reason, sync_folder, translated
+from ..storage import file_system, is_remote, reading, reason, translated
 from .tar_writer import write_tar
 
 Writer = Callable[[IO[bytes], Iterable[Result], "Shape"], None]
@@ -138,19 +138,8 @@ def _replacing(address: str) -> Iterator[IO[bytes]]:
                 while chunk := draft.read(1 << 22):
                     target.write(chunk)
         return
-    final = Path(address)
-    draft_path = final.with_name(f".{final.name}.part")
-    try:
-        with draft_path.open("wb") as draft:
-            yield draft
-            draft.flush()
-            os.fsync(draft.fileno())
-        draft_path.replace(final)
-        sync_folder(final.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft_path.unlink()
-        raise
+    with replacing(Path(address), survives_power_loss=True) as draft:
+        yield draft
 
 
 def read(address: str) -> Iterator[Result]:

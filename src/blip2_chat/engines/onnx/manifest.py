@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from ...checkpoint.config import ModelConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS, MissingFileError, read_json, shown
+from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
 
-MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
 # `verify.py` tells them from those that this version makes.
 FORMAT = 2
 
 EMBEDDINGS_FILE = "embeddings.bin"
-PRECISIONS = ("fp32", "int8", "int4")
+Precision = Literal["fp32", "int8", "int4"]
+PRECISIONS = get_args(Precision)
 _GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
+_OPTIONAL = ("schemes", "fidelity")
 _MAPPED = ("float32", "uint8", "int8")
 
 
@@ -38,6 +40,20 @@ class MappedTensor:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How closely a conversion follows its checkpoint in float32, on `tokens` next tokens about `pictures` pictures
+    (see `fidelity.py`)."""
+
+    agreement: float  # share of the tokens at which both find the same next token likeliest
+    divergence: (
+        float  # mean Kullback-Leibler divergence of the next token's distribution from float32's, in nats
+    )
+    vector_error: float  # mean relative error of the query vectors (Frobenius norms)
+    tokens: int
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     format: int
     source: dict[str, Any]  # name, revision, hashes: as the caller of `convert` passed them
@@ -48,11 +64,13 @@ class Manifest:
     embeddings_dtype: str
     sizes: dict[str, int]  # every other file of the folder, in bytes
     schemes: dict[str, Any] | None = None  # where they are not the precision's own
+    fidelity: Fidelity | None = None  # None: not measured
 
     def to_dict(self) -> dict[str, Any]:
         written = asdict(self)
-        if self.schemes is None:
-            del written["schemes"]
+        for name in _OPTIONAL:
+            if written[name] is None:
+                del written[name]
         return written
 
     @classmethod
@@ -63,19 +81,33 @@ class Manifest:
         try:
             raw = read_json(path)
         except MissingFileError:
-            raise CheckpointError(f"{folder} has no {MANIFEST}: it is not a converted model") from None
+            raise CheckpointError(
+                f"{folder} has no {MANIFEST}: it is not a converted model", path=folder
+            ) from None
         if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{folder} was converted for another version of blip2-chat (format {shown(raw['format'])}, this one "
-                f"reads {FORMAT}): convert the checkpoint again"
+                f"reads {FORMAT}): convert the checkpoint again",
+                path=folder,
             )
         try:
             manifest = _read(raw)
         except _Unexpected as error:
-            raise CheckpointError(f"{path} is damaged: {error}; convert the checkpoint again") from None
+            raise CheckpointError(
+                f"{path} is damaged: {error}; convert the checkpoint again", path=path
+            ) from None
         for name, size in manifest.sizes.items():
             _check_file(Path(folder), name, size)
         return manifest
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A converted folder all of whose files but the weights' values were checked, by `verify.verify`."""
+
+    folder: Path
+    manifest: Manifest
+    config: ModelConfig
 
 
 class _Unexpected(ValueError):
@@ -91,7 +123,7 @@ def _read(raw: Any) -> Manifest:
     _require(isinstance(raw, dict), "it holds", raw)
     known = {field.name for field in fields(Manifest)}
     _require(raw.keys() <= known, "it has the keys", sorted(raw.keys() - known))
-    missing = known - raw.keys() - {"schemes"}
+    missing = known - raw.keys() - set(_OPTIONAL)
     _require(not missing, "it lacks", sorted(missing))
     for name, kind in (("source", dict), ("graphs", dict), ("sizes", dict), ("block_size", int)):
         _require(type(raw[name]) is kind, f"{name} is", raw[name])
@@ -105,7 +137,21 @@ def _read(raw: Any) -> Manifest:
         _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
     graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
     _check_sizes(raw["sizes"], family)
-    return Manifest(**{**raw, "graphs": graphs})
+    return Manifest(**{**raw, "graphs": graphs, "fidelity": _fidelity(raw.get("fidelity"))})
+
+
+def _fidelity(raw: Any) -> Fidelity | None:
+    if raw is None:
+        return None
+    names = {field.name for field in fields(Fidelity)}
+    _require(isinstance(raw, dict) and raw.keys() == names, "fidelity is", raw)
+    for name, value in raw.items():
+        is_count = name in ("tokens", "pictures")
+        is_number = type(value) is int if is_count else type(value) in (int, float)
+        most = 2**53 if is_count else 1.0 if name == "agreement" else float("inf")
+        # Written so that "not a number" is refused, too.
+        _require(is_number and 0 <= value <= most, f"its {name} is", value)
+    return Fidelity(**raw)
 
 
 def _mapped(raw: Any) -> MappedTensor:
@@ -132,10 +178,12 @@ def _check_file(folder: Path, name: str, size: int) -> None:
     file = folder / name
     if not file.is_file() or file.stat().st_size != size:
         raise CheckpointError(
-            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again"
+            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again", path=file
         )
     target = file.resolve()
     # The hub's cache holds a repository's files in one folder, and snapshots of links into it.
     own = {folder.resolve(), folder.resolve().parent.parent / "blobs"}
     if file.is_symlink() and target.parent not in own:
-        raise CheckpointError(f"{file} is a link to a file elsewhere: refused; convert the checkpoint again")
+        raise CheckpointError(
+            f"{file} is a link to a file elsewhere: refused; convert the checkpoint again", path=file
+        )

@@ -16,9 +16,9 @@ from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ..engine import Floats
 from .graph.builder import Array, Graph, Tensor, Value
 from .heads import head_size
-from .streamed import run_streamed
+from .streamed import StoredWeights, run_streamed
 
-Read = Callable[[Tensor], Floats]
+Read = Callable[[Tensor], Floats] | StoredWeights
 Progress = Callable[[int], None]
 
 
@@ -116,13 +116,15 @@ def _speak_opt(
         words = table[[*sample.prompt, *sample.answer]].astype(np.float32)
         x = np.concatenate([picture, words[None]], axis=1)
         length = x.shape[1]
+        # Logits where they are asked for; to calibrate, the head's inputs everywhere.
+        first = 0 if watch else length - 1 - len(sample.answer)
         feeds.append(
             {
                 "embeddings": x,
                 "positions": np.arange(length)[None],
                 "lengths": np.array([length - 1], np.int32),
                 "total": np.array(length, np.int32),
-                "rows": np.arange(length),
+                "rows": np.arange(first, length),
                 **past,
             }
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnxruntime as ort
@@ -17,6 +18,22 @@ from onnx import helper
 from .graph.builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
 
 Read = Callable[[Tensor], Array]
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a converted folder, in place of those that are read from a checkpoint. Its operators want them
+    constant, so ONNX Runtime maps each piece's from the folder's files."""
+
+    folder: Path
+    embeddings: Array
+    references: Mapping[str, Mapping[Value, onnx.TensorProto]]  # by the names of graph and weight
+
+    def __call__(self, tensor: Tensor) -> Array:
+        """The token embeddings, the only tensor that is not in a graph."""
+        return self.embeddings
+
+
 Tap = Callable[[int, Value, Array], None]
 # Weights of one piece, in bytes; one layer that is larger is a piece of its own.
 PIECE = 256_000_000
@@ -32,7 +49,7 @@ class _Piece:
 
 def run_streamed(
     graph: Graph,
-    read: Read,
+    read: Read | StoredWeights,
     samples: Sequence[dict[Value, Array]],
     taps: Iterable[Value] = (),
     tap: Tap | None = None,
@@ -41,7 +58,8 @@ def run_streamed(
     piece: int = PIECE,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> list[dict[Value, Array]]:
-    """The outputs of `graph`, planned in float32, for each of the samples (its inputs by name).
+    """The outputs of `graph` for each of the samples (its inputs by name): of one planned in float32 with the weights
+    that `read` makes, of a converted one with its `StoredWeights`.
 
     `tap(sample, value, array)` is given each value of `taps` as it is computed. A sample that `follows` takes the
     outputs of the one before it as its inputs (`carried`: output -> input): the next step of a sequence.
@@ -53,8 +71,12 @@ def run_streamed(
     last_use = {value: at for at, node in enumerate(graph.nodes) for value in node.input if value}
     for part in _pieces(graph, piece):
         weights: dict[Value, Array] = {}
+        references: list[onnx.TensorProto] = []
         for place in part.recipes:
             recipe = graph.recipes[place]
+            if isinstance(read, StoredWeights):
+                references += [read.references[graph.name][stored.name] for stored in recipe.outputs]
+                continue
             arrays = recipe.make(read(recipe.tensor))
             weights |= {stored.name: array for stored, array in zip(recipe.outputs, arrays, strict=True)}
         made = {value for at in part.nodes for value in graph.nodes[at].output if value}
@@ -66,7 +88,8 @@ def run_streamed(
             or value in carried
             or last_use.get(value, -1) >= part.nodes.stop
         )
-        session = _session(graph, part, weights, live[0], wanted)
+        folder = read.folder if isinstance(read, StoredWeights) else None
+        session = _session(graph, part, weights, references, folder, live[0], wanted)
         needed = [one.name for one in session.get_inputs()]
         handed: dict[Value, Array] = {}
         for number, values in enumerate(live):
@@ -82,7 +105,7 @@ def run_streamed(
                 name for name in values if last_use.get(name, -1) < part.nodes.stop and name not in outputs
             ]:
                 del values[name]
-        progress(sum(array.nbytes for array in weights.values()))
+        progress(sum(graph.recipes[place].nbytes for place in part.recipes))
     return [{name: values[name] for name in outputs if name in values} for values in live]
 
 
@@ -103,14 +126,16 @@ def _pieces(graph: Graph, limit: int) -> list[_Piece]:
 
 
 def _session(
-    graph: Graph, part: _Piece, weights: dict[Value, Array], known: dict[Value, Array], wanted: list[Value]
-) -> ort.InferenceSession:
+    graph: Graph, part: _Piece, weights: dict[Value, Array], references: Sequence[onnx.TensorProto],
+    folder: Path | None, known: dict[Value, Array], wanted: list[Value],
+) -> ort.InferenceSession:  # fmt: skip
     nodes = [graph.nodes[at] for at in part.nodes]
     used = {value for node in nodes for value in node.input if value}
     made = {value for node in nodes for value in node.output}
     constants = [constant for name, constant in graph.constants.items() if name in used]
     inputs = []
-    for name in sorted(used - made - set(graph.constants)):
+    constant_names = set(graph.constants) | {reference.name for reference in references}
+    for name in sorted(used - made - constant_names):
         array = weights[name] if name in weights else known[name]
         shape = array.shape if name in weights else [f"{name}.{axis}" for axis in range(array.ndim)]
         inputs.append(
@@ -118,10 +143,12 @@ def _session(
         )
     # Of what a piece gives, the types are left to the runtime.
     outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
-    proto = helper.make_graph(nodes, graph.name, inputs, outputs, constants)
+    proto = helper.make_graph(nodes, graph.name, inputs, outputs, [*constants, *references])
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

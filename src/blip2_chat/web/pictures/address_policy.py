@@ -75,7 +75,11 @@ def download(url: str, limits: PictureLimits) -> bytes:
         return fetch(url, limits)
     except PictureError as error:
         if isinstance(error, _Rebound) or error.__cause__ is not None:
-            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+            raise PictureError(
+                f"{url_name(url)} could not be downloaded; check the address",
+                name=url_name(url),
+                fault="download",
+            ) from None
         raise
 
 
@@ -91,22 +95,28 @@ def picture_limits(
             host, port = parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
             addresses = resolve(host or "", port)
         except (ValueError, OSError, UnicodeError):
-            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+            raise PictureError(
+                f"{url_name(url)} could not be downloaded; check the address",
+                name=url_name(url),
+                fault="download",
+            ) from None
         if not addresses or not all(map(allowed, addresses)):
             raise PictureError(
                 f"{url_name(url)} leads to an address that is not on the public internet; "
-                "send the picture itself as a data: URL"
+                "send the picture itself as a data: URL",
+                name=url_name(url),
+                fault="refused",
             )
 
     def check_address(address: str) -> None:
         # The address of the connection itself, because the name may resolve differently now (DNS rebinding).
         if not allowed(address):
-            raise _Rebound(f"{address} is not on the public internet")
+            raise _Rebound(f"{address} is not on the public internet", name=address, fault="refused")
 
     return PictureLimits(
         max_bytes=settings.max_picture_bytes,
         max_pixels=settings.max_pixels,
-        pixels_option="blip2-chat serve --max-megapixels {megapixels}",
+        pixels_option=settings.pixels_option,
         timeout_seconds=min(10.0, settings.time_limit),
         # A client waits for the answer, and others wait for the thread.
         max_wait_seconds=2.0,

@@ -170,8 +170,8 @@ async def _entry(
     written: list[tuple[Ticket, list[End]]],
 ) -> schemas.CaptionEntry:
     index, source, name = given
-    seen = await served.open(source, name, client_of(request))
-    ticket = served.submit(seen, task, request)
+    picture = await served.open(source, name, client_of(request))
+    ticket = served.submit(picture, task, request)
     try:
         ends = [event async for event in ticket if isinstance(event, End)]
     finally:
@@ -181,12 +181,12 @@ async def _entry(
     end = ends[0]
     return schemas.CaptionEntry(
         index=index,
-        name=seen.name,
-        # The answer continues `start`, which is part of the caption.
+        name=picture.name,
+        # The answer goes on from `start`, which is part of the description.
         caption=f"{start} {end.text}".strip(),
         finish_reason="length" if end.result.finish_reason == "length" else "stop",
         score=round(end.result.score, 4),
-        advice=advice(seen),
+        advice=advice(picture),
     )
 
 

@@ -16,11 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ...generation.rows import End, Event, Piece, Score, Task
+from ...images import PreparedPicture
 from ...prompts import FittedPrompt
 from .. import conversation, schemas
 from ..errors import ApiError, internal_error
 from ..model_worker import Served, client_of
-from ..pictures.open import Seen
 from ..scheduler import Ticket
 from ..service import Service
 from .bodies import json_body
@@ -98,22 +98,22 @@ class _Completion:
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)
-        seen = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
+        picture = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
         prompt = await anyio.to_thread.run_sync(
             conversation.prompt, asked, self._served.model, self._decoding
         )
         top = (self._body.top_logprobs or 0) if self._body.logprobs else None
         stop = (*self._served.model.template.stop, *self._decoding.stop)
         task = Task(prompt.token_ids, self._decoding, stop, top)
-        ticket = self._served.submit(seen, task, self._request)
+        ticket = self._served.submit(picture, task, self._request)
         try:
             events = ticket.__aiter__()
             # The first token decides between an error status and a stream.
             first = await self._in_time(events.__anext__())
             if self._body.stream:
-                pieces = self._streamed(first, events, ticket, seen, prompt)
+                pieces = self._streamed(first, events, ticket, prompt)
                 return _EventStream(pieces, self._served, ticket, self._deadline)
-            made = await self._in_time(self._whole(first, events, ticket, seen, prompt))
+            made = await self._in_time(self._whole(first, events, ticket, prompt))
         except BaseException:
             self._served.scheduler.cancel(ticket)
             raise
@@ -123,7 +123,11 @@ class _Completion:
         return await unless_gone(self._request, work, self._deadline - anyio.current_time())
 
     async def _whole(
-        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+        self,
+        first: Event,
+        events: AsyncIterator[Event],
+        ticket: Ticket,
+        prompt: FittedPrompt,
     ) -> schemas.ChatResponse:
         scores: dict[int, list[Score]] = {}
         ends: list[End] = []
@@ -152,15 +156,19 @@ class _Completion:
             system_fingerprint=self._fingerprint,
             choices=choices,
             usage=usage,
-            blip2_chat=_about(seen, prompt),
+            blip2_chat=_about(ticket.picture, prompt),
         )
 
     async def _streamed(
-        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+        self,
+        first: Event,
+        events: AsyncIterator[Event],
+        ticket: Ticket,
+        prompt: FittedPrompt,
     ) -> AsyncIterator[str]:
         answers = range(self._decoding.num_answers * self._copies)
         opening = [_choice(index, {"role": "assistant", "content": ""}) for index in answers]
-        yield self._chunk(opening, blip2_chat=_about(seen, prompt).model_dump())
+        yield self._chunk(opening, blip2_chat=_about(ticket.picture, prompt).model_dump())
         ends: list[End] = []
         before: dict[int, list[int]] = {}
         event: Event | None = first
@@ -285,8 +293,8 @@ def _check(body: schemas.ChatRequest) -> None:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
 
 
-def _about(seen: Seen, prompt: FittedPrompt) -> schemas.About:
-    return schemas.About(picture=seen.digest, advice=advice(seen), dropped_turns=prompt.dropped_turns)
+def _about(picture: PreparedPicture, prompt: FittedPrompt) -> schemas.About:
+    return schemas.About(picture=picture.digest, advice=advice(picture), dropped_turns=prompt.dropped_turns)
 
 
 def _reason(end: End) -> Any:

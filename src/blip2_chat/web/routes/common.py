@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import Request
 
+from ...images import PreparedPicture
 from .. import schemas
 from ..errors import ApiError
-from ..pictures.open import Seen
 
 Result = TypeVar("Result")
 
@@ -57,5 +57,5 @@ def too_late() -> ApiError:
     return ApiError(504, "the answer took longer than this server allows", code="timeout")
 
 
-def advice(seen: Seen) -> list[schemas.AdviceEntry]:
-    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in seen.advice]
+def advice(picture: PreparedPicture) -> list[schemas.AdviceEntry]:
+    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in picture.advice]

@@ -10,7 +10,7 @@ from ...errors import PictureError
 from ...images import HEAD_BYTES, begins_like_picture
 from ...images.naming import url_name
 from .. import schemas
-from ..errors import ApiError
+from ..errors import ApiError, worded
 from ..model_worker import client_of
 from ..service import Service
 from .bodies import json_body
@@ -49,8 +49,8 @@ async def _fetched(service: Service, url: str, client: str) -> bytes:
     try:
         data = await service.pictures.fetch(url, client)
     except PictureError as error:
-        raise ApiError(400, str(error), code="invalid_image") from None
-    # Only pictures, so that the server cannot be used to read other pages.
+        raise ApiError(400, worded(error), code="invalid_image") from None
+    # Only pictures: this is no way to read other pages through the server.
     if not begins_like_picture(data[:HEAD_BYTES]):
         raise ApiError(400, f"{url_name(url)} is not a picture", code="invalid_image")
     return data

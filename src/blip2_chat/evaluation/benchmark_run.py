@@ -1,0 +1,180 @@
+"""Asks a model a whole benchmark, in batches, and scores what it answered so far."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import Blip2ChatError, GenerationError
+from ..generation.loop import generate
+from ..generation.rows import Task
+from .benchmarks import Benchmark, Case, Key
+from .presets import Preset
+from .scoring import bleu, cider, vqa_accuracy, vqa_plain
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+_BATCH = 8
+Progress = Callable[[str, int, int], None]
+
+
+class BenchmarkRun:
+    """A model on a benchmark. `answers` and `scores` are up to date while `run` runs, and after it was broken off.
+
+    `saved`: a file of JSON lines that gets every answer as it is made, in the fields of the challenges' own result
+    files. A run that finds answers in it resumes after them; `Blip2ChatError` when they are those of another model,
+    precision, preset or set.
+    """
+
+    def __init__(self, model: Model, benchmark: Benchmark, preset: Preset, saved: Path | None = None) -> None:
+        self.model = model
+        self.benchmark = benchmark
+        self.preset = preset
+        self.seconds = 0.0
+        self.resumed = 0  # answers that an earlier run had saved
+        self._saved = saved
+        self.answers: dict[Key, str] = {}
+        if saved is not None:
+            self.answers = self._earlier(saved)
+            self.resumed = len(self.answers)
+
+    @property
+    def answered(self) -> list[tuple[Case, str]]:
+        return [(one, self.answers[one.key]) for one in self.benchmark.cases if one.key in self.answers]
+
+    def run(self, on_progress: Progress = lambda what, done, total: None) -> None:
+        """Asks what has no answer yet."""
+        started = time.perf_counter()
+        open_cases = [one for one in self.benchmark.cases if one.key not in self.answers]
+        what, total = self.benchmark.name, len(self.benchmark.cases)
+        try:
+            for at in range(0, len(open_cases), _BATCH):
+                batch = open_cases[at : at + _BATCH]
+                texts = dict(zip((one.key for one in batch), self._write(batch), strict=True))
+                self.answers |= texts
+                self._save(batch)
+                on_progress(what, len(self.answers), total)
+        finally:
+            self.seconds = time.perf_counter() - started
+
+    def scores(self) -> dict[str, float]:
+        """The benchmark's measures of what is answered, 0 to 100 (CIDEr may be above), by name."""
+        pairs = self.answered
+        if self.benchmark.kind == "captions":
+            return _caption_scores(pairs)
+        if self.benchmark.kind == "gqa":
+            exact = [float(answer == case.expected[0]) for case, answer in pairs]
+            # LAVIS normalises what the model wrote, and not the expected answer.
+            right = [float(vqa_plain(answer) == case.expected[0]) for case, answer in pairs]
+            return {"exact match": _percent(exact), "LAVIS accuracy": _percent(right)}
+        points = [(case.group, vqa_accuracy(answer, case.expected)) for case, answer in pairs]
+        groups = sorted({group for group, _ in points if group})
+        return {
+            "accuracy": _percent([value for _, value in points]),
+            **{name: _percent([value for group, value in points if group == name]) for name in groups},
+        }
+
+    def _write(self, cases: Sequence[Case]) -> list[str]:
+        model = self.model
+        family = model.engine.config.family
+        decoding, stop = self.preset.settings(family), self.preset.template(family).stop
+        prompts = [model.tokenizer.encode(self.preset.prompt(family, one.question)) for one in cases]
+        budget = model.prompt_budget(decoding)
+        for case, prompt in zip(cases, prompts, strict=True):
+            if len(prompt) > budget:
+                raise GenerationError(f"the question {case.key} is {len(prompt)} tokens, and {budget} fit")
+        pictures = []
+        for case in cases:
+            try:
+                pictures.append(model.query_vectors(model.open(case.picture)))
+            except Blip2ChatError as error:
+                raise Blip2ChatError(f"{case.key}: {error}") from None
+        tasks = [Task(prompt, decoding, stop) for prompt in prompts]
+        answers = generate(model.engine, model.tokenizer, np.concatenate(pictures), tasks)
+        return [best.text for best, *_ in answers]
+
+    # The file of answers: a first line with what made them, then one line per answer.
+
+    def _heading(self) -> dict[str, Any]:
+        return {
+            "model": self.model.name,
+            "engine": self.model.engine.name,
+            "precision": self.model.engine.precision,
+            "preset": self.preset.name,
+            "benchmark": self.benchmark.name,
+        }
+
+    def _names(self) -> tuple[str, str]:
+        """What the challenges' result files call the id and the text."""
+        if self.benchmark.kind == "captions":
+            return "image_id", "caption"
+        return ("questionId", "prediction") if self.benchmark.kind == "gqa" else ("question_id", "answer")
+
+    def _earlier(self, path: Path) -> dict[Key, str]:
+        key, text = self._names()
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise Blip2ChatError(f"{path} cannot be read: {error}") from None
+        if not any(line.strip() for line in lines):
+            return {}
+        try:
+            heading = json.loads(lines[0])
+            # A line without an end is one that a kill cut off.
+            rows = [json.loads(line) for line in lines[1:-1] if line.strip()]
+            found = {row[key]: str(row[text]) for row in rows}
+        except (ValueError, KeyError, TypeError):
+            raise Blip2ChatError(f"{path} is not a file of answers; choose another name") from None
+        if heading != self._heading():
+            other = heading if isinstance(heading, dict) else {}
+            different = next(
+                (name for name, value in self._heading().items() if other.get(name) != value), "set"
+            )
+            raise Blip2ChatError(
+                f"{path} has answers of another {different} ({other.get(different)}); choose another name"
+            )
+        wanted = {one.key for one in self.benchmark.cases}
+        return {place: answer for place, answer in found.items() if place in wanted}
+
+    def _save(self, cases: Sequence[Case]) -> None:
+        if self._saved is None:
+            return
+        key, text = self._names()
+        rows = [{key: one.key, text: self.answers[one.key]} for one in cases]
+        try:
+            is_new = not self._saved.exists() or self._saved.stat().st_size == 0
+            if not is_new:
+                _cut_to_whole_lines(self._saved)
+            with self._saved.open("a", encoding="utf-8", newline="\n") as file:
+                for row in ([self._heading()] if is_new else []) + rows:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise Blip2ChatError(f"{self._saved} cannot be written: {error.strerror or error}") from None
+
+
+def _cut_to_whole_lines(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _caption_scores(pairs: Sequence[tuple[Case, str]]) -> dict[str, float]:
+    texts, expected = [text for _, text in pairs], [case.expected for case, _ in pairs]
+    found = {"CIDEr": 100 * cider(texts, expected), "BLEU-4": 100 * bleu(texts, expected)}
+    # NoCaps scores each domain as a set of its own.
+    for domain in sorted({case.group for case, _ in pairs if case.group}):
+        chosen = [(text, case.expected) for case, text in pairs if case.group == domain]
+        found[f"CIDEr {domain}"] = 100 * cider([text for text, _ in chosen], [some for _, some in chosen])
+    return found
+
+
+def _percent(values: Sequence[float]) -> float:
+    return 100 * sum(values) / len(values) if values else 0.0
