@@ -49,8 +49,8 @@ class RunOptions:
         beside each picture. At least one of the two.
     progress: the journal's path; by default beside what is written.
     with_pictures: put the pictures themselves into a .tar, too.
-    exclude: patterns of files and folders that are passed over.
-    fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
+    exclude: patterns of files and folders to skip.
+    fresh: discard the progress of an earlier run. retry_failed: try pictures again that could not be opened.
     limits: as the model's, for pictures that are read once more to be put into a .tar.
     """
 
@@ -179,7 +179,7 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        """Whether `stop` was called."""
+        """Whether Whether `stop` was called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:

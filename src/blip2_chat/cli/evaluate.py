@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+_QUESTIONS = "Questions and captions"
+
+
 def evaluate(
     model: ModelOptions,
     sets: Annotated[
@@ -29,58 +32,75 @@ def evaluate(
             metavar="SET",
             help="Questions to ask: seen, unseen, a held-out zip file, or your own JSON lines or CSV file with "
             "picture, question and answer; may be repeated (default: seen and unseen).",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     vqa: Annotated[
         tuple[Path, Path, Path] | None,
         typer.Option(
-            metavar="QUESTIONS.json ANNOTATIONS.json IMAGES",
-            help="VQAv2 or OK-VQA, from their own files and a folder of pictures.",
+            metavar="FILE FILE FOLDER",
+            help="VQAv2 or OK-VQA: the questions file, the annotations file, and the folder of pictures.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     gqa: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            metavar="QUESTIONS.json IMAGES", help="GQA, from its own file and a folder of pictures."
+            metavar="FILE FOLDER",
+            help="GQA: the questions file and the folder of pictures.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     captions: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            metavar="CAPTIONS.json IMAGES",
-            help="Captions: Karpathy's dataset_coco.json, or annotations in the format of COCO and NoCaps.",
+            metavar="FILE FOLDER",
+            help="Captions: Karpathy's dataset_coco.json or annotations of COCO or NoCaps, and the folder of "
+            "pictures.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="NAME", help="Which pictures of Karpathy's file: test, val or train.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Pictures of Karpathy's file to use: test, val or train.",
+            rich_help_panel=_QUESTIONS,
+        ),
     ] = "test",
     preset: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Prompt and decoding: blip2-vqa (the paper's, default), lavis-vqa, blip2-caption (default for "
-            "captions), chat.",
+            help="Prompt and decoding settings: blip2-vqa (from the paper, the default), lavis-vqa, "
+            "blip2-caption (default for captions), chat.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write each answer to this file of JSON lines; the same command again resumes after them.",
+            help="Save each answer to this JSON lines file; run the same command again to resume.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Use only the first N questions and the first N captions of each set."
+            metavar="N",
+            min=1,
+            help="Use only the first N questions and the first N captions of each set.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy: on held-out questions, your own, VQAv2, OK-VQA, GQA, or COCO and NoCaps captions.
+    """Measure accuracy on questions and captions.
 
-    Without options: the held-out sets of the embedded model, whose results are in the model card. Ctrl-C prints the
-    score so far.
+    The questions are held-out ones, your own, or those of VQAv2, OK-VQA or GQA; the captions are those of COCO or
+    NoCaps. By default, these are the held-out sets of the embedded model, whose results are in the model card. Ctrl-C prints
+    the score so far.
     """
     benchmarks = [one for one in (vqa, gqa, captions) if one is not None]
     if not benchmarks:

@@ -51,6 +51,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, 
 class ModelOptions:
     """Which model runs, and on what."""
 
+    heading: ClassVar[str] = MODEL
+
     model: ModelName = EMBEDDED
     precision: Annotated[
         str,

@@ -3,9 +3,9 @@
     open_picture(source)   -> Picture   upright RGB, white behind transparency, within limits
     to_pixels(picture, p)  -> float32 [1, 3, H, W], equal to transformers' processor
     prepare(picture, p)    -> PreparedPicture   pixels, digest, size and advice, without the picture itself
-    looks_like_picture(name, head) -> whether a file is one to open: by its ending, else by its first bytes
-    is_one_picture(value)  -> whether open_picture takes it as one picture
-    advise(picture)        -> what would make answers better: too dark, washed out, blurred, tiny
+    looks_like_picture(name, head) -> whether a file is a picture: by its extension or first bytes
+    is_one_picture(value)  -> whether open_picture accepts it as a single picture
+    advise(picture)        -> what may make answers worse: too dark, washed out, blurred, tiny
 
 Everything here needs only numpy and Pillow; httpx is imported to open a URL, and pillow-heif to open a HEIC
 picture. Every problem with a picture raises `blip2_chat.errors.PictureError`.

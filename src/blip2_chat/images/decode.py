@@ -74,7 +74,7 @@ def _decode_with_pillow(
         raise _damaged(name, error) from error
     if image is None:
         raise PictureError(f"{name} {_what_it_is(data)}", name=name, fault="unsupported")
-    # OpenJPEG needs 20 bytes for each pixel, where the others need 8 with all that comes after them.
+    # OpenJPEG needs 20 bytes per pixel; the others need 8, including all later steps.
     limits.require_pixels(*image.size, name, share=0.5 if image.format == "JPEG2000" else 1)
     try:
         if prepare is not None:

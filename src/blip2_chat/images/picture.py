@@ -274,7 +274,7 @@ def _from_data_url(url: str, limits: PictureLimits) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
         raise PictureError("the data: URL has no comma before its data; copy it whole", fault="unreadable")
-    # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
+    # Base64 needs 4 characters for 3 bytes, percent-encoding at most 3 for 1: refuse before decoding.
     is_base64 = head.lower().rstrip().endswith(";base64")
     limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
     data = unquoted(body)

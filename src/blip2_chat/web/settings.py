@@ -17,8 +17,8 @@ class Settings:
     max_tokens: of one answer; larger requests are reduced to this.
     max_text: characters of all messages of a request.
     pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
-    time_limit: seconds from a request's arrival to its last word.
-    allowed_hosts: what the `Host` header may say, lower case, without port; empty means anything.
+    time_limit: seconds from the arrival of a request to the end of its answer.
+    allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
     """
 
     api_key: str | None = field(default=None, repr=False)

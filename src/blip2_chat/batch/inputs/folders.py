@@ -27,7 +27,7 @@ class Walk:
     """Pictures of a folder and its subfolders by name, files before folders, without hidden ones. Only the
     names of one folder are in memory at a time.
 
-    Linked folders come last, each once: none that was read already, and none that the folder itself is in.
+    Linked folders come last, each once, without those already read and without parents of the folder.
     exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
     passed: counts what is passed over. closed: gets the folders that may not be read.
     """

@@ -64,7 +64,7 @@ class Opener:
                 return NamedBytes(file.read(self._limits.max_bytes + 1), address)
         except RunError as error:
             if isinstance(error.__cause__, ImportError):
-                raise  # what lacks a library, lacks it for all pictures
+                raise  # a missing library is missing for all pictures
             raise PictureError(str(error), name=address, fault="unreadable") from error
         except FileNotFoundError as error:
             raise PictureError(

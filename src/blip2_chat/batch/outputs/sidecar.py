@@ -99,11 +99,11 @@ class SidecarNames:
 
 
 def _pictures_in(folder: str) -> tuple[Counter[str], frozenset[str]]:
-    """The pictures of a folder: how many have each name without its ending, and their whole names."""
+    """The pictures of a folder: the number of pictures for each name without extension, and the whole names."""
     try:
         names = [name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))]
     except OSError:
-        names = []  # writing into it will tell what is wrong
+        names = []  # writing will report the error
     stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
     return stems, frozenset(name.casefold() for name in names)
 

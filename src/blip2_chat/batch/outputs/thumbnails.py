@@ -40,7 +40,7 @@ Candidate = tuple[Item, frozenset[str]]
 class Places:
     """Where to look for pictures, in addition to the paths in the rows.
 
-    beside: the folder of the results, for relative paths. sources, columns: what the run was given. limits: at least
+    beside: the folder of the results, for relative paths. sources, columns: those of the run. limits: at least
     those that it opened pictures with.
     """
 
@@ -177,7 +177,7 @@ def _last(path: str) -> str:
 def _thumbnail(
     item: Item, digests: frozenset[str], side: int, limits: PictureLimits
 ) -> tuple[str | None, bytes | None]:
-    """(digest, WebP) of the picture that is there: no digest when there is none, no WebP when it is another."""
+    """(digest, WebP) of the picture at a path: no digest if there is none, no WebP if it is a different one."""
     if item.error is not None:
         return None, None
     try:

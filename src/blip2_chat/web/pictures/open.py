@@ -33,13 +33,13 @@ class Pictures:
         # Separate threads, so that slow servers do not delay uploads.
         self._fetchers = Workers(8, "blip2-chat fetch")
         self._trimmer = Trimmer()
-        # The same model at another precision wants its pictures alike.
+        # The same model at another precision has the same preprocessing.
         self._kept: OrderedDict[tuple[str, Preprocess], PreparedPicture] = OrderedDict()
 
     async def open(
         self, source: str | bytes, preprocess: Preprocess, name: str = "", client: str = ""
     ) -> PreparedPicture:
-        """An http(s) or `data:` URL, or a file's bytes, as one model wants its pictures; anything else is refused.
+        """Opens an http(s) or `data:` URL, or the bytes of a file, for a model; refuses anything else. Raises
         `PictureError`."""
         if isinstance(source, str):
             source = source.strip()
@@ -64,7 +64,7 @@ class Pictures:
             finally:
                 self._trimmer.later()
             self._kept[key] = picture
-        else:  # seen before, in a request that may have called it otherwise
+        else:  # cached from a request that may have used another name
             picture = replace(picture, name=name or UNNAMED)
         self._kept.move_to_end(key)
         while len(self._kept) > _KEPT:

@@ -182,7 +182,7 @@ async def _entry(
     return schemas.CaptionEntry(
         index=index,
         name=picture.name,
-        # The answer goes on from `start`, which is part of the description.
+        # The answer continues `start`, which is part of the caption.
         caption=f"{start} {end.text}".strip(),
         finish_reason="length" if end.result.finish_reason == "length" else "stop",
         score=round(end.result.score, 4),

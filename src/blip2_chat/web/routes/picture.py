@@ -50,7 +50,7 @@ async def _fetched(service: Service, url: str, client: str) -> bytes:
         data = await service.pictures.fetch(url, client)
     except PictureError as error:
         raise ApiError(400, worded(error), code="invalid_image") from None
-    # Only pictures: this is no way to read other pages through the server.
+    # Only pictures, so that the server cannot be used to read other pages.
     if not begins_like_picture(data[:HEAD_BYTES]):
         raise ApiError(400, f"{url_name(url)} is not a picture", code="invalid_image")
     return data
