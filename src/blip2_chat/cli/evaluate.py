@@ -99,8 +99,8 @@ def evaluate(
     """Measure accuracy on questions and captions.
 
     The questions are held-out ones, your own, or those of VQAv2, OK-VQA or GQA; the captions are those of COCO or
-    NoCaps. By default, these are the held-out sets of the embedded model, whose results are in the model card. Ctrl-C prints
-    the score so far.
+    NoCaps. By default, these are the held-out sets of the embedded model, whose results are in the model card.
+    Ctrl-C prints the score so far.
     """
     benchmarks = [one for one in (vqa, gqa, captions) if one is not None]
     if not benchmarks:
