@@ -8,7 +8,7 @@ BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help chat serve test test-slow lint bench docs train clean
+.PHONY: help chat serve test test-core test-slow lint bench docs train clean
 
 help:
 	@grep -E '^#: ' $(MAKEFILE_LIST) | sed 's/^#: //'
@@ -40,13 +40,22 @@ chat: $(VENV)/core
 serve: $(VENV)/web
 	@$(BIN)/blip2-chat serve $(ARGS)
 
-#: make test      the tests, in a few minutes
+#: make test      the tests, in a few minutes (ARGS="--cov=blip2_chat" for their coverage)
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+#: make test-core the tests of the core in an environment of its own, without torch or any other extra
+test-core: $(VENV)-core/ready
+	$(VENV)-core/$(notdir $(BIN))/python -m pytest -n 2 --dist loadfile -m "not slow" -r s $(ARGS)
+
+$(VENV)-core/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-core
+	$(VENV)-core/$(notdir $(BIN))/python -m pip --disable-pip-version-check --quiet install -e ".[test]"
+	@touch $@
 
 #: make test-slow the slow ones: Ray clusters, a server under load, the held-out questions (10 minutes)
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 #: make lint      ruff and mypy
 lint: $(VENV)/dev
@@ -69,4 +78,4 @@ train: $(VENV)/dev
 
 #: make clean     removes the environment and what tools left behind
 clean:
-	rm -rf $(VENV) dist build site bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-core dist build site bench-work .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -79,7 +79,7 @@ def read(folder: Path) -> None:
 
 
 MISSING = "–"
-HEADINGS = ("", "load", "picture", "first word", "per word", "follow-up", "memory", "disk", "of the limit")
+HEADINGS = ("", "load", "picture", "first token", "per token", "follow-up", "memory", "disk", "of the limit")
 
 
 def rows_of(results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -118,7 +118,7 @@ def table(results: dict[str, Any]) -> Table:
 
 def short_table(results: dict[str, Any]) -> str:
     """For the README: the columns that people wait for, ours in bold; and why figures are missing."""
-    chosen = [HEADINGS.index(one) for one in ("", "first word", "per word", "follow-up", "memory", "disk")]
+    chosen = [HEADINGS.index(one) for one in ("", "first token", "per token", "follow-up", "memory", "disk")]
     headings = [f"{results['machine']['cores']} cores", *(HEADINGS[at] for at in chosen[1:])]
     rows = []
     for row, figures in zip(rows_of(results), results["runs"], strict=True):

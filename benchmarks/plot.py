@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 _PANELS = (
-    ("first_word", "first word, s", 1.0),
-    ("per_word", "per word, s", 1.0),
-    ("follow_up", "follow-up's first word, s", 1.0),
+    ("first_word", "first token, s", 1.0),
+    ("per_word", "per token, s", 1.0),
+    ("follow_up", "first token of a follow-up, s", 1.0),
     ("peak_memory", "peak memory, GB", 1e9),
 )
 _COLOURS = {"transformers": "#9aa3ad", "blip2-chat": "#2f6fde"}

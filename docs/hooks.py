@@ -1,7 +1,8 @@
-"""What MkDocs builds beside the files of this folder: pages from the project's own files and from the code itself.
+"""Pages that MkDocs builds in addition to the files of this folder, from files of the repository and from the code.
 
-`index.md` is README.md, `changelog.md` and `model-card.md` are the files of that name, `cli.md` is each command's
-`--help`, and `api.md` lists the public names, whose docstrings mkdocstrings renders.
+`index.md` is README.md; `changelog.md`, `contributing.md`, `model-card.md` and `security.md` are the files of that
+name; `cli.md` is the `--help` of each command; and `api.md` lists the public names, whose docstrings mkdocstrings
+renders.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = "https://github.com/blip2-chat/blip2-chat/blob/main"
-# Files outside docs/ that have a page of their own, and pictures that these show.
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "MODEL_CARD.md": "model-card.md"}
+# Files outside docs/ that become pages, and the pictures in them.
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "MODEL_CARD.md": "model-card.md",
+    "SECURITY.md": "security.md",
+}
 PICTURES = {"training/loss_curve.png": "loss_curve.png"}
 _LINK = re.compile(r"(\]\()(?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
@@ -36,8 +43,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def relink(markdown: str, folder: str) -> str:
-    """Links of a file in `folder` of the repository, as the site has them: to its pages, or else to the repository.
-    A file that does not exist stays as it is, and MkDocs complains about it."""
+    """Rewrites the links of a file in `folder` of the repository: to pages of the site, otherwise to the repository.
+    A link to a file that does not exist is left unchanged, so that MkDocs reports it."""
 
     def target(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, match[2]))
@@ -59,7 +66,7 @@ def command_line() -> str:
     from blip2_chat.cli import app
 
     top = typer.main.get_command(app)
-    parts = ["# The command line\n", "What `--help` says of each command.\n"]
+    parts = ["# The command line\n", "The `--help` of each command.\n"]
 
     def add(command: Any, name: str, parent: Any = None) -> None:
         settings = {**command.context_settings, "terminal_width": 80}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+# Before numpy and torch are imported, here and in every process that a test starts: tiny tensors on several threads
+# spend their time waiting for each other, 60 times slower on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import settings
 
 import blip2_chat  # noqa: F401 - before any test imports onnxruntime: its telemetry is off from here on
@@ -17,9 +22,6 @@ from tests.support.checkpoints import make_checkpoint
 # others.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
-
-# Tiny tensors on several threads spend their time waiting for each other: 60 times slower on a busy machine.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +50,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium; tests that need it are skipped where it is not."""
+    pytest.importorskip("playwright", reason="needs the extra [test-web]: no playwright here")
     from playwright.sync_api import sync_playwright
 
-    from tests.support.web_browser import QUIET, chromium
+    from tests.support.chromium import QUIET, chromium
 
     path = chromium()
     if path is None:
@@ -59,3 +62,14 @@ def browser() -> Iterator[Any]:
         made = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield made
         made.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Lists the tests that were tried again (`--reruns`), and how that ended."""
+    tried = dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("rerun", []))
+    if not tried:
+        return
+    passed = {report.nodeid for report in terminalreporter.stats.get("passed", [])}
+    terminalreporter.section(f"{len(tried)} tried again")
+    for test in tried:
+        terminalreporter.line(f"{'passed then' if test in passed else 'failed again'}: {test}")

@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def chat(checkpoint: Callable[..., Path]) -> Chat:
-    model = blip2_chat.load(checkpoint("opt", 4), engine="torch", device="cpu")
+    model = blip2_chat.load(checkpoint("opt", 4), engine="onnx", threads=1)
     made = model.chat(Image.new("RGB", (1200, 900), (200, 30, 30)))
     caption, said = Answer("a red square"), Answer("two", tokens=(5, 6), seconds=1.25)
     made.turns = [Turn(None, caption), Turn("how many?", said), Turn(EVIL, replace(said, text=EVIL))]
@@ -58,7 +58,7 @@ def test_a_chat_shows_its_picture_caption_and_turns(chat: Chat) -> None:
     assert len(chat._repr_html_()) < 20_000, "the picture is made smaller for it"
 
 
-def test_what_people_and_models_write_stays_text(chat: Chat) -> None:
+def test_questions_and_answers_are_never_html(chat: Chat) -> None:
     chat.turns.append(Turn(None, Answer(EVIL), start=EVIL))
     object.__setattr__(chat.picture, "name", EVIL)
     page = Page(chat._repr_html_())

@@ -12,6 +12,7 @@ import pytest
 
 import blip2_chat
 from blip2_chat import CheckpointError
+from tests.support.extras import needs
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def change(path: Path, **settings: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_picture_settings_of_another_model_are_told(folder: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
+def test_picture_settings_of_another_model_are_reported(folder: Path, engine: str) -> None:
     change(folder / "processor_config.json", image_processor=None)
     change(folder / "preprocessor_config.json", size={"height": 56, "width": 42})
     with pytest.raises(CheckpointError, match="pictures 42 x 56 pixels large, and its model is for 28 x 28"):
         blip2_chat.load(folder, engine=engine, device="cpu")
 
 
-def test_a_damaged_tokenizer_is_told_before_the_conversion(folder: Path) -> None:
+def test_a_damaged_tokenizer_is_reported_before_the_conversion(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read"):
         blip2_chat.load(folder, engine="onnx")

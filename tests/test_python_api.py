@@ -108,7 +108,7 @@ def test_one_line_calls_are_a_new_chat_each(model: blip2_chat.Model, picture: Im
         (" \n", "the question is empty"),
     ],
 )
-def test_what_is_no_question_is_said(
+def test_a_wrong_question_is_reported(
     model: blip2_chat.Model, picture: Image.Image, question: Any, said: str
 ) -> None:
     chat = model.chat(picture)
@@ -118,7 +118,9 @@ def test_what_is_no_question_is_said(
     assert chat.turns == []
 
 
-def test_what_is_no_picture_start_or_prompt_is_said(model: blip2_chat.Model, picture: Image.Image) -> None:
+def test_wrong_pictures_starts_and_prompts_are_reported(
+    model: blip2_chat.Model, picture: Image.Image
+) -> None:
     wrong: Any
     for wrong in (None, 5, ["photo.jpg"]):
         for use in (model.caption, model.generate, model.chat, lambda one: model.ask(one, "what is it?")):
@@ -153,7 +155,7 @@ def test_what_is_no_picture_start_or_prompt_is_said(model: blip2_chat.Model, pic
         ({"stop": [""]}, "stop holds ''; give strings"),
     ],
 )
-def test_settings_that_are_none_are_said_before_the_picture_is_opened(
+def test_unknown_settings_are_reported_before_the_picture_is_opened(
     model: blip2_chat.Model, settings: Any, said: str
 ) -> None:
     for use in (
@@ -264,7 +266,7 @@ def test_copies_of_a_model_are_the_model(model: blip2_chat.Model) -> None:
     assert copy.copy(model) is model and copy.deepcopy([model])[0] is model
 
 
-def test_a_model_that_load_did_not_make_says_that_it_cannot_be_pickled(model: blip2_chat.Model) -> None:
+def test_a_model_not_made_by_load_refuses_to_be_pickled(model: blip2_chat.Model) -> None:
     own = blip2_chat.Model(model.engine, model.tokenizer, model.preprocess, "mine")
     with pytest.raises(pickle.PicklingError, match=r"only a model made by blip2_chat\.load"):
         pickle.dumps(own)

@@ -24,32 +24,33 @@ from ._version import __version__
 if not os.environ.get("ORT_DISABLE_TELEMETRY"):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# `as` tells type checkers that the name is public.
 if TYPE_CHECKING:
-    from .batch.api import caption_all
-    from .batch.result import Result
-    from .chat import Chat, Turn
-    from .errors import (
-        Blip2ChatError,
-        CheckpointError,
-        ConversationError,
-        GenerationError,
-        MissingExtraError,
-        NotEnoughMemoryError,
-        PictureError,
-    )
-    from .generation.answer import Answer
-    from .generation.settings import Decoding
-    from .images import PictureLimits
-    from .loading import load
-    from .model import Model
-    from .prompts import PromptTemplate
+    from .batch.api import caption_all as caption_all
+    from .batch.result import Result as Result
+    from .chat import Chat as Chat
+    from .conversation_file import Turn as Turn
+    from .errors import Blip2ChatError as Blip2ChatError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConversationError as ConversationError
+    from .errors import GenerationError as GenerationError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import NotEnoughMemoryError as NotEnoughMemoryError
+    from .errors import PictureError as PictureError
+    from .errors import RunError as RunError
+    from .generation.answer import Answer as Answer
+    from .generation.settings import Decoding as Decoding
+    from .images import PictureLimits as PictureLimits
+    from .loading import load as load
+    from .model import Model as Model
+    from .prompts import PromptTemplate as PromptTemplate
 
 # Where each public name lives: imported when it is first used.
 _HOMES = {
     "load": "loading",
     "Model": "model",
     "Chat": "chat",
-    "Turn": "chat",
+    "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",
@@ -63,28 +64,10 @@ _HOMES = {
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
     "PictureError": "errors",
+    "RunError": "errors",
 }
 
-__all__ = [
-    "Answer",
-    "Blip2ChatError",
-    "Chat",
-    "CheckpointError",
-    "ConversationError",
-    "Decoding",
-    "GenerationError",
-    "MissingExtraError",
-    "Model",
-    "NotEnoughMemoryError",
-    "PictureError",
-    "PictureLimits",
-    "PromptTemplate",
-    "Result",
-    "Turn",
-    "__version__",
-    "caption_all",
-    "load",
-]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

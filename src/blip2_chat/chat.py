@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
 from .checkpoint.tokenizer import Tokenizer
+from .conversation_file import SavedConversation, SavedPicture, Turn
 from .display import chat_html
 from .engines.engine import Engine
 from .errors import ConversationError, GenerationError
@@ -21,23 +21,6 @@ from .generation.answer import Answer, Writing
 from .generation.settings import Decoding, Settings
 from .images import Advice, Picture, PictureLimits, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
-
-_FORMAT = "blip2-chat conversation 1"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and its answer; or a caption, whose `question` is None and whose `start` the caption goes on
-    from. `dropped_turns` of the oldest turns did not fit the model's context beside this question."""
-
-    question: str | None
-    answer: Answer
-    start: str = ""
-    dropped_turns: int = 0
-
-    @property
-    def text(self) -> str:
-        return self.answer.text
 
 
 class ChatModel(Protocol):
@@ -140,52 +123,27 @@ class Chat:
     def save(self, path: str | Path) -> None:
         """Writes the conversation as JSON: the picture's path or URL (or the picture itself, when it came
         from neither), its digest, the model's name, and every turn."""
-        saved = {
-            "format": _FORMAT,
-            "model": self.model.name,
-            "picture": {
-                "name": self.picture.name,
-                "source": self._source if self._source is not None else self._as_data_url(),
-                "digest": self.picture.digest,
-            },
-            "turns": [_saved_turn(turn) for turn in self.turns],
-        }
-        target = Path(path)
-        try:
-            # Whole or not at all: a full disk must not cost the conversation that is there already.
-            draft = target.with_name(target.name + ".part")
-            text = json.dumps(saved, indent=2, ensure_ascii=False) + "\n"
-            # Half a pair of surrogates (a question from a terminal of another encoding, a file's name) is
-            # written as JSON's own escape for it.
-            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-            draft.replace(target)
-        except OSError as error:
-            raise ConversationError(f"{target} cannot be written: {error.strerror or error}") from None
+        source = self._source if self._source is not None else self._as_data_url()
+        picture = SavedPicture(self.picture.name, source, self.picture.digest)
+        SavedConversation(self.model.name, picture, tuple(self.turns)).write(Path(path))
 
     @classmethod
-    def from_saved(
+    def resume(
         cls,
         model: ChatModel,
-        saved: Any,
+        conversation: SavedConversation,
         *,
-        where: str = "conversation",
+        where: str = "the conversation",
         picture: PictureSource | None = None,
     ) -> Chat:
-        """A conversation out of what `save` wrote, parsed; see `Model.load_chat`."""
-        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-            raise ConversationError(f"{where} is not a conversation saved by blip2-chat")
-        try:
-            about = saved["picture"]
-            chat = cls(model, _saved_picture(model, about["source"]) if picture is None else picture)
-            turns = [_loaded_turn(turn) for turn in saved["turns"]]
-            digest, name = about["digest"], about["name"]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ConversationError(f"{where} is damaged: {error!r}") from None
-        if chat.picture.digest != digest:
+        """A conversation that was saved, gone on with; see `Model.load_chat`."""
+        about = conversation.picture
+        chat = cls(model, _saved_picture(model, about.source) if picture is None else picture)
+        if chat.picture.digest != about.digest:
             raise ConversationError(
-                f"{where} is about {name}, and {chat.picture.name} is another picture: give the one it is about"
+                f"{where} is about {about.name}, and {chat.picture.name} is another picture: give the one it is about"
             )
-        chat.turns = turns
+        chat.turns = list(conversation.turns)
         return chat
 
     def _decoding(self, settings: Settings) -> Decoding:
@@ -226,35 +184,9 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
-def _saved_picture(model: ChatModel, source: Any) -> PictureSource:
-    if not (isinstance(source, str) and source.startswith("data:")):
-        return cast(PictureSource, source)
+def _saved_picture(model: ChatModel, source: str) -> PictureSource:
+    if not source.startswith("data:"):
+        return source
     # `save` writes a PNG, several times as large as the photo's own file: its bytes are here already.
     limits = replace(model.limits, max_bytes=max(model.limits.max_bytes, len(source)))
     return open_picture(source, limits=limits)
-
-
-def _saved_turn(turn: Turn) -> dict[str, Any]:
-    answer = {**asdict(turn.answer), "others": [asdict(other) for other in turn.answer.others]}
-    return {**asdict(turn), "answer": answer}
-
-
-def _loaded_turn(saved: dict[str, Any]) -> Turn:
-    answer = dict(saved["answer"])
-    others = tuple(_loaded_answer({**other, "others": ()}) for other in answer.pop("others", ()))
-    question = saved["question"]
-    if not isinstance(question, str | None):
-        raise TypeError(f"a question is {question!r}")
-    return Turn(
-        question,
-        _loaded_answer({**answer, "others": others}),
-        saved.get("start", ""),
-        int(saved.get("dropped_turns", 0)),
-    )
-
-
-def _loaded_answer(saved: dict[str, Any]) -> Answer:
-    if not isinstance(saved["text"], str):
-        raise TypeError(f"an answer is {saved['text']!r}")
-    lists = {name: tuple(saved.get(name, ())) for name in ("tokens", "logprobs")}
-    return Answer(**{**saved, **lists})

@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from .checkpoint.config import ModelConfig
 from .checkpoint.inspect import EMBEDDED, Checkpoint, find, inspect
-from .checkpoint.requirements import COSTS, Precision, best_precision, is_small, needed, require_fit
+from .checkpoint.requirements import (
+    COSTS,
+    EngineName,
+    Precision,
+    best_precision,
+    is_small,
+    needed,
+    require_fit,
+)
 from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
@@ -21,13 +29,12 @@ from .images import PictureLimits, Preprocess
 from .model import Model
 from .plan import Plan
 from .prompts import PromptTemplate
-from .system.memory import available_memory, gigabytes
+from .sizes import gigabytes
+from .system.memory import available_memory
+from .system.progress import Progress
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (bytes, or tensors)."""
-
-PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
-EngineChoice = Literal["auto", "onnx", "torch"]
+PrecisionChoice = Literal[Precision, "auto"]
+EngineChoice = Literal[EngineName, "auto"]
 
 PRECISIONS = ("auto", *sorted({kind for costs in COSTS.values() for kind in costs.matrix}, reverse=True))
 ENGINES = ("auto", "onnx", "torch")
@@ -201,7 +208,8 @@ def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str)
     if precision not in ("auto", has) or engine == "torch" or device not in ("auto", "cpu"):
         raise CheckpointError(
             f"{checkpoint.folder} is converted to {has} for the onnx engine on the CPU; for anything else load "
-            "the checkpoint that it was made from"
+            "the checkpoint that it was made from",
+            path=checkpoint.folder,
         )
     return Plan("onnx", has, "cpu", "as it was converted")
 
@@ -251,10 +259,11 @@ def _start(
     from .conversion.convert import converted
     from .engines.onnx.run.session import load_onnx_engine
 
-    folder = checkpoint.folder
-    if checkpoint.kind == "official":
-        folder = converted(checkpoint, plan.precision, name=name, on_progress=on_progress)
-    return load_onnx_engine(folder, threads)
+    if checkpoint.kind == "converted":
+        return load_onnx_engine(checkpoint.folder, threads)
+    return load_onnx_engine(
+        converted(checkpoint, plan.precision, name=name, on_progress=on_progress), threads
+    )
 
 
 def _downloading(on_progress: Progress) -> Callable[[int, int], None]:

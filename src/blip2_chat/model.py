@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import Unpack
 
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
-from .engines.engine import Engine, Floats, State
-from .errors import ConversationError, GenerationError
+from .conversation_file import SavedConversation
+from .engines.engine import Engine, Floats
+from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
 from .generation.reuse import QueryVectorCache, StateCache
+from .generation.rows import Task
+from .generation.scoring import answer_logprobs, shares
 from .generation.settings import Decoding, Settings
-from .images import Picture, PictureLimits, PictureSource, Preprocess, open_picture, to_pixels
+from .images import (
+    Picture,
+    PictureLimits,
+    PictureSource,
+    PreparedPicture,
+    Preprocess,
+    open_picture,
+    to_pixels,
+)
 from .plan import Plan
 from .prompts import TEMPLATES, PromptTemplate
 
@@ -65,11 +76,12 @@ class Model:
         """A path, URL, bytes, file, PIL image or array -> a picture, within this model's limits."""
         return open_picture(picture, limits=self.limits)
 
-    def query_vectors(self, picture: Picture) -> Floats:
+    def query_vectors(self, picture: Picture | PreparedPicture) -> Floats:
         """The picture as the language model sees it: float32 [1,Q,D], computed once per content."""
         vectors = self._vectors.get(picture.digest)
         if vectors is None:
-            vectors = self.engine.encode_image(to_pixels(picture, self.preprocess))
+            pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
+            vectors = self.engine.encode_image(pixels)
             self._vectors.put(picture.digest, vectors)
         return vectors
 
@@ -109,6 +121,53 @@ class Model:
             pass
         return writing.answer()
 
+    def choose(
+        self, picture: PictureSource, question: str, choices: Sequence[str]
+    ) -> list[tuple[str, float]]:
+        """Which of given answers fits best -> (answer, probability) pairs, most probable first.
+
+        The probabilities are those of the answers given that it is one of `choices`: they sum to 1. They come from
+        the sum of each answer's token log-probabilities, its end token included, so that "a dog" is not favoured
+        over "a dog on a couch" for being the beginning of it; `score` gives the sums. Long answers have small sums,
+        so choices of similar length compare best.
+
+        Raises `PictureError`, and `GenerationError` for an empty question and for choices that are none.
+        """
+        prompt = self.template.render([], checked_question(question))
+        scores = self.score(picture, prompt, choices)
+        pairs = zip(choices, shares(scores), strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+    def score(self, picture: PictureSource, prompt: str, answers: Sequence[str]) -> list[float]:
+        """How likely the model finds each answer after a raw prompt: natural-log probabilities, 0 at best.
+
+        Each is the sum over the answer's tokens and the end token after them. The prompt is read once for all
+        answers, and not at all when the model has just answered it. `prompt` is as for `generate`; for a question
+        there is `choose`. Raises `PictureError`, and `GenerationError` for answers that are not texts, empty, or
+        given twice, and for a prompt or an answer that does not fit.
+        """
+        tokens = [self._answer_tokens(text, prompt) for text in _checked_answers(answers)]
+        opened = self.open(picture)
+        ids = self.tokenizer.encode(prompt)
+        room = self.engine.config.prompt_budget
+        if self.engine.config.family == "opt":
+            room -= max(map(len, tokens))
+        if len(ids) > room:
+            raise PromptTooLongError("the prompt", len(ids), room)
+        before = self.states.take(opened.digest, ids)
+        state, logits = self.engine.prefill(self.query_vectors(opened), [ids], before)
+        logprobs = answer_logprobs(self.engine, state, logits, tokens)
+        self.states.put(opened.digest, state)
+        return [sum(one) for one in logprobs]
+
+    def _answer_tokens(self, text: str, prompt: str) -> list[int]:
+        """An answer's tokens as the model would write them, and the end token."""
+        end = self.engine.config.text.eos_token_ids[0]
+        if self.engine.config.family == "opt":
+            # After a prompt a word begins with a space, which is a part of its token.
+            return [*self.tokenizer.encode(f" {text}" if prompt else text)[1:], end]
+        return [*self.tokenizer.encode(text)[:-1], end]
+
     def write(
         self,
         picture: Picture,
@@ -121,18 +180,13 @@ class Model:
         started = time.perf_counter()
         budget = self.prompt_budget(decoding)
         if len(prompt) > budget:
-            raise GenerationError(
-                f"the prompt is {len(prompt)} tokens, and {max(budget, 0)} fit beside the picture and the answer: "
-                "shorten it, or lower max_new_tokens"
-            )
+            raise PromptTooLongError("the prompt", len(prompt), budget)
         vectors = self.query_vectors(picture)
         stop = self.template.stop if stop is None else stop
+        task = Task(prompt, decoding, (*decoding.stop, *stop))
         state = self.states.take(picture.digest, prompt)
-
-        def keep(state: State) -> None:
-            self.states.put(picture.digest, state)
-
-        return Writing(self.engine, self.tokenizer, vectors, prompt, decoding, stop, state, keep, started)
+        keep = partial(self.states.put, picture.digest)
+        return Writing(self.engine, self.tokenizer, vectors, task, state, keep, started)
 
     def prompt_budget(self, decoding: Decoding) -> int:
         """Prompt tokens that fit. In a decoder-only model the answer takes its place in the same context."""
@@ -145,13 +199,20 @@ class Model:
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """
-        try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConversationError(f"{path} cannot be read as a conversation: {error}") from None
-        return Chat.from_saved(self, saved, where=str(path), picture=picture)
+        return Chat.resume(self, SavedConversation.read(Path(path)), where=str(path), picture=picture)
 
     def close(self) -> None:
         """Frees the model's memory."""
         self.states.clear()
         self.engine.close()
+
+
+def _checked_answers(answers: Sequence[str]) -> list[str]:
+    if isinstance(answers, str) or not all(isinstance(one, str) for one in answers):
+        raise GenerationError(f"the answers to choose from are {answers!r}; give a list of texts")
+    cleaned = [" ".join(one.split()) for one in answers]
+    if not cleaned or not all(cleaned):
+        raise GenerationError("there is no answer to choose from, or an empty one: give a list of texts")
+    if len(set(cleaned)) < len(cleaned):
+        raise GenerationError("an answer to choose from is given twice; give each once")
+    return cleaned

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .checkpoint.config import Family
-from .errors import GenerationError
+from .errors import GenerationError, PromptTooLongError
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,4 @@ def fit(
         token_ids = encode(text)
         if len(token_ids) <= budget:
             return FittedPrompt(text, token_ids, dropped)
-    raise GenerationError(
-        f"the question alone is {len(token_ids)} tokens, and {max(budget, 0)} fit beside the picture and the "
-        "answer: shorten it, or lower max_new_tokens"
-    )
+    raise PromptTooLongError("the question alone", len(token_ids), budget)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import subprocess
@@ -16,21 +15,13 @@ import pytest
 
 from blip2_chat.batch.inputs.sources import open_sources
 from blip2_chat.batch.items import Item, count, positioned
-from tests.batch.test_sources import colour, make_shard, png
+from tests.support.sources import add, colour, make_shard, png
 
 
 def found(path: Path) -> list[Item]:
     items = list(positioned(open_sources([path])))
     assert count(open_sources([path])) == len(items)
     return items
-
-
-def add(
-    archive: tarfile.TarFile, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, len(data)
-    archive.addfile(info, io.BytesIO(data))
 
 
 def named(items: list[Item], path: Path) -> dict[str, int | str | None]:
@@ -111,7 +102,7 @@ def test_tars_one_behind_the_other(tmp_path: Path, kind: str) -> None:
         assert bad.error is not None and "damaged" in bad.error
 
 
-def test_what_is_a_picture_in_a_tar_is_told_by_content_where_the_ending_does_not_tell(tmp_path: Path) -> None:
+def test_pictures_in_a_tar_are_recognised_by_content(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as archive:
         for name, data in {

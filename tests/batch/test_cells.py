@@ -14,7 +14,8 @@ from blip2_chat.batch.inputs.cells import from_base64
 from blip2_chat.batch.inputs.sources import open_sources
 from blip2_chat.batch.inputs.tables import Columns
 from blip2_chat.batch.items import Item, count, positioned
-from tests.batch.test_sources import colour, png
+from tests.support.extras import imported
+from tests.support.sources import colour, png
 
 
 def found(path: Path, column: str | None = None, name: str | None = None) -> list[Item]:
@@ -91,7 +92,7 @@ def test_lists_of_pictures_give_a_row_each(tmp_path: Path) -> None:
 
 
 def test_lists_of_pictures_in_parquet_as_datasets_writes_them(tmp_path: Path) -> None:
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, parquet = imported("pyarrow", "test-ray"), imported("pyarrow.parquet", "test-ray")
     path = tmp_path / "t.parquet"
     lists = [[{"bytes": png(n), "path": None} for n in range(row)] for row in range(4)]
     parquet.write_table(

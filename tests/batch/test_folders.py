@@ -15,8 +15,8 @@ from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.inputs.sources import check, open_sources, stdin_list
 from blip2_chat.batch.inputs.tables import Columns
 from blip2_chat.batch.items import Item, count, positioned
-from tests.batch.test_sources import colour, make_shard, png
 from tests.support.batch import make_pictures
+from tests.support.sources import colour, make_shard, png
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
@@ -160,7 +160,7 @@ def test_lists_and_tables_in_the_encodings_that_programs_write(
     assert stdin_list().paths == ("b.png", "ä 1.png")
 
 
-def test_a_list_that_is_no_text_is_said(tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_reported(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\xd8\x00\xd8a")
     with pytest.raises(RunError, match=r"list\.txt is no text .*; save it as UTF-8$"):
         found(tmp_path / "list.txt")

@@ -97,7 +97,7 @@ def test_damage_anywhere(
         "CREATE TRIGGER t AFTER INSERT ON about BEGIN DELETE FROM results; END",
     ],
 )
-def test_values_that_no_run_writes(model: Model, tmp_path: Path, statement: str) -> None:
+def test_impossible_values_in_a_result_are_refused(model: Model, tmp_path: Path, statement: str) -> None:
     photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
     make_pictures(photos, 2)
     options = RunOptions((photos,), TASKS, str(out))
@@ -113,7 +113,7 @@ def test_values_that_no_run_writes(model: Model, tmp_path: Path, statement: str)
     assert out.read_bytes() == good
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     strange = [tmp_path / "folder"]
     if sys.platform != "win32":

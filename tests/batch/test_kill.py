@@ -222,7 +222,7 @@ def test_unmounted_disk_is_noticed_though_its_mount_point_stays(
     assert not out.exists()
 
 
-def test_output_that_cannot_be_written_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_unwritable_output_is_reported_before_the_model_is_loaded(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_pictures(photos, 1)
     code, _, stderr = blip2_chat("run", photos, "--out", tmp_path / "none" / "c.jsonl", "--model", "no/model")

@@ -16,6 +16,7 @@ from blip2_chat.batch.ray_run import _start
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
+from tests.support.extras import imported
 
 
 def go(running: Model, source: Path | str, out: Path, sidecar: Sidecar | None = None) -> Summary:
@@ -34,12 +35,13 @@ def test_a_pattern_does_not_match_what_the_run_writes(model: Model, tmp_path: Pa
     assert (photos / "p0000.caption").is_file() and (photos / "p0000.txt").is_file()
 
 
-def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
+def test_an_input_is_never_overwritten(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path, 1)
     table = tmp_path / "t.csv"
     table.write_text("path,label\np0000.png,mine\n", encoding="utf-8")
-    with pytest.raises(RunError, match=r"t\.csv is what is read, and would be replaced; give another --out"):
+    with pytest.raises(RunError, match=r"t\.csv is what is read, and would be replaced") as caught:
         go(model, table, tmp_path / "." / "t.csv")
+    assert caught.value.parameter == "out"
     assert "mine" in table.read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p0000.png", "t.csv"]
 
@@ -47,7 +49,7 @@ def test_what_is_read_is_not_written_over(model: Model, tmp_path: Path) -> None:
 def test_a_table_written_anew_with_other_pictures_in_its_rows(
     model: Model, tmp_path: Path, written: list[str]
 ) -> None:
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, parquet = imported("pyarrow", "test-ray"), imported("pyarrow.parquet", "test-ray")
     first, second, third = (path.read_bytes() for path in make_pictures(tmp_path / "photos", 3))
     table, out = tmp_path / "t.parquet", tmp_path / "c.jsonl"
     parquet.write_table(pa.table({"image": [first, second]}), table)
@@ -81,7 +83,7 @@ def test_the_first_of_the_same_pixels_is_named_whatever_its_number(model: Model,
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
-def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
+def test_an_unreachable_cluster_is_reported_at_once(address: str) -> None:
     with socket.socket() as taken:  # bound, so that nobody else listens there
         taken.bind(("127.0.0.1", 0))
         address = address.format(port=taken.getsockname()[1])

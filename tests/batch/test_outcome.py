@@ -17,9 +17,9 @@ from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.outputs.tar_writer import _Names
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.model import Model
-from tests.batch.test_archives import add
-from tests.batch.test_sources import png
 from tests.support.batch import TASKS, make_pictures
+from tests.support.extras import imported
+from tests.support.sources import add, png
 
 
 def go(running: Model, sources: list[Path], out: Path, **more: Any) -> Summary:
@@ -101,8 +101,9 @@ def test_pictures_from_everywhere_come_along_and_others_are_not_put_in_their_pla
     with Replaced(made, {"model": "tiny"}) as run:
         assert run.go(model).without_picture == 2
     assert [name for name in contents(tmp_path / "d.tar") if name.endswith(".png")] == [names[0], *names[3:]]
-    with pytest.raises(RunError, match=r"--with-pictures belongs to --out FILE\.tar"):
+    with pytest.raises(RunError, match=r"needs a \.tar file") as caught:
         go(model, sources, tmp_path / "c.jsonl", with_pictures=True)
+    assert caught.value.parameter == "with_pictures"
 
 
 def test_names_in_a_tar_are_unique() -> None:
@@ -130,7 +131,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     (photos / "broken.png").write_bytes(b"no picture")
     out = photos / f"metadata.{kind}"
     if kind == "parquet":
-        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet = imported("pyarrow.parquet", "test-ray")
     summary = go(model, [photos], out)
     assert (summary.rows, summary.failed) == (6, 1)
     if kind == "jsonl":
@@ -143,7 +144,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     assert [row["file_name"] for row in rows] == [path.relative_to(photos).as_posix() for path in paths]
     assert all(row["caption"] for row in rows)
     assert len(list(writers.read(str(out)))) == 5
-    datasets = pytest.importorskip("datasets")
+    datasets = imported("datasets", "test-ray")
     for name in (".blip2-chat.progress", f"{out.name}.progress", "broken.png"):
         (photos / name).unlink(missing_ok=True)
     read = datasets.load_dataset(
@@ -153,7 +154,7 @@ def test_metadata_as_imagefolder_reads_it(model: Model, tmp_path: Path, kind: st
     assert read[0]["image"].size == (24, 20)
 
 
-def test_metadata_of_pictures_elsewhere_is_said_before_any_work(model: Model, tmp_path: Path) -> None:
+def test_metadata_for_pictures_elsewhere_is_refused_before_any_work(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path / "photos", 1)
     (tmp_path / "other").mkdir()
     for out, source in (("other", tmp_path / "photos"), (".", tmp_path / "s.tar")):

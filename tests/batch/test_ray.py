@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-ray")
+
 import io
 import os
 import signal
@@ -19,9 +23,6 @@ from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.result import Result
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from tests.support.batch import load_folder, make_pictures, rows_of
-
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
 
 TASKS = Tasks(1, ("how many?",), {"max_new_tokens": 6})
 
@@ -86,7 +87,7 @@ def test_s3_is_read_and_written_like_a_disk(s3: Any, tiny: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def cluster(s3: Any) -> Iterator[Any]:
-    ray = pytest.importorskip("ray")
+    import ray
     from ray.cluster_utils import Cluster
 
     if sys.platform == "win32":

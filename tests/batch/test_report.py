@@ -10,13 +10,12 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.inputs.tables import Columns
@@ -24,18 +23,11 @@ from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.outputs.report import report
 from blip2_chat.batch.outputs.writers import Shape, write
 from blip2_chat.batch.result import Result
-from tests.support.batch import blip2_chat, make_pictures
-from tests.support.web_browser import QUIET, chromium
+from blip2_chat.images import PictureLimits, open_picture
+from tests.support.batch import blip2_chat, digest, make_pictures
+from tests.support.extras import imported
 
 NASTY = '</script><script>document.title="owned"</script><!-- & <b>'
-
-
-def digest(path: Path) -> str:
-    """What a run records of a picture: sha256 of its size and RGB pixels, here by Pillow alone."""
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    head = f"{upright.width}x{upright.height} RGB\n".encode()
-    return hashlib.sha256(head + upright.tobytes()).hexdigest()
 
 
 def rows(pictures: list[Path], **more: Any) -> list[Result]:
@@ -187,9 +179,24 @@ def test_a_replaced_picture_is_not_shown_beside_the_old_caption(tmp_path: Path) 
     ]
 
 
+def test_pictures_of_more_than_the_usual_size_are_opened_as_the_run_did(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("L", (10_100, 10_000), 90).save(path)
+    limits = PictureLimits(max_pixels=120_000_000)
+    digest = open_picture(path, limits=limits).digest
+    made = [Result(str(path), ("a wall",), {}, -1, digest=digest)]
+    write(str(tmp_path / "c.jsonl"), made, Shape(1, [], {}))
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    assert data_of(tmp_path / "c.html")["thumbs"] == []
+    with Journal(tmp_path / "c.jsonl.progress") as journal:
+        journal.note({"settings": {"sources": [str(path)]}, "max_pixels": limits.max_pixels})
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
+    assert len(data_of(tmp_path / "c.html")["thumbs"]) == 1
+
+
 def test_pictures_of_a_table_are_those_of_the_column_that_was_read(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = imported("pyarrow", "test-ray")
+    parquet = imported("pyarrow.parquet", "test-ray")
     table = pyarrow.table({"image": [encoded("red")], "jpg": [encoded("blue")], "title": ["some name"]})
     parquet.write_table(table, tmp_path / "two.parquet")
     source = str(tmp_path / "two.parquet")
@@ -235,7 +242,7 @@ def test_relative_paths_mean_the_runs_pictures_from_any_folder(
     assert shown(tmp_path / "c.html") == ["blue"]
 
 
-def test_what_is_no_result_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_reported(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"no": "path"}\n', encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read as the result of a run"):
         report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
@@ -264,101 +271,3 @@ def test_the_command_names_the_page_it_wrote(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "photos")
     code, out, err = blip2_chat("report", f"file://{(tmp_path / 'c.csv').as_posix()}")
     assert (code, out) == (0, "c.html\n") and (tmp_path / "photos" / "c.html").is_file()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = chromium()
-    if path is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=QUIET)
-        yield opened
-        opened.close()
-
-
-def test_ten_thousand_pictures_in_a_browser(browser: Any, tmp_path: Path) -> None:
-    from playwright.sync_api import expect
-
-    (picture,) = make_pictures(tmp_path / "photos", 1)
-    same = digest(picture)
-    made = [
-        Result(
-            str(picture),
-            (f"a dog and {at} cats" if at % 10 == 0 else f"{at} trees",),
-            {},
-            -at / 1e4,
-            digest=same,
-        )
-        for at in range(9_990)
-    ]
-    made += [Result(f"bad{at}.png", error=f"bad{at}.png is empty") for at in range(10)]
-    made[20] = Result(str(picture), (NASTY,), {}, -5, digest=same)
-    write(str(tmp_path / "c.jsonl"), made, Shape(1, [], {}))
-    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html", title="Ten thousand")
-    page = browser.new_page(viewport={"width": 1200, "height": 800})
-    noise: list[str] = []
-    page.on("console", lambda message: noise.append(message.text))
-    page.on("pageerror", lambda error: noise.append(str(error)))
-    page.on(
-        "request",
-        lambda request: noise.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
-    )
-    page.goto((tmp_path / "c.html").as_uri())
-    cards = page.locator(".card")
-    assert 0 < cards.count() < 60, "only what is in view exists"
-    assert cards.first.locator(".caption").inner_text() == "a dog and 0 cats"
-    assert page.evaluate("document.querySelector('.card img').decode().then(() => true)")
-    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.card')].some(c => c.textContent.includes('bad9.png'))"
-    )
-    assert cards.count() < 60
-    page.fill("#search", "DOG 120")
-    expect(page.locator("#facts")).to_contain_text("11 of 10,000 pictures")
-    assert cards.first.locator(".caption").inner_text() == "a dog and 120 cats"
-    assert page.locator("mark").first.inner_text() == "dog"
-    page.fill("#search", "")
-    page.select_option("#order", "worst")
-    expect(cards.first.locator(".caption")).to_contain_text("owned")
-    assert page.title() == "Ten thousand", "a caption is text"
-    page.click("text=Failed 10")
-    assert cards.count() == 10 and "is empty" in cards.first.inner_text()
-    cards.first.click()
-    assert page.locator("dialog").is_visible() and "bad0.png" in page.locator("dialog dl").inner_text()
-    page.keyboard.press("ArrowRight")
-    assert "bad1.png" in page.locator("dialog dl").inner_text()
-    page.keyboard.press("Escape")
-    assert not page.locator("dialog").is_visible()
-    assert [one for one in noise if not one.startswith(("file:", "data:"))] == [], (
-        "nothing is asked of a network"
-    )
-    page.close()
-
-
-@pytest.mark.parametrize("width", [1200, 390])
-def test_cards_show_the_answers(browser: Any, tmp_path: Path, width: int) -> None:
-    (picture,) = make_pictures(tmp_path / "photos", 1)
-    question = "what is the long question about that would fill a whole card by itself?"
-    answers = {question: "a short answer", "and more?": "quite a few words about it " * 9}
-    made = [Result(str(picture), (), answers, -1, digest=digest(picture))]
-    write(
-        str(tmp_path / "c.jsonl"),
-        [*made, Result("x.png", (), answers, -1, digest="x")],
-        Shape(0, answers, {}),
-    )
-    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    page.goto((tmp_path / "c.html").as_uri())
-    card = page.locator(".card").first
-    box = card.bounding_box()
-    for said in card.locator(".said").all():
-        inside = said.bounding_box()
-        assert inside["height"] > 15 and inside["y"] + inside["height"] <= box["y"] + box["height"]
-        assert inside["x"] >= box["x"] and inside["x"] + inside["width"] <= box["x"] + box["width"]
-    short = card.locator(".said").first
-    assert short.inner_text() == "a short answer"
-    assert short.evaluate("it => it.scrollWidth <= it.clientWidth && it.scrollHeight <= it.clientHeight")
-    assert "picture not found" in page.locator(".card").nth(1).inner_text()
-    page.close()

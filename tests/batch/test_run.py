@@ -40,6 +40,7 @@ from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
 from tests.support.batch import blip2_chat as command_line
+from tests.support.extras import imported
 
 
 def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
@@ -150,7 +151,7 @@ def test_the_same_path_listed_twice_has_two_rows_and_is_done_once(model: Model, 
     assert summary.rows == 3 and len(told) == 2 and rows[2]["caption"] == rows[0]["caption"]
 
 
-def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> None:
+def test_changed_settings_are_noticed_and_reported(model: Model, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "c.jsonl"
     make_pictures(photos, 2)
     go(model, options(photos, out))
@@ -168,7 +169,7 @@ def test_changed_settings_are_noticed_and_said(model: Model, tmp_path: Path) -> 
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
 def test_results_carry_the_advice_that_caption_gives(model: Model, tmp_path: Path, ending: str) -> None:
     if ending == ".parquet":
-        pytest.importorskip("pyarrow")
+        imported("pyarrow", "test-ray")
     photos, out = tmp_path / "photos", tmp_path / f"c{ending}"
     photos.mkdir()
     stripes = np.zeros((120, 120, 3), np.uint8)
@@ -256,7 +257,7 @@ def test_failed_pictures_are_tried_again_on_request(model: Model, tmp_path: Path
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".tar"])
 def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending: str) -> None:
     if ending == ".parquet":
-        pytest.importorskip("pyarrow")
+        imported("pyarrow", "test-ray")
     photos = tmp_path / "photos"
     make_pictures(photos, 3)
     (photos / 'odd, "name"\u2028 é.png').write_bytes(b"")
@@ -267,8 +268,8 @@ def test_every_format_reads_back_as_it_was(model: Model, tmp_path: Path, ending:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"c{ending}", f"c{ending}.progress", "photos"]
 
 
-def test_what_the_files_look_like_to_others(model: Model, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+def test_output_files_open_in_other_programs(model: Model, tmp_path: Path) -> None:
+    parquet = imported("pyarrow.parquet", "test-ray")
     photos = tmp_path / "photos"
     make_pictures(photos, 2)
     tasks = Tasks(2, ("how many?",), {"max_new_tokens": 5})
@@ -353,7 +354,7 @@ class TestSidecars:
             assert (photos / text).read_text(encoding="utf-8") == f"t, {mine}\n"
         assert len(list(photos.glob("*.txt"))) == 5
 
-    def test_a_text_file_of_somebody_else_saves_the_work(
+    def test_an_existing_text_file_skips_its_picture(
         self, model: Model, tmp_path: Path, written: list[str]
     ) -> None:
         photos = tmp_path / "photos"
@@ -419,7 +420,9 @@ class TestCaptionAll:
                 thread.join(60)  # it may be opening a picture
                 assert not thread.is_alive()
 
-    def test_what_open_picture_takes_as_one_picture_is_one(self, model: Model, tmp_path: Path) -> None:
+    def test_caption_all_takes_what_open_picture_takes_as_one_picture(
+        self, model: Model, tmp_path: Path
+    ) -> None:
         (path,) = make_pictures(tmp_path, 1)
         data = path.read_bytes()
         pixels = np.asarray(Image.open(path))
@@ -435,7 +438,7 @@ class TestCaptionAll:
         assert {result.caption for result in results} == {caption} and len(results) == len(ones) + 1
         assert len(list(blip2_chat.caption_all(np.stack([pixels] * 3), model=model, **TASKS.settings))) == 3
 
-    def test_what_is_no_picture_is_a_row_and_the_others_go_on(self, model: Model, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_picture_is_a_row_with_an_error(self, model: Model, tmp_path: Path) -> None:
         (path,) = make_pictures(tmp_path, 1)
         wrong: list[Any] = [
             "gone.png",
@@ -464,7 +467,7 @@ class TestCaptionAll:
             (result,) = blip2_chat.caption_all(one, model=model)
             assert result.error is not None and result.caption is None
 
-    def test_says_what_is_wrong_at_once(self, model: Model, tmp_path: Path) -> None:
+    def test_a_wrong_option_is_reported_at_once(self, model: Model, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="there are no pictures in"):
             blip2_chat.caption_all(tmp_path, model=model)
         for wrong in (None, 3):
@@ -584,12 +587,12 @@ def test_command_line_says_how_many_failed(tiny: Path, tmp_path: Path) -> None:
     text = (photos / "p0000.txt").read_text(encoding="utf-8").strip()
     assert text == " ".join(rows[1]["answers"]["how many?"].split())
     code, _, err = command_line("run", photos)
-    assert code == 1 and "give --out" in err
+    assert code == 1 and "give --out (" in err
     code, _, err = command_line("run", photos, "--out", tmp_path / "c.xlsx")
     assert code == 1 and "ends in none of .parquet, .jsonl, .csv, .tar" in err
 
 
-def test_command_line_says_what_was_passed_over_and_left_out(tiny: Path, tmp_path: Path) -> None:
+def test_the_command_counts_skipped_files(tiny: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_pictures(photos, 3)
     make_pictures(photos / "@eaDir", 3)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.inputs.pictures import Opener
@@ -24,16 +23,8 @@ from blip2_chat.batch.inputs.tables import Columns
 from blip2_chat.batch.items import Item, count, positioned
 from blip2_chat.images import PictureLimits, Preprocess, open_picture
 from tests.support.batch import make_pictures
-
-
-def png(colour: int = 0) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (6, 5), (colour, 1, 2)).save(data, "PNG")
-    return data.getvalue()
-
-
-def colour(item: Item) -> int:
-    return open_picture(item.picture).image.getpixel((0, 0))[0]  # type: ignore[index,return-value]
+from tests.support.extras import imported
+from tests.support.sources import colour, make_shard, png
 
 
 def found(
@@ -46,7 +37,7 @@ def found(
     return items
 
 
-def test_folders_are_walked_in_order_without_what_is_no_picture(tmp_path: Path) -> None:
+def test_folders_are_walked_in_order_and_other_files_skipped(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 9)
     (tmp_path / ".hidden").mkdir()
     for name in ("notes.txt", "._p0000.png", ".hidden/p.png"):
@@ -128,13 +119,13 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
         found(path)
 
 
-def test_rows_that_no_text_or_json_can_be_made_of(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_written_as_text_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"path": "\\ud83d.png"}\n' + "[" * 100_000 + '\n{"path": "a.png"}\n', encoding="utf-8")
     half, deep, good = found(path)
     assert half.path == str(tmp_path / "\\ud83d.png") and deep.error is not None and "line 2" in deep.error
     assert good.error is None
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, parquet = imported("pyarrow", "test-ray"), imported("pyarrow.parquet", "test-ray")
     buffers = [
         None,
         pa.py_buffer((0).to_bytes(4, "little") + (2).to_bytes(4, "little")),
@@ -148,8 +139,8 @@ def test_rows_that_no_text_or_json_can_be_made_of(tmp_path: Path) -> None:
 
 
 def test_parquet_of_bytes_of_structs_and_of_paths(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pa = imported("pyarrow", "test-ray")
+    parquet = imported("pyarrow.parquet", "test-ray")
     pictures = make_pictures(tmp_path, 5)
     path = tmp_path / "table.parquet"
     raw = [png(n) for n in range(5)]
@@ -172,15 +163,6 @@ def test_parquet_of_bytes_of_structs_and_of_paths(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
     with pytest.raises(RunError, match="cannot be read as Parquet"):
         found(tmp_path / "broken.parquet")
-
-
-def make_shard(path: Path, colours: range, mode: str = "w") -> None:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for n in colours:
-            for kind, data in (("png", png(n)), ("json", b"{}")):
-                info = tarfile.TarInfo(f"{n:04}.{kind}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
 
 
 def test_shards_by_pattern_and_by_braces(tmp_path: Path) -> None:
@@ -239,7 +221,7 @@ def test_shards_are_read_in_flat_memory(tmp_path: Path) -> None:
     assert peak < 2_000_000, "20 MB of pictures, two at a time"
 
 
-def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"there are no pictures in .*empty$"):
         check([tmp_path / "empty"], Columns())
@@ -298,7 +280,7 @@ def test_file_addresses_are_opened_as_everywhere(tmp_path: Path) -> None:
     (item,) = found(tmp_path / "list.txt")
     opened = Opener(Preprocess(), PictureLimits())(item)
     assert opened.error is None
-    assert opened.digest == open_picture(picture).digest
+    assert opened.picture is not None and opened.picture.digest == open_picture(picture).digest
 
 
 def test_fsspec_addresses(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ NAME = "someone/blip2-tiny"
 # Prints one JSON line: the folder found, or the error, and the progress reported.
 _ASK = """
 import json, sys
-from blip2_chat.checkpoint import find
+from blip2_chat.checkpoint.inspect import find
 from blip2_chat.errors import CheckpointError
 name, options = sys.argv[1], json.loads(sys.argv[2])
 seen = []
@@ -70,7 +70,7 @@ def ask(served: FakeHub, tmp_path: Path) -> Ask:
     def run(name: str = NAME, *, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         settings = {
-            "PYTHONPATH": str(Path(checkpoint.__file__).parents[1]),
+            "PYTHONPATH": str(Path(checkpoint.__file__).parents[2]),
             "HF_ENDPOINT": served.url,
             "HF_HOME": str(tmp_path / "home"),
             "NO_PROXY": "127.0.0.1",
@@ -202,7 +202,7 @@ def test_only_pickles_on_the_hub(ask: Ask, served: FakeHub, sources: dict[str, P
     assert "folder" in ask(f"{NAME}@refs/pr/3")
 
 
-def test_not_blip2_is_said_before_the_weights_are_fetched(
+def test_another_kind_of_model_is_reported_before_its_weights_are_fetched(
     ask: Ask, served: FakeHub, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(sources["single"], tmp_path / "other"))
@@ -292,8 +292,9 @@ def test_a_folder_of_a_repository(ask: Ask, served: FakeHub, parsed: Path, at: s
     assert sorted(path.name for path in folder.glob("*.safetensors")) == expected
     assert {"README.md", "model.safetensors"}.isdisjoint(served.files_sent)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["icon_caption_blip2"]
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json.*--processor"):
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json") as caught:
         inspect(folder)
+    assert (caught.value.parameter, caught.value.path) == ("processor", folder)
     served.requests.clear()
     assert ask(name, env={"HF_HUB_OFFLINE": "1"})["folder"] == str(folder)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import random
 from typing import Any
 
@@ -163,7 +167,7 @@ def test_known_configs_read_as_the_hub_writes_them() -> None:
     assert ModelConfig.from_dict(raw) == KNOWN[0].config
 
 
-def test_parts() -> None:
+def test_every_tensor_belongs_to_a_part() -> None:
     names = ["vision_model.x", "query_tokens", "qformer.x", "language_projection.bias", "language_model.x"]
     assert [part_of(name) for name in names] == ["vision", "qformer", "qformer", "qformer", "language_model"]
 

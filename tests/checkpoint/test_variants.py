@@ -17,8 +17,8 @@ from blip2_chat import CheckpointError
 from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.conversion.convert import convert, converted
 from blip2_chat.engines.engine import Floats
-from tests.checkpoint.test_inspect import change_json
-from tests.support.checkpoints import make_checkpoint
+from tests.support.checkpoints import change_json, make_checkpoint
+from tests.support.extras import needs
 
 Make = Callable[..., Path]
 INDEX = "model.safetensors.index.json"
@@ -73,7 +73,7 @@ def beside_the_index_of_pickles(folder: Path) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(raw))
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
 @pytest.mark.parametrize(
     "spread", [of_another_index, of_the_same_index, without_an_index, beside_the_index_of_pickles]
 )
@@ -90,7 +90,7 @@ def test_one_file_of_another_name(checkpoint: Make, tmp_path: Path) -> None:
     assert inspect(folder).weight_files == ("pytorch_model.safetensors",)
 
 
-def test_what_is_not_whole_is_not_taken(sharded: Path) -> None:
+def test_incomplete_shards_are_refused(sharded: Path) -> None:
     without_an_index(sharded)
     next(sharded.glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="but neither"):
@@ -105,8 +105,8 @@ def add_adapter(folder: Path) -> None:
     shutil.copy(next(folder.glob("*.safetensors")), folder / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_an_adapter_beside_its_base_is_said(checkpoint: Make, tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
+def test_an_adapter_beside_its_base_is_reported(checkpoint: Make, tmp_path: Path, engine: str) -> None:
     folder = Path(shutil.copytree(checkpoint("opt"), tmp_path / "adapted"))
     add_adapter(folder)
     with pytest.warns(UserWarning, match="also holds a LoRA adapter, which is not applied.*merge it"):
@@ -134,10 +134,11 @@ def bare(checkpoint: Make, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
 def test_the_processor_of_another_checkpoint(checkpoint: Make, bare: Path, engine: str) -> None:
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json.*--processor"):
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json") as caught:
         blip2_chat.load(bare, engine=engine, device="cpu")
+    assert (caught.value.parameter, caught.value.path) == ("processor", bare)
     expected = logits(checkpoint("opt"), engine)
     np.testing.assert_array_equal(logits(bare, engine, processor=checkpoint("opt")), expected)
 
@@ -148,7 +149,8 @@ def test_conversions_with_other_processors_are_told_apart(
     other = Path(shutil.copytree(checkpoint("opt"), tmp_path / "other"))
     change_json(other / "preprocessor_config.json", lambda raw: {**raw, "image_mean": [0.1, 0.2, 0.3]})
     made = [
-        converted(inspect(bare, processor), "int8", name="bare") for processor in (checkpoint("opt"), other)
+        converted(inspect(bare, processor), "int8", name="bare").folder
+        for processor in (checkpoint("opt"), other)
     ]
     assert made[0] != made[1]
     settings = (made[1] / "preprocessor_config.json").read_text("utf-8")
@@ -170,7 +172,7 @@ def test_the_processor_of_another_family_is_refused(checkpoint: Make, bare: Path
 # Configurations of before transformers 4.47
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("torch", marks=needs("test-torch"))])
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_configurations_without_a_picture_token(
     checkpoint: Make, tmp_path: Path, family: str, engine: str

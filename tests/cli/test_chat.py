@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
 import blip2_chat
@@ -41,12 +40,6 @@ OnnxEngine.step = endless
 _ESCAPE = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_transformers() -> None:
-    """A command says so before it imports transformers; in this process that has long happened."""
-    transformers_logging.disable_progress_bar()
-
-
 @pytest.fixture(scope="module")
 def folder(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint("t5")
@@ -54,7 +47,7 @@ def folder(checkpoint: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> blip2_chat.Model:
-    return blip2_chat.load(folder, engine="torch")
+    return blip2_chat.load(folder, engine="onnx", precision="fp32")
 
 
 @pytest.fixture
@@ -346,7 +339,7 @@ def test_ctrl_c_ends_a_pipe_with_its_status(
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "")
 
 
-def test_words_for_leaving_are_questions_in_a_pipe(
+def test_exit_and_quit_are_questions_in_a_pipe(
     talk: Callable[..., Any], model: blip2_chat.Model, pictures: list[str]
 ) -> None:
     chat = model.chat(pictures[0], **SETTINGS)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
-from transformers.utils import logging as transformers_logging
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -24,17 +25,11 @@ import blip2_chat
 from blip2_chat.cli import app
 from blip2_chat.cli.display.terminal import note, say
 from blip2_chat.cli.options import WritingOptions
-from blip2_chat.engines.torch.engine import TorchEngine
+from blip2_chat.engines.onnx import OnnxEngine
 from blip2_chat.errors import Blip2ChatError
 from blip2_chat.generation.settings import Decoding
 
 RUN = "from blip2_chat.cli import main; main()"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_transformers() -> None:
-    """A command says so before it imports transformers; in this process that has long happened."""
-    transformers_logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +54,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setenv("BLIP2_CHAT_MODEL", str(folder))
 
     def invoke(command: str, *arguments: str, **more: Any) -> Any:
-        usual = ("--engine", "torch", "--max-new-tokens", "6")
+        usual = ("--engine", "onnx", "--precision", "fp32", "--max-new-tokens", "6")
         return CliRunner().invoke(app, [command, *usual, *arguments], **more)
 
     return invoke
@@ -67,7 +62,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> blip2_chat.Model:
-    return blip2_chat.load(folder, engine="torch")
+    return blip2_chat.load(folder, engine="onnx", precision="fp32")
 
 
 def entries(result: Any) -> list[dict[str, Any]]:
@@ -109,7 +104,7 @@ def test_ask_json_is_the_conversation_of_the_api(
         assert entry["picture"] == pictures[0]
         assert (entry["question"], entry["answer"]) == (question, answer.text)
         assert (entry["tokens"], entry["finish_reason"]) == (len(answer.tokens), answer.finish_reason)
-        assert (entry["model"], entry["engine"], entry["precision"]) == (model.name, "torch", "fp32")
+        assert (entry["model"], entry["engine"], entry["precision"]) == (model.name, "onnx", "fp32")
         assert entry["score"] == pytest.approx(answer.score, abs=1e-3)
         assert 0 < entry["first_word_seconds"] <= entry["seconds"]
         assert entry["advice"] == []
@@ -129,7 +124,9 @@ def test_ask_prints_one_line_per_question(
     assert result.exit_code == 1
 
 
-def test_ask_of_no_picture_is_an_error_entry(run: Callable[..., Any], pictures: list[str]) -> None:
+def test_ask_about_an_unreadable_picture_is_an_error_entry(
+    run: Callable[..., Any], pictures: list[str]
+) -> None:
     result = run("ask", pictures[1], "what is it?", "--json")
     assert result.exit_code == 1
     (entry,) = entries(result)
@@ -231,13 +228,16 @@ def test_every_writing_option_reaches_decoding() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--beams", "2", "--temperature", "1"), "beams and a temperature exclude each other"),
-        (("--min-new-tokens", "9"), "--min-new-tokens 9 is more than --max-new-tokens 6"),
-        (("--answers", "4", "--beams", "2"), "--answers 4 is more than --beams 2"),
-        (("--top-k", "3"), "--top-k and --top-p choose among drawn tokens"),
+        (
+            ("--beams", "2", "--temperature", "1"),
+            "--temperature is 1.0; beam search (--beams is 2) does not sample",
+        ),
+        (("--min-new-tokens", "9"), "--min-new-tokens is 9; give at most --max-new-tokens, which is 6"),
+        (("--answers", "4", "--beams", "2"), "--answers is 4; give at most --beams, which is 2"),
+        (("--top-k", "3"), "--top-k is 3; it applies to sampling only: set --temperature above 0"),
     ],
 )
-def test_contradictory_options_are_said_before_loading(
+def test_contradictory_options_are_reported_before_loading(
     run: Callable[..., Any],
     pictures: list[str],
     options: tuple[str, ...],
@@ -273,7 +273,7 @@ def test_a_run_names_options_as_they_are_typed(pictures: list[str]) -> None:
 @pytest.mark.parametrize("command", ["caption", "run"])
 def test_a_seed_below_zero_is_refused(command: str, pictures: list[str]) -> None:
     result = CliRunner().invoke(app, [command, *pictures, "--temperature", "1", "--seed", "-1"])
-    assert (result.exit_code, result.stderr) == (1, "Error: seed is -1; give 0 or more\n")
+    assert (result.exit_code, result.stderr) == (1, "Error: --seed is -1; give 0 or more\n")
 
 
 def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,16 +351,16 @@ def test_ctrl_c_keeps_the_partial_answer(
     length = {"max_new_tokens": 20, "min_new_tokens": 20}
     whole = model.chat(pictures[0], **length).ask("what is it?")
     steps = 0
-    step = TorchEngine.step
+    step = OnnxEngine.step
 
-    def interrupted(self: TorchEngine, *arguments: Any) -> Any:
+    def interrupted(self: OnnxEngine, *arguments: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == 15:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    monkeypatch.setattr(TorchEngine, "step", interrupted)
+    monkeypatch.setattr(OnnxEngine, "step", interrupted)
     options = ("--max-new-tokens", "20", "--min-new-tokens", "20", "--json")
     result = run("ask", pictures[0], "what is it?", "never asked", *options)
     assert result.exit_code == 130
@@ -375,12 +375,12 @@ def test_ctrl_c_keeps_the_partial_answer(
     assert (result.exit_code, result.stdout) == (130, printable(entry["answer"]) + "\n")
 
 
-def test_dropped_turns_are_told(checkpoint: Callable[..., Path], pictures: list[str]) -> None:
+def test_dropped_turns_are_reported(checkpoint: Callable[..., Path], pictures: list[str]) -> None:
     short = str(checkpoint("opt", text={"max_position_embeddings": 90}))
     questions = [f"what is the {word} thing in this picture?" for word in ("first", "second", "third")]
     result = CliRunner().invoke(
         app,
-        ["ask", pictures[0], *questions, "-m", short, "--engine", "torch", "--max-new-tokens", "6", "--json"],
+        ["ask", pictures[0], *questions, "-m", short, "--engine", "onnx", "--max-new-tokens", "6", "--json"],
     )
     dropped = [entry.get("dropped_turns", 0) for entry in entries(result)]
     assert dropped[0] == 0
@@ -418,7 +418,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch: pytest.Monk
         say("a cat")
 
 
-def test_a_line_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_nobody_reads_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError
@@ -442,3 +442,21 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     )
     os.close(write_end)
     assert b"Traceback" not in done.stderr and done.returncode == 1
+
+
+def test_help_puts_options_into_groups_that_fit_80_columns() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], terminal_width=80).stdout
+    assert "Usage: blip2-chat run [OPTIONS] SOURCE...\n" in shown
+    headings = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)
+    assert headings[0] == "Arguments" and headings[-1] == "Other options"
+    assert {"Input", "Output", "Text generation", "Model", "Ray clusters"} <= set(headings)
+    output = shown.split("\nOutput:\n")[1].split("\n\n")[0]
+    assert "--sidecar TYPE" in output and "--beams" not in output
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_summaries_of_commands_are_whole() -> None:
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    summaries = re.findall(r"^  ([a-z]+)  +([A-Z].*)$", shown.split("Commands:\n")[1], re.MULTILINE)
+    assert {name for name, _ in summaries} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert all(summary.endswith(".") and not summary.endswith("...") for _, summary in summaries)

@@ -22,7 +22,7 @@ from blip2_chat.cli import app, machine
 from blip2_chat.conversion.cache import Cached, sole_writer
 from blip2_chat.conversion.prune import is_orphan
 from blip2_chat.loading import choose
-from blip2_chat.system.memory import gigabytes
+from blip2_chat.sizes import gigabytes
 
 
 def invoke(*arguments: str) -> Any:
@@ -40,6 +40,7 @@ def test_models_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     small = KNOWN[0]
     available = needed(small.config, "int8", "onnx")  # to the byte
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: available)
     offers = {one["model"]: one for one in map(json.loads, invoke("models", "--json").stdout.splitlines())}
     assert {known.name for known in KNOWN} <= set(offers)
     told = offers[small.name]
@@ -55,6 +56,7 @@ def test_models_names_the_precision_that_load_would_choose(
     monkeypatch: pytest.MonkeyPatch, available: int
 ) -> None:
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: available)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: available)
     monkeypatch.setattr("blip2_chat.loading.available_memory", lambda: available)
     monkeypatch.setattr("blip2_chat.loading._accelerator", lambda: None)
     offers = {one["model"]: one for one in map(json.loads, invoke("models", "--json").stdout.splitlines())}
@@ -101,7 +103,7 @@ class TestPrune:
         assert done.stdout.startswith("Removed ") and f"{gigabytes(size)} freed" in done.stderr
         assert "Nothing to remove" in invoke("models", "--prune").stderr
 
-    def test_what_is_not_ours_or_in_use_stays(self, orphan: Path) -> None:
+    def test_clearing_keeps_foreign_and_used_files(self, orphan: Path) -> None:
         (orphan / "notes.txt").write_text("mine")
         result = CliRunner().invoke(app, ["models", "--prune", "--yes"])
         assert result.exit_code == 1 and "it holds notes.txt" in result.stderr and orphan.is_dir()
@@ -132,6 +134,7 @@ class TestPrune:
 
 def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blip2_chat.checkpoint.requirements.available_memory", lambda: 6_000_000_000)
+    monkeypatch.setattr("blip2_chat.system.memory.available_memory", lambda: 6_000_000_000)
     shown = invoke("models").stdout
     table, _, _ = shown.partition("\n\n")
     assert all(len(line.rstrip()) <= 80 for line in table.splitlines())
@@ -143,7 +146,7 @@ def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b" not in shown
 
 
-def test_models_tells_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_lists_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [
         Cached(Path("a"), KNOWN[0].name, "int4", 3_100_000_000, True),
         Cached(Path("b"), KNOWN[0].name, "fp32", 1, False),  # damaged: as if it were not there
@@ -156,7 +159,7 @@ def test_models_tells_what_is_converted(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown.count("Converted here") == 1
 
 
-def test_doctor_tells_versions_and_machine() -> None:
+def test_doctor_prints_versions_and_machine() -> None:
     found = json.loads(invoke("doctor", "--json").stdout)
     assert found["blip2-chat"] == blip2_chat.__version__
     assert found["python"].startswith(sys.version.split()[0])
@@ -193,7 +196,7 @@ def test_doctor_goes_on_where_a_fact_cannot_be_found(monkeypatch: pytest.MonkeyP
     assert "embedded model" in found
 
 
-def test_doctor_tells_no_name_and_no_password_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLIP2_CHAT_MODEL", str(Path.home() / "models"))
     monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@hub.example/mirror")
     told = json.loads(invoke("doctor", "--json").stdout)["environment"]

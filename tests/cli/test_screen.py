@@ -69,7 +69,7 @@ def test_scripts_without_spaces_fill_their_lines() -> None:
         ({"TERM": "xterm", "FORCE_COLOR": "0"}, True, False),
     ],
 )
-def test_when_there_is_colour(
+def test_colour_is_used_at_a_terminal_only(
     environment: dict[str, str], at_terminal: bool, in_pipe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
@@ -218,7 +218,7 @@ def test_tab_completes_commands_and_paths(tmp_path: Path, monkeypatch: pytest.Mo
     assert completed("/help ph") == completed("what is in ph") == []
 
 
-def test_near_misses_are_said(tmp_path: Path) -> None:
+def test_misspelt_commands_get_suggestions(tmp_path: Path) -> None:
     assert _unknown("/sav x", "sav") == "there is no command /sav; did you mean /save? /help lists them"
     assert "did you mean /history?" in _unknown("/histroy", "histroy")
     assert "did you mean /exit?" in _unknown("/exti", "exti")

@@ -70,7 +70,7 @@ def test_convert_refuses_in_one_line(checkpoint: Callable[..., Path], tmp_path: 
 def test_cache_lists_and_clears(checkpoint: Callable[..., Path], cache: Path) -> None:
     assert "Nothing is cached" in run("cache").stderr
     source = checkpoint()
-    folder = converted(inspect(source), "int8", name=str(source))
+    folder = converted(inspect(source), "int8", name=str(source)).folder
     assert run("cache").stdout == f"{source}  int8  {megabytes(folder)}\n"
     entry = json.loads(run("cache", "--json").stdout)
     assert entry["folder"] == str(folder) and entry["source"] == str(source) and entry["usable"]

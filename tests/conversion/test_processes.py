@@ -19,8 +19,8 @@ from tests.support.checkpoints import make_checkpoint
 # Tells each new piece of news, and stops for good at a share of its work (beyond 1: never).
 _CONVERT = """
 import sys, time
-from blip2_chat.checkpoint import inspect
-from blip2_chat.conversion import converted
+from blip2_chat.checkpoint.inspect import inspect
+from blip2_chat.conversion.convert import converted
 source, stop = sys.argv[1], float(sys.argv[2])
 checkpoint, last = inspect(source), None
 def tell(what, done, total):
@@ -32,7 +32,7 @@ def tell(what, done, total):
         print("stopped", flush=True)
         time.sleep(1000)
 print("ready", flush=True)
-print(converted(checkpoint, "int4", name="model", on_progress=tell), flush=True)
+print(converted(checkpoint, "int4", name="model", on_progress=tell).folder, flush=True)
 """
 KILLS = 10
 
@@ -127,7 +127,7 @@ def test_killed_at_any_moment(start: Starter, tmp_path: Path) -> None:
     assert contents(target) == contents(reference)
 
 
-def test_two_at_once_convert_once(start: Starter, tmp_path: Path) -> None:
+def test_two_processes_convert_once(start: Starter, tmp_path: Path) -> None:
     first, second = start(tmp_path / "cache"), start(tmp_path / "cache")
     (told, folder), (other_told, other_folder) = finished(first), finished(second)
     assert folder == other_folder and is_whole(folder)
@@ -135,7 +135,7 @@ def test_two_at_once_convert_once(start: Starter, tmp_path: Path) -> None:
     assert sum("converting" in told for told in (told, other_told)) == 1
 
 
-def test_the_one_who_waits_takes_over_from_the_one_who_dies(start: Starter, tmp_path: Path) -> None:
+def test_a_waiting_conversion_takes_over_when_the_first_dies(start: Starter, tmp_path: Path) -> None:
     dying = start(tmp_path / "cache", stop=0.5)
     assert read(dying) == "converting"
     waiting = start(tmp_path / "cache")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import blip2_chat
 from blip2_chat.cli import app
 from blip2_chat.evaluation.compare import Item, Questions
+from tests.support.extras import needs
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, command)
 
 
+@needs("test-torch")
 def test_engines_and_precisions_side_by_side(
     checkpoint: Callable[..., Path], questions: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +111,7 @@ def test_a_set_of_nothing_is_one_line(tmp_path: Path) -> None:
     assert "has no questions" in compare(tmp_path, tmp_path / "set.zip").stderr
 
 
-def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
+def test_wrong_arguments_are_one_line(tmp_path: Path, questions: Path) -> None:
     assert "is not available here" in compare(tmp_path, questions, "--with", "onnx-int2").stderr
     assert "cannot be read" in compare(tmp_path, tmp_path / "absent.jsonl").stderr
     result = compare(tmp_path, questions, "--with", "onnx-fp32")
@@ -124,7 +126,7 @@ def test_wrong_words_are_one_line(tmp_path: Path, questions: Path) -> None:
         ("OWN.CSV", "picture;question;answer\na.png; what?;a dog\nb.png;;two cats\n"),
     ],
 )
-def test_a_csv_does_as_well(tmp_path: Path, name: str, content: str) -> None:
+def test_a_csv_file_works_too(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").touch()

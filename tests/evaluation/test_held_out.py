@@ -30,7 +30,7 @@ TALKS: list[tuple[list[str], str, str]] = [
 
 @pytest.fixture(scope="module", params=["opt", "t5"])
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> blip2_chat.Model:
-    return blip2_chat.load(checkpoint(request.param), engine="torch")
+    return blip2_chat.load(checkpoint(request.param), engine="onnx", precision="fp32", threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -158,11 +158,11 @@ def test_caption_score(model: blip2_chat.Model, tmp_path: Path, monkeypatch: pyt
     assert report.caption_match == 1 / 4
 
 
-def test_nothing_asked_is_no_division_by_zero() -> None:
+def test_an_evaluation_without_questions_does_not_divide_by_zero() -> None:
     assert (Report().exact_match, Report().caption_f1, Report().caption_match) == (0.0, 0.0, 0.0)
 
 
-def test_plain() -> None:
+def test_plain_text_is_normalised() -> None:
     assert plain(" A dog. ") == plain("a DOG") == "a dog"
     assert plain("a dog, a cat") != plain("a dog a cat")
 
@@ -181,7 +181,9 @@ def test_every_kind_is_found_in_singular_and_plural() -> None:
     ]
 
 
-def test_what_is_no_set_is_said(tmp_path: Path, checkpoint: Callable[..., Path]) -> None:
+def test_a_file_that_is_not_a_held_out_set_is_reported(
+    tmp_path: Path, checkpoint: Callable[..., Path]
+) -> None:
     with pytest.raises(
         blip2_chat.Blip2ChatError, match=r"there is no held-out set .*; give seen or unseen, or a zip"
     ):
@@ -209,7 +211,7 @@ def test_what_is_no_set_is_said(tmp_path: Path, checkpoint: Callable[..., Path])
     question = {"picture": "9.png", "turns": [], "question": "?", "answer": "", "task": "what"}
     absent = write_set(tmp_path / "absent.zip", [question], [])
     folder = str(checkpoint("t5"))
-    result = CliRunner().invoke(app, ["evaluate", "--set", str(absent), "-m", folder, "--engine", "torch"])
+    result = CliRunner().invoke(app, ["evaluate", "--set", str(absent), "-m", folder, "--engine", "onnx"])
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "absent.zip: 9.png: " in result.stderr.splitlines()[-1]
@@ -226,7 +228,7 @@ def test_the_shipped_sets_are_whole() -> None:
         assert {one.picture for one in (*held_out.questions, *held_out.captions)} <= there
 
 
-def test_command_tells_figures(
+def test_the_command_prints_its_figures(
     model: blip2_chat.Model, held_out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blip2_chat.loading.load", lambda *_, **__: model)

@@ -14,6 +14,7 @@ import blip2_chat
 from blip2_chat.engines.engine import Floats, State, common_prefix
 from blip2_chat.generation.reuse import QueryVectorCache, StateCache
 from blip2_chat.model import Model
+from tests.support.extras import needs
 
 WORDS = [
     "how many",
@@ -49,7 +50,9 @@ class _Row:
         return _Row(self.tokens[0][:length], self.nbytes)
 
 
-@pytest.fixture(scope="module", params=["onnx-opt", "onnx-t5", "torch-opt"])
+@pytest.fixture(
+    scope="module", params=["onnx-opt", "onnx-t5", pytest.param("torch-opt", marks=needs("test-torch"))]
+)
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Model:
     engine, family = request.param.split("-")
     return blip2_chat.load(checkpoint(family, 6), engine=engine, precision="fp32", device="cpu", threads=1)
@@ -81,9 +84,11 @@ def converse(model: Model, seed: int, forgetful: bool) -> list[tuple[int, ...]]:
 
 
 def test_two_hundred_conversations_have_the_same_answers_with_and_without_reuse(model: Model) -> None:
+    """The torch engine, which takes three times as long, has the first fifty of them."""
+    seeds = range(200 if model.engine.name == "onnx" else 50)
     model.states.clear()
-    kept = [converse(model, seed, forgetful=False) for seed in range(200)]
-    assert kept == [converse(model, seed, forgetful=True) for seed in range(200)]
+    kept = [converse(model, seed, forgetful=False) for seed in seeds]
+    assert kept == [converse(model, seed, forgetful=True) for seed in seeds]
 
 
 def test_a_follow_up_goes_on_from_the_turn_before(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +144,7 @@ def test_another_question_about_a_picture_does_not_read_the_picture_again(
             assert follow_up.prompt_tokens - sizes[0] >= before
 
 
-def test_of_the_states_the_one_with_most_in_common_is_taken() -> None:
+def test_the_state_with_the_longest_common_prefix_is_reused() -> None:
     cache = StateCache()
     short, long, other = _Row([1, 2, 3]), _Row([1, 2, 3, 4, 5]), _Row([1, 9, 9, 9, 9, 9])
     for key, state in (("a", short), ("a", long), ("a", other), ("b", _Row([1, 2, 3, 4, 5, 6]))):
@@ -150,7 +155,7 @@ def test_of_the_states_the_one_with_most_in_common_is_taken() -> None:
     assert cache.take("c", [1]) is None
 
 
-def test_of_another_conversation_a_copy_is_taken_and_it_stays() -> None:
+def test_a_prefix_shared_with_another_conversation_is_copied() -> None:
     cache = StateCache()
     stranger = _Row([1, 9, 9, 9, 9, 9])
     cache.put("a", stranger)

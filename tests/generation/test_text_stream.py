@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import Blip2Processor
 
 from blip2_chat.checkpoint.config import ModelConfig
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.errors import CheckpointError
-from blip2_chat.generation.answer import clean
-from blip2_chat.generation.text_stream import TextStream, first_stop
+from blip2_chat.generation.text_stream import TextStream, clean, first_stop
+from tests.support.extras import needs
 
 TEXTS = [
     "",
@@ -36,9 +35,12 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     return Tokenizer.from_folder(folder, ModelConfig.from_folder(folder).text)
 
 
+@needs("test-torch")
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_ids_are_those_of_blip2processor(folder: Path, text: str) -> None:
     config = ModelConfig.from_folder(folder)
+    from transformers import Blip2Processor
+
     processor = Blip2Processor.from_pretrained(folder)
     picture = Image.fromarray(np.zeros((28, 28, 3), np.uint8))
     theirs = processor(images=picture, text=text)["input_ids"][0]

@@ -59,14 +59,14 @@ def test_usual_exposures_are_fine(stops: int) -> None:
     assert advise(exposed(SCENE, stops)) == []
 
 
-def test_dark() -> None:
+def test_dark_pictures_are_reported() -> None:
     image = exposed(SCENE, -6)
     advice = only(advise(image), "dark")
     assert advice.measured == pytest.approx(np.percentile(np.asarray(image.convert("L")), 95), abs=3)
     assert only(advise(Image.new("RGB", (300, 300))), "dark").measured == 0
 
 
-def test_one_lamp_does_not_light_a_dark_room_but_a_lit_thing_does() -> None:
+def test_a_small_light_does_not_make_a_picture_bright() -> None:
     room = exposed(SCENE, -6)
     ImageDraw.Draw(room).ellipse((300, 200, 340, 240), fill="white")
     assert [advice.kind for advice in advise(room)] == ["dark"]
@@ -127,7 +127,7 @@ def test_faded_picture_is_not_called_blurred_as_well() -> None:
 
 
 @pytest.mark.parametrize("size", [(63, 400), (400, 63), (1, 1), (1, 10_000), (10_000, 1)])
-def test_tiny(size: tuple[int, int]) -> None:
+def test_tiny_pictures_are_reported(size: tuple[int, int]) -> None:
     found = advise(Image.linear_gradient("L").convert("RGB").resize(size))
     assert "blurred" not in [advice.kind for advice in found]
     assert found[0].kind == "tiny"
@@ -135,5 +135,5 @@ def test_tiny(size: tuple[int, int]) -> None:
     assert str(min(size)) in found[0].message
 
 
-def test_sixty_four_pixels_are_enough() -> None:
+def test_a_picture_of_64_pixels_is_large_enough() -> None:
     assert advise(SCENE.resize((85, 64))) == []

@@ -16,8 +16,7 @@ from PIL import Image
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import PictureLimits, open_picture
-from tests.images.test_damage import PNG, chunk
-from tests.images.test_tiff import tiff
+from tests.support.picture_files import PNG, chunk, tiff
 
 # The peak of the process' memory grows by what opening takes; a tenth of a second of imports is warmed up first.
 _MEASURE = """
@@ -138,7 +137,7 @@ def test_a_jpeg_of_up_to_forty_megapixels_is_decoded_whole() -> None:
     assert open_picture(jpeg(8000, 5100)).image.size == (4000, 2550)
 
 
-def test_work_is_counted_in_pixels_and_passes() -> None:
+def test_decoding_work_is_bounded_in_pixels_and_passes() -> None:
     data = jpeg(3000, 2000, progressive=True)
     last = data.rfind(b"\xff\xda")
     many = data[:-2] + data[last:-2] * 80 + data[-2:]

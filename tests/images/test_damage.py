@@ -6,7 +6,6 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +14,7 @@ from PIL import Image
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import PictureLimits, open_picture
-
-_SMOOTH = np.mgrid[0:120, 0:160].sum(0)[..., None] * [1, 2, 3] % 256
-PIXELS = (_SMOOTH * 3 // 4 + np.random.default_rng(2).integers(0, 60, _SMOOTH.shape)).astype("u1")
-IMAGE = Image.fromarray(PIXELS)
-
-
-def encoded(kind: str, image: Image.Image = IMAGE, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
+from tests.support.picture_files import IMAGE, PIXELS, PNG, chunk, encoded
 
 
 def opened(data: bytes) -> npt.NDArray[np.uint8]:
@@ -36,11 +26,6 @@ def as_pillow_shows(data: bytes) -> npt.NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def chunk(kind: bytes, body: bytes, wrong: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
-
-
-PNG = encoded("PNG")
 # After the signature and the header.
 HEAD, REST = PNG[:33], PNG[33:]
 MEGABYTES = zlib.compress(bytes(20_000_000))
@@ -68,7 +53,7 @@ class TestPng:
         ],
         ids=lambda extra: extra[4:8].decode(),
     )
-    def test_what_stands_beside_the_picture_does_not_matter(self, extra: bytes) -> None:
+    def test_extra_data_in_the_file_does_not_matter(self, extra: bytes) -> None:
         assert np.array_equal(opened(HEAD + extra + REST), PIXELS)
         # Editors write text after the picture as well.
         assert np.array_equal(opened(PNG[:-12] + extra + PNG[-12:]), PIXELS)
@@ -136,7 +121,7 @@ class TestJpeg:
             with pytest.raises(PictureError, match="cut short"):
                 open_picture(data[: table if table > data.rfind(b"\xff\xda", 0, start) else start])
 
-    def test_what_follows_the_end_does_not_matter(self) -> None:
+    def test_bytes_after_the_end_do_not_matter(self) -> None:
         data = JPEGS["baseline"]
         # A motion photo carries its film there; here one full of what looks like scans.
         assert np.array_equal(opened(data + b"\xff\xda\0\x08" * 1000), as_pillow_shows(data))
@@ -164,7 +149,7 @@ class TestTransparentEverywhere:
     """Programs that write 32 bits per pixel and know nothing of alpha leave it at 0; what they show is opaque."""
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP"])
-    def test_rgba(self, kind: str) -> None:
+    def test_an_rgba_picture(self, kind: str) -> None:
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
         assert np.array_equal(opened(encoded(kind, transparent("RGBA"), **options)), PIXELS)
 

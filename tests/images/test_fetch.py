@@ -179,7 +179,7 @@ def test_cut_connection_and_web_page(site: str) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503, 500, 502, 504, 408, 0, 1])
-def test_what_may_pass_is_tried_again(site: str, pauses: list[float], status: int) -> None:
+def test_temporary_failures_are_retried(site: str, pauses: list[float], status: int) -> None:
     picture = open_picture(f"{site}/busy/{status}/2")
     assert np.array_equal(np.asarray(picture.image), PIXELS)
     assert len(pauses) == 2 and 0 < pauses[0] < pauses[1]
@@ -264,7 +264,7 @@ def test_address_policy_acts_before_a_byte_is_sent(site: str, monkeypatch: pytes
     assert Handler.seen == [] and left_open == []
 
 
-def test_nobody_answers() -> None:
+def test_a_host_that_does_not_answer_is_reported() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -19,6 +19,7 @@ from blip2_chat.images import (
     looks_like_picture,
     open_picture,
 )
+from tests.support.extras import imported
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="u1")
 
@@ -30,7 +31,7 @@ def encoded(kind: str, image: Image.Image | None = None) -> bytes:
 
 
 def heic() -> bytes:
-    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif = imported("pillow_heif", "heic")
     stream = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(PIXELS).resize((64, 64))).save(stream)
     return stream.getvalue()
@@ -154,7 +155,7 @@ class TestFiles:
         for name in ("README", "a.0001", "x.bin", "a.svg"):
             assert not looks_like_picture(name, head)
 
-    def test_what_reading_raises_is_passed_on(self) -> None:
+    def test_an_error_while_reading_is_passed_on(self) -> None:
         def denied() -> bytes:
             raise PermissionError("no")
 
@@ -183,7 +184,7 @@ class TestValues:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_one(self, value: Any) -> None:
+    def test_a_single_picture_is_recognised(self, value: Any) -> None:
         assert is_one_picture(value)
 
     @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ class TestValues:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_none_or_several(self, value: Any) -> None:
+    def test_other_values_are_not_a_single_picture(self, value: Any) -> None:
         assert not is_one_picture(value)
 
     def test_an_opened_picture_is_one(self) -> None:

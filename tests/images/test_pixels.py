@@ -17,6 +17,7 @@ from PIL import Image
 
 from blip2_chat.errors import CheckpointError, PictureError
 from blip2_chat.images import Preprocess, open_picture, to_pixels, to_pixels_batch
+from tests.support.extras import skip_without
 
 SHAPES = [(1, 1), (1, 10_000), (10_000, 1), (2, 3), (37, 501), (111, 113), (224, 224), (364, 364), (480, 640)]
 CASES = [
@@ -47,6 +48,7 @@ def image_of(mode: str, shape: tuple[int, int]) -> Image.Image:
 
 @cache
 def processor() -> Any:
+    skip_without("test-torch")
     from tokenizers import Tokenizer, models
     from transformers import Blip2Processor, PreTrainedTokenizerFast
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -121,7 +123,7 @@ def test_batch_is_its_pictures_stacked() -> None:
     assert np.abs(batch - expected).max() <= 1e-5
 
 
-def test_batches_that_cannot_be() -> None:
+def test_impossible_batches_are_refused() -> None:
     with pytest.raises(PictureError, match="no picture"):
         to_pixels_batch([], Preprocess())
     sizes = [Image.new("RGB", (5, 5)), Image.new("RGB", (6, 5))]
@@ -154,7 +156,7 @@ class TestFromFolder:
             got = Preprocess.from_folder(tmp_path / layout)
             assert got == Preprocess(size=(112, 112), mean=(0.1, 0.2, 0.3)), layout
 
-    def test_official_file_of_blip2_opt(self, tmp_path: Path) -> None:
+    def test_the_official_preprocessor_file_is_read(self, tmp_path: Path) -> None:
         settings = {
             "do_convert_rgb": True,
             "do_normalize": True,
@@ -214,7 +216,7 @@ class TestFromFolder:
             ("do_pad", True),
         ],
     )
-    def test_settings_that_cannot_be_are_named(self, tmp_path: Path, key: str, value: Any) -> None:
+    def test_impossible_settings_are_named(self, tmp_path: Path, key: str, value: Any) -> None:
         with pytest.raises(CheckpointError, match=key):
             Preprocess.from_folder(write(tmp_path, {key: value}))
 

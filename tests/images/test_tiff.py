@@ -3,90 +3,24 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from blip2_chat.errors import PictureError
 from blip2_chat.images import open_picture
+from tests.support.picture_files import (
+    BLACK_IS_ZERO,
+    CMYK,
+    RGB,
+    WHITE_IS_ZERO,
+    Array,
+    Order,
+    tiff,
+)
 
-Array = npt.NDArray[Any]
-Order: TypeAlias = Literal["<", ">"]
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
-UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 ORDERS = pytest.mark.parametrize("order", "<>")
-
-
-def tiff(
-    samples: Array,
-    photometric: int = BLACK_IS_ZERO,
-    order: Order = "<",
-    *,
-    packed: bytes | None = None,
-    bits: int | None = None,
-    deflate: bool = False,
-    planar: bool = False,
-    big: bool = False,
-    more: dict[int, int] | None = None,
-) -> bytes:
-    """A TIFF of one strip from samples [H, W] or [H, W, C]; its sample format is that of the array's type."""
-    height, width = samples.shape[:2]
-    channels = samples.shape[2] if samples.ndim == 3 else 1
-    kind = {"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[samples.dtype.kind]
-    body = samples.astype(samples.dtype.newbyteorder(order)).tobytes() if packed is None else packed
-    planes = [body]
-    if planar:
-        planes = [
-            samples[..., c].astype(samples.dtype.newbyteorder(order)).tobytes() for c in range(channels)
-        ]
-    if deflate:
-        planes = [zlib.compress(plane) for plane in planes]
-    tags: dict[int, list[int]] = {
-        256: [width],
-        257: [height],
-        258: [bits or samples.dtype.itemsize * 8] * channels,
-        259: [8 if deflate else 1],
-        262: [photometric],
-        273: [],
-        277: [channels],
-        278: [height],
-        279: [len(plane) for plane in planes],
-        284: [2 if planar else 1],
-        339: [kind] * channels,
-    }
-    for tag, value in (more or {}).items():
-        tags[tag] = [value]
-    start = 16 if big else 8
-    at = start
-    for plane in planes:
-        tags[273].append(at)
-        at += len(plane)
-    at += -at % 8
-    entries, far = b"", b""
-    inline, count_kind = (8, "Q") if big else (4, "I")
-    far_at = at + (8 if big else 2) + len(tags) * (20 if big else 12) + (8 if big else 4)
-    for tag, values in sorted(tags.items()):
-        long = tag in (273, 279)
-        packed_values = struct.pack(f"{order}{len(values)}{'I' if long else 'H'}", *values)
-        head = struct.pack(order + "HH" + count_kind, tag, 4 if long else 3, len(values))
-        if len(packed_values) <= inline:
-            entries += head + packed_values.ljust(inline, b"\0")
-        else:
-            entries += head + struct.pack(order + count_kind, far_at + len(far))
-            far += packed_values + bytes(-len(packed_values) % 8)
-    magic = b"II" if order == "<" else b"MM"
-    if big:
-        header = magic + struct.pack(order + "HHHQ", 43, 8, 0, at)
-        directory = struct.pack(order + "Q", len(tags)) + entries + bytes(8)
-    else:
-        header = magic + struct.pack(order + "HI", 42, at)
-        directory = struct.pack(order + "H", len(tags)) + entries + bytes(4)
-    return (header + b"".join(planes)).ljust(at, b"\0") + directory + far
 
 
 def opened(data: bytes) -> Array:
@@ -180,7 +114,7 @@ COLOURS = np.random.default_rng(1).integers(0, 256, (20, 30, 4), dtype="u1")
 @pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
 @pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
 @pytest.mark.parametrize("wide", [1, 2])
-def test_rgb(order: Order, planar: bool, deflate: bool, wide: int) -> None:
+def test_an_rgb_picture(order: Order, planar: bool, deflate: bool, wide: int) -> None:
     pixels = COLOURS[..., :3]
     samples = pixels if wide == 1 else pixels.astype("u2") * 257
     data = tiff(samples, RGB, order, planar=planar, deflate=deflate)
@@ -214,6 +148,6 @@ def test_few_bits(bits: int, photometric: int) -> None:
 @pytest.mark.parametrize(
     "samples", [np.zeros((2, 3, 3), "f4"), np.zeros((2, 3), "f8"), np.zeros((2, 3, 3), "i2")]
 )
-def test_what_pillow_cannot_read_is_told(samples: Array) -> None:
+def test_an_unreadable_picture_is_reported(samples: Array) -> None:
     with pytest.raises(PictureError, match="TIFF of a kind"):
         open_picture(tiff(samples, RGB if samples.ndim == 3 else BLACK_IS_ZERO))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-notebook")
+
 import json
 import re
 import threading
@@ -15,8 +19,8 @@ from typing import Any
 import pytest
 
 import blip2_chat
+from tests.support.chromium import chromium
 from tests.support.notebook_lab import jupyter, open_notebook, run_all, write_notebook
-from tests.support.web_browser import chromium
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
@@ -262,7 +266,7 @@ def test_an_address_is_opened(lab: Lab) -> None:
         server.shutdown()
 
 
-def test_nothing_went_wrong_and_nothing_went_out(lab: Lab) -> None:
+def test_the_page_logs_no_error_and_contacts_no_other_host(lab: Lab) -> None:
     assert lab.problems == []
     assert lab.outside == []
 

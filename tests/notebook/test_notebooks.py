@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-notebook")
+
 import ast
 import base64
 import io
@@ -121,12 +125,12 @@ def test_sampling_stands_beside_beam_search(plain: Ran) -> None:
     assert len({line.split(maxsplit=2)[2] for line in lines if line.startswith("sampling 2.0")}) > 1
 
 
-def test_the_old_way_gives_the_same_text(plain: Ran) -> None:
+def test_the_plain_transformers_way_gives_the_same_text(plain: Ran) -> None:
     old, ours = plain.text("old").splitlines()
     assert old.removeprefix("transformers:").strip() == ours.removeprefix("blip2_chat:").strip() == "a dog"
 
 
-def test_the_old_way_is_left_out_where_it_does_not_fit() -> None:
+def test_the_plain_transformers_way_is_skipped_where_it_does_not_fit() -> None:
     """With an official checkpoint "Run All Cells" would otherwise end there, with the kernel."""
 
     def short_of_memory(cell: str, source: str) -> str:
@@ -228,7 +232,7 @@ def test_committed_with_its_outputs(path: Path) -> None:
     assert len(text) < 1_000_000
 
 
-def test_what_is_committed_is_what_the_notebook_says(plain: Ran) -> None:
+def test_the_committed_notebook_is_up_to_date(plain: Ran) -> None:
     """Outputs that do not depend on the machine are those of today's code."""
     committed = Ran(nbformat.read(NOTEBOOKS[0], as_version=4))
     for cell in ("start", "questions", "stream", "old"):

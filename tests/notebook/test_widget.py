@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-notebook")
+
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +24,6 @@ from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
 from blip2_chat.notebook import ChatWidget, LoadingBar
 from blip2_chat.notebook.locked import LockedEngine
-from blip2_chat.notebook.progress import amounts
 
 SOON = 60  # seconds; only a broken widget takes them
 
@@ -71,10 +74,11 @@ def test_questions_are_answered_in_context(widget: ChatWidget, model: Model) -> 
     tell(widget, "ask", question="and where?")
     assert widget.wait(SOON)
     chat = model.chat(png(), max_new_tokens=8)
-    expected = [chat.ask("how many cats?").text, chat.ask("and where?").text]
-    assert [turn["answer"] for turn in widget.turns] == expected
+    expected = [chat.ask("how many cats?"), chat.ask("and where?")]
+    assert [turn["answer"] for turn in widget.turns] == [answer.text for answer in expected]
     assert [turn["question"] for turn in widget.turns] == ["how many cats?", "and where?"]
-    assert [turn["note"] for turn in widget.turns] == ["cut short", "cut short"]
+    notes = ["cut short" if answer.finish_reason == "length" else "" for answer in expected]
+    assert [turn["note"] for turn in widget.turns] == notes and "cut short" in notes
     assert widget.chat is not None and len(widget.chat.turns) == 3
 
 
@@ -134,7 +138,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(checkpoint: Callable
     widget.close()
 
 
-def test_what_cannot_be_done_is_said(widget: ChatWidget) -> None:
+def test_impossible_requests_are_reported(widget: ChatWidget) -> None:
     tell(widget, "ask", question="what?")
     widget.wait(SOON)
     assert "choose one first" in widget.error
@@ -242,7 +246,8 @@ def test_a_name_is_loaded_in_the_background_with_progress(
     seen: list[tuple[str, float]] = []
     load, watched = loading.load, threading.Event()
     monkeypatch.setattr(loading, "load", lambda *given, **more: watched.wait(SOON) and load(*given, **more))
-    widget = ChatWidget(checkpoint("opt", 4), png(), max_new_tokens=4)
+    # A checkpoint that no other test has converted.
+    widget = ChatWidget(checkpoint("opt", 41), png(), max_new_tokens=4)
     widget.observe(lambda change: seen.append((change["new"], widget.amount)), "busy")
     watched.set()
     assert widget.wait(SOON)
@@ -305,5 +310,3 @@ def test_a_loading_bar_is_quiet_about_short_loads(
     for done in range(5):
         bar("loading", done, 4)
     assert capsys.readouterr().out == ""
-    assert amounts(3, 40) == "3 of 40"
-    assert amounts(1_500_000_000, 15_000_000_000) == "1.5 GB of 15.0 GB"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-notebook")
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ from typing import Any
 import pytest
 
 import blip2_chat
-from tests.support.web_browser import chromium
+from tests.support.chromium import chromium
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
@@ -75,7 +79,7 @@ def test_two_pictures_at_once_are_sent_one_after_the_other(page: Any) -> None:
     assert page.evaluate("window.sent.map((part) => part.name)") == ["a.png"] * 3 + ["b.png"] * 3
 
 
-def test_a_file_that_cannot_be_read_is_told_and_the_next_one_is_sent(page: Any) -> None:
+def test_an_unreadable_file_is_reported_and_the_next_one_sent(page: Any) -> None:
     page.evaluate("""() => {
       const read = Blob.prototype.arrayBuffer;
       Blob.prototype.arrayBuffer = async () => {
@@ -108,7 +112,7 @@ def test_text_is_dragged_into_the_question_and_nowhere_else(page: Any) -> None:
     assert page.evaluate("window.sent") == []
 
 
-def test_of_several_files_none_is_taken_without_a_word(page: Any) -> None:
+def test_several_dropped_files_are_refused(page: Any) -> None:
     assert page.evaluate(DRAG, [".b2c-log", ["a.png", "b.png"]]) == [False, False]
     page.get_by_text("one picture at a time").wait_for()
     assert page.evaluate("window.sent") == []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import os
 import re
@@ -108,7 +112,7 @@ def alive(pid: int) -> bool:
     return not status.is_file() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_no_time_left_starts_nothing() -> None:
+def test_an_exhausted_budget_starts_no_measurement() -> None:
     assert figures_of("no_such_module", seconds=Deadline(0).left()) == {
         "failed": "not measured: no time left"
     }

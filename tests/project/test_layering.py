@@ -82,9 +82,9 @@ def test_no_folder_imports_one_that_imports_it(depth: int) -> None:
     assert circles(arrows_between_folders(depth)) == []
 
 
-def test_nobody_imports_the_top_of_the_package() -> None:
+def test_no_module_imports_the_package_itself() -> None:
     assert [name for name in MODULES if "" in imported(name)] == []
 
 
-def test_a_circle_would_be_found() -> None:
+def test_the_checker_finds_a_circular_import() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.extras import needs
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples"
 
@@ -87,15 +89,67 @@ def test_a_caption_writes_the_conversion_only(home: Path) -> None:
     ("given", "kept"),
     [({}, "1"), ({"ORT_DISABLE_TELEMETRY": ""}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")],
 )
-def test_what_the_user_set_is_kept(home: Path, given: dict[str, str], kept: str) -> None:
+def test_the_users_own_setting_is_kept(home: Path, given: dict[str, str], kept: str) -> None:
     code = f"import os, blip2_chat, onnxruntime; assert os.environ['ORT_DISABLE_TELEMETRY'] == {kept!r}"
     assert written(home, *python(code), **given) == set()
 
 
-def test_an_earlier_import_is_told_to_stop(home: Path) -> None:
+def test_an_earlier_import_has_its_telemetry_turned_off(home: Path) -> None:
     """What it wrote when it was imported, nobody can undo; no event follows."""
     code = (
         "import onnxruntime; calls = []; onnxruntime.disable_telemetry_events = lambda: calls.append(1); "
         "import blip2_chat.engines.onnx.run.runtime; assert calls == [1]"
     )
     written(home, *python(code))
+
+
+KERNEL = """
+import jupyter_client
+manager, client = jupyter_client.manager.start_new_kernel(startup_timeout=120)
+try:
+    code = "import blip2_chat; model = blip2_chat.load('demo', engine='onnx'); model.close(); print('loaded')"
+    said = []
+    reply = client.execute_interactive(code, timeout=120, output_hook=said.append)
+    assert reply["content"]["status"] == "ok", reply
+    assert any("loaded" in one["content"].get("text", "") for one in said)
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel()
+"""
+ACTOR = """
+import ray
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+@ray.remote
+class Captioner:
+    def caption(self):
+        import blip2_chat
+        from PIL import Image
+
+        model = blip2_chat.load("demo", engine="onnx", threads=1)
+        return str(model.caption(Image.new("RGB", (64, 64))))
+
+assert ray.get(Captioner.remote().caption.remote())
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+@needs("test-notebook")
+def test_a_notebook_kernel_leaves_no_telemetry(home: Path) -> None:
+    """A kernel is a process of Jupyter's: it gets nothing from the tests but its environment."""
+    made = written(home, *python(KERNEL))
+    assert made <= OURS | {
+        ".ipython/profile_default",
+        ".local/share",
+        ".cache/matplotlib",
+        ".config/matplotlib",
+    }
+
+
+@pytest.mark.slow
+@needs("test-ray")
+def test_a_ray_actor_leaves_no_telemetry(home: Path) -> None:
+    """An actor runs in a worker process that Ray starts."""
+    # The token is how the processes of one cluster on this machine know each other.
+    assert written(home, *python(ACTOR)) <= OURS | {".ray/auth_token"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 import torch
 
 from training import checkpoints, scenes
@@ -66,7 +66,7 @@ def test_plans_keep_things_apart_and_in_order(store: IconStore) -> None:
         assert all(store.kinds[thing.icon] == thing.kind for thing in scene.things)
 
 
-def test_the_unseen_style_is_never_planned_for_training(store: IconStore) -> None:
+def test_the_held_out_style_is_never_used_for_training(store: IconStore) -> None:
     seen, unseen = store.table(held_out=False), store.table(held_out=True)
     assert not set(seen) & set(unseen)
     assert all(not SETS[index].held_out for index in seen)
@@ -115,7 +115,7 @@ def test_outermost_needs_a_clear_gap() -> None:
     assert outermost(level, "right") is None  # nothing lies in the right half
 
 
-def test_beside_is_one_thing_or_nothing_or_unclear() -> None:
+def test_questions_about_neighbours_have_one_answer_or_none() -> None:
     dog, apple, other = THREE.things
     assert beside(THREE, dog, "left") == (True, None)
     assert beside(THREE, dog, "top") == (False, None)  # two things are above it

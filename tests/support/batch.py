@@ -6,6 +6,7 @@ fifty kills take seconds and not minutes. Where processes cannot be forked they 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from blip2_chat.batch.captioner import Tasks
 from blip2_chat.batch.run import Run, RunOptions
@@ -42,6 +43,14 @@ def make_pictures(folder: Path, count: int, seed: int = 0, first: int = 0) -> li
         picture.save(path)
         made.append(path)
     return sorted(made, key=lambda path: (path.parent.name == "inner", path.name))
+
+
+def digest(path: Path) -> str:
+    """What a run records of a picture: sha256 of its size and RGB pixels, here by Pillow alone."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    head = f"{upright.width}x{upright.height} RGB\n".encode()
+    return hashlib.sha256(head + upright.tobytes()).hexdigest()
 
 
 def load_folder(folder: Path) -> Model:

@@ -1,25 +1,22 @@
-"""Random checkpoints in the official layout, small enough for a test.
+"""Random checkpoints in the official layout, small enough for a test, written with numpy and safetensors alone.
 
-`make_checkpoint` writes what `Blip2ForConditionalGeneration.save_pretrained` and `Blip2Processor` write:
-a folder that transformers and this package both load. Parameters are drawn so that every one of them matters
-(transformers' own initialisation leaves the vision encoder and the query tokens at zero).
+`make_checkpoint` writes the files that a BLIP-2 repository on the hub has: configuration, weights under the official
+names, tokenizer, picture settings. tests/engines/test_checkpoints.py holds them against what transformers itself
+writes (tests/support/transformers_checkpoints.py), so that the tests of the core need neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import ml_dtypes
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    BlipImageProcessor,
-    PreTrainedTokenizerFast,
-)
+
+Shape = tuple[int, ...]
 
 IMAGE_MEAN = [0.48145466, 0.4578275, 0.40821073]
 IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -76,6 +73,52 @@ TEXT: dict[str, dict[str, Any]] = {
     },
 }
 
+# What transformers writes beside the above.
+_VISION_DEFAULTS = {
+    "attention_dropout": 0.0,
+    "hidden_act": "gelu",
+    "initializer_range": 1e-10,
+    "layer_norm_eps": 1e-06,
+    "model_type": "blip_2_vision_model",
+    "qkv_bias": True,
+}
+_QFORMER_DEFAULTS = {
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "blip_2_qformer",
+    "pad_token_id": 0,
+    "use_qformer_text_input": False,
+}
+_TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "opt": {
+        "_remove_final_layer_norm": False,
+        "activation_function": "relu",
+        "attention_dropout": 0.0,
+        "do_layer_norm_before": True,
+        "dropout": 0.1,
+        "enable_bias": True,
+        "init_std": 0.02,
+        "layer_norm_elementwise_affine": True,
+        "layerdrop": 0.0,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+    },
+    "t5": {
+        "classifier_dropout": 0.0,
+        "dropout_rate": 0.1,
+        "initializer_factor": 1.0,
+        "is_decoder": False,
+        "layer_norm_epsilon": 1e-06,
+        "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32,
+        "use_cache": True,
+    },
+}
+
 
 def make_checkpoint(
     folder: Path | str,
@@ -88,76 +131,298 @@ def make_checkpoint(
     num_query_tokens: int = 5,
     tied_head: bool | None = None,
     std: float = 0.05,
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
     max_shard_size: str = "5GB",
 ) -> Path:
     """Writes a random checkpoint of `family` ("opt" or "t5") into `folder` and returns the folder.
 
     `vision`, `qformer` and `text` are laid over the small defaults above, key by key. `tied_head` is by
     default what the official checkpoints have (OPT: the head is the embedding; Flan-T5: a matrix of its own).
-    `dtype` is what the safetensors hold; a small `max_shard_size` ("40KB") makes shards and an index.
+    `dtype` ("float32", "float16", "bfloat16") is what the safetensors hold; a small `max_shard_size` ("40KB")
+    makes shards and an index.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _opt_tokenizer() if family == "opt" else _t5_tokenizer()
-    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
-    vision = {**VISION, **(vision or {})}
-    text = {"vocab_size": len(tokenizer) + 3, **TEXT[family], **(text or {})}
-    if family == "opt":
-        text.setdefault("eos_token_id", tokenizer.convert_tokens_to_ids("Ċ"))
-    config = Blip2Config(
-        vision_config=vision,
-        qformer_config={**QFORMER, **(qformer or {}), "encoder_hidden_size": vision["hidden_size"]},
-        text_config=text,
-        num_query_tokens=num_query_tokens,
-        image_token_index=image_token_id,
-    )
-    model = Blip2ForConditionalGeneration(config).eval()
-    if not (family == "opt" if tied_head is None else tied_head):
-        head = model.language_model.lm_head
-        head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
-    randomise(model, seed, std)
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer = opt_tokenizer() if family == "opt" else t5_tokenizer()
+    vision = {**_VISION_DEFAULTS, **VISION, **(vision or {})}
+    qformer = {
+        **_QFORMER_DEFAULTS,
+        **QFORMER,
+        **(qformer or {}),
+        "encoder_hidden_size": vision["hidden_size"],
+    }
+    text = {**_TEXT_DEFAULTS[family], **text_settings(family, tokenizer, text)}
     if family == "t5":
-        _write_tie_as_on_the_hub(folder / "config.json", bool(text["tie_word_embeddings"]))
-    size = int(vision["image_size"])
-    image_processor = BlipImageProcessor(
-        size={"height": size, "width": size}, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
-    )
-    processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=num_query_tokens)
-    processor.save_pretrained(folder)
-    # The hub's folders have both files; transformers 5 writes the picture's part into processor_config.json.
-    preprocessor = folder / "preprocessor_config.json"
-    if not preprocessor.exists():
-        preprocessor.write_text(json.dumps(image_processor.to_dict(), indent=2), encoding="utf-8")
+        *gated, activation = text["feed_forward_proj"].split("-")
+        text.setdefault("is_gated_act", bool(gated))
+        text.setdefault("dense_act_fn", "gelu_new" if gated and activation == "gelu" else activation)
+    config = {
+        "architectures": ["Blip2ForConditionalGeneration"],
+        "dtype": dtype,
+        "image_text_hidden_size": 256,
+        "image_token_index": tokenizer.token_to_id("<image>"),
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        **({"is_encoder_decoder": True} if family == "t5" else {}),
+        "model_type": "blip-2",
+        "num_query_tokens": num_query_tokens,
+        "qformer_config": qformer,
+        "text_config": text,
+        "use_decoder_only_language_model": family == "opt",
+        "vision_config": vision,
+    }
+    if tied_head is None:
+        tied_head = family == "opt"
+    shapes = {**dict(_vision(vision)), **dict(_qformer(config))}
+    shapes.update(_opt(text, tied_head) if family == "opt" else _t5(text, tied_head))
+    _write_json(folder / "config.json", config)
+    tokens = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+    _write_json(folder / "generation_config.json", {name: text[name] for name in tokens if name in text})
+    _write_weights(folder, _draw(shapes, seed, std, text.get("d_kv", 1)), dtype, max_shard_size)
+    _write_processor(folder, tokenizer, family, int(vision["image_size"]), num_query_tokens)
     return folder
 
 
-def _write_tie_as_on_the_hub(path: Path, tie: bool) -> None:
-    """Transformers 5 writes `scale_decoder_outputs`; the hub's files say it by `tie_word_embeddings`."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    del config["text_config"]["scale_decoder_outputs"]
-    config["text_config"]["tie_word_embeddings"] = tie
-    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+def text_settings(family: str, tokenizer: Tokenizer, text: dict[str, Any] | None) -> dict[str, Any]:
+    """The language model's settings: the small defaults, those that follow from the tokenizer, and `text`."""
+    settings = {"vocab_size": tokenizer.get_vocab_size() + 3, **TEXT[family], **(text or {})}
+    if family == "opt":
+        settings.setdefault("eos_token_id", tokenizer.token_to_id("Ċ"))
+    return settings
 
 
-@torch.no_grad()
-def randomise(model: torch.nn.Module, seed: int, std: float = 0.05) -> None:
-    """Draws every parameter: `std` of spread around 0 (norm weights: around 1), matrices 1/sqrt(inputs)."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
-        noise = torch.randn(parameter.shape, generator=generator) * std
-        is_norm = parameter.ndim == 1 and name.endswith("weight")
+# Names and shapes
+
+
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (outputs, inputs)
+    if bias:
+        yield f"{name}.bias", (outputs,)
+
+
+def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _vision(vision: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    width, patch = vision["hidden_size"], vision["patch_size"]
+    positions = (vision["image_size"] // patch) ** 2 + 1
+    yield "vision_model.embeddings.class_embedding", (1, 1, width)
+    yield "vision_model.embeddings.position_embedding", (1, positions, width)
+    yield "vision_model.embeddings.patch_embedding.weight", (width, 3, patch, patch)
+    yield "vision_model.embeddings.patch_embedding.bias", (width,)
+    for number in range(vision["num_hidden_layers"]):
+        layer = f"vision_model.encoder.layers.{number}"
+        yield from _norm(f"{layer}.layer_norm1", width)
+        yield from _norm(f"{layer}.layer_norm2", width)
+        yield from _linear(f"{layer}.self_attn.qkv", width, 3 * width, vision["qkv_bias"])
+        yield from _linear(f"{layer}.self_attn.projection", width, width)
+        yield from _linear(f"{layer}.mlp.fc1", width, vision["intermediate_size"])
+        yield from _linear(f"{layer}.mlp.fc2", vision["intermediate_size"], width)
+    yield from _norm("vision_model.post_layernorm", width)
+
+
+def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    qformer, text = config["qformer_config"], config["text_config"]
+    width, inner = qformer["hidden_size"], qformer["intermediate_size"]
+    yield "query_tokens", (1, config["num_query_tokens"], width)
+    yield from _norm("qformer.layernorm", width)
+    for number in range(qformer["num_hidden_layers"]):
+        layer = f"qformer.encoder.layer.{number}"
+        kinds = {"attention": width}
+        if number % qformer["cross_attention_frequency"] == 0:
+            kinds["crossattention"] = qformer["encoder_hidden_size"]
+        for kind, source in kinds.items():
+            yield from _linear(f"{layer}.{kind}.attention.query", width, width)
+            yield from _linear(f"{layer}.{kind}.attention.key", source, width)
+            yield from _linear(f"{layer}.{kind}.attention.value", source, width)
+            yield from _linear(f"{layer}.{kind}.output.dense", width, width)
+            yield from _norm(f"{layer}.{kind}.output.LayerNorm", width)
+        yield from _linear(f"{layer}.intermediate_query.dense", width, inner)
+        yield from _linear(f"{layer}.output_query.dense", inner, width)
+        yield from _norm(f"{layer}.output_query.LayerNorm", width)
+    yield from _linear("language_projection", width, text.get("hidden_size") or text["d_model"])
+
+
+def _opt(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
+    width, words = text["hidden_size"], text["vocab_size"]
+    bias, affine = text["enable_bias"], text["layer_norm_elementwise_affine"]
+    decoder = "language_model.model.decoder"
+    yield f"{decoder}.embed_tokens.weight", (words, width)
+    # The first two positions are never used: OPT's own offset.
+    yield f"{decoder}.embed_positions.weight", (text["max_position_embeddings"] + 2, width)
+    for number in range(text["num_hidden_layers"]):
+        layer = f"{decoder}.layers.{number}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from _linear(f"{layer}.self_attn.{name}", width, width, bias)
+        yield from _linear(f"{layer}.fc1", width, text["ffn_dim"], bias)
+        yield from _linear(f"{layer}.fc2", text["ffn_dim"], width, bias)
+        if affine:
+            yield from _norm(f"{layer}.self_attn_layer_norm", width)
+            yield from _norm(f"{layer}.final_layer_norm", width)
+    if affine and not text["_remove_final_layer_norm"]:
+        yield from _norm(f"{decoder}.final_layer_norm", width)
+    if not tied_head:
+        yield "language_model.lm_head.weight", (words, width)
+
+
+def _t5(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
+    width, inner = text["d_model"], text["num_heads"] * text["d_kv"]
+    yield "language_model.shared.weight", (text["vocab_size"], width)
+    stacks = {"encoder": text["num_layers"], "decoder": text["num_decoder_layers"]}
+    for stack, layers in stacks.items():
+        for number in range(layers):
+            block = f"language_model.{stack}.block.{number}.layer"
+            attentions = ["SelfAttention", "EncDecAttention"][: 2 if stack == "decoder" else 1]
+            for place, attention in enumerate(attentions):
+                for name in "qkv":
+                    yield f"{block}.{place}.{attention}.{name}.weight", (inner, width)
+                yield f"{block}.{place}.{attention}.o.weight", (width, inner)
+                yield f"{block}.{place}.layer_norm.weight", (width,)
+            if number == 0:
+                buckets = (text["relative_attention_num_buckets"], text["num_heads"])
+                yield f"{block}.0.SelfAttention.relative_attention_bias.weight", buckets
+            feed = f"{block}.{len(attentions)}"
+            for name in ("wi_0", "wi_1") if text["is_gated_act"] else ("wi",):
+                yield f"{feed}.DenseReluDense.{name}.weight", (text["d_ff"], width)
+            yield f"{feed}.DenseReluDense.wo.weight", (width, text["d_ff"])
+            yield f"{feed}.layer_norm.weight", (width,)
+        yield f"language_model.{stack}.final_layer_norm.weight", (width,)
+    if not tied_head:
+        yield "language_model.lm_head.weight", (text["vocab_size"], width)
+
+
+# Numbers and files
+
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8"}
+
+
+def _draw(shapes: dict[str, Shape], seed: int, std: float, d_kv: int) -> dict[str, np.ndarray]:
+    """Every parameter matters: `std` of spread around 0 (norm weights: around 1), matrices 1/sqrt(inputs)."""
+    rng = np.random.default_rng(seed)
+    drawn = {}
+    for name, shape in sorted(shapes.items()):
+        noise = rng.standard_normal(shape) * std
         # Matrices keep the size of what goes through them, so that the logits have clear winners.
-        if parameter.ndim == 2:
-            noise *= max(1.0, 1 / (std * parameter.shape[-1] ** 0.5))
-        # T5 scales no scores: its queries are drawn smaller instead, or attention would jump at every rounding.
+        if len(shape) == 2:
+            noise *= max(1.0, 1 / (std * shape[-1] ** 0.5))
+        # T5 does not scale its scores: draw its queries smaller, or attention would jump at every rounding.
         if name.endswith("Attention.q.weight"):
-            noise *= model.config.text_config.d_kv**-0.5
-        parameter.copy_(noise + 1 if is_norm else noise)
+            noise *= d_kv**-0.5
+        is_norm = len(shape) == 1 and name.endswith("weight")
+        drawn[name] = (noise + is_norm).astype(np.float32)
+    return drawn
 
 
-def _opt_tokenizer() -> PreTrainedTokenizerFast:
+def load_tensors(path: Path) -> dict[str, np.ndarray]:
+    """What `save_tensors` wrote; bfloat16 as `ml_dtypes.bfloat16`."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    kinds = {short: np.dtype(getattr(ml_dtypes, name, name)) for name, short in _DTYPES.items()}
+    tensors = {}
+    for name, one in header.items():
+        first, end = one["data_offsets"]
+        flat = np.frombuffer(content[start + first : start + end], kinds[one["dtype"]])
+        tensors[name] = flat.reshape(one["shape"])
+    return tensors
+
+
+def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """A safetensors file as transformers writes it; safetensors' own numpy part cannot write `ml_dtypes.bfloat16`."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    data = b"".join(tensor.tobytes() for tensor in tensors.values())
+    path.write_bytes(len(head).to_bytes(8, "little") + head + data)
+
+
+def _write_weights(folder: Path, tensors: dict[str, np.ndarray], dtype: str, max_shard_size: str) -> None:
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+    most = int(max_shard_size[:-2]) * units[max_shard_size[-2:]]
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        tensor = tensor.astype(kind)
+        if size + tensor.nbytes > most and shards[-1]:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_tensors(folder / "model.safetensors", shards[0])
+        return
+    where = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_tensors(folder / file, shard)
+        where.update(dict.fromkeys(shard, file))
+    held = [tensor for shard in shards for tensor in shard.values()]
+    metadata = {"total_parameters": sum(t.size for t in held), "total_size": sum(t.nbytes for t in held)}
+    index = {"metadata": metadata, "weight_map": dict(sorted(where.items()))}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _write_processor(folder: Path, tokenizer: Tokenizer, family: str, size: int, queries: int) -> None:
+    """Both of the files that have the picture settings: the hub's, and transformers 5's."""
+    settings = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": IMAGE_MEAN,
+        "image_processor_type": "BlipImageProcessor",
+        "image_std": IMAGE_STD,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": size, "width": size},
+    }
+    _write_json(folder / "preprocessor_config.json", settings)
+    nested = {"image_processor": settings, "num_query_tokens": queries, "processor_class": "Blip2Processor"}
+    _write_json(folder / "processor_config.json", nested)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {
+        "backend": "tokenizers",
+        "model_max_length": 1000000000000000019884624838656,
+        "processor_class": "Blip2Processor",
+        "tokenizer_class": "TokenizersBackend",
+        **special_tokens(family),
+    }
+    _write_json(folder / "tokenizer_config.json", special)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def change_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replaces what the file holds by `change` of it."""
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
+
+
+# Tokenizers
+
+
+def special_tokens(family: str) -> dict[str, str]:
+    """What tokenizer_config.json says of the tokenizer."""
+    if family == "t5":
+        return {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+    return {**names, "padding_side": "left"}
+
+
+def opt_tokenizer() -> Tokenizer:
     """Byte-level BPE: `<s>` 0, `<pad>` 1, `</s>` 2 put before the text, `<unk>` 3, last `<image>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -174,17 +439,10 @@ def _opt_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="</s>",
-        eos_token="</s>",
-        unk_token="</s>",
-        pad_token="<pad>",
-        padding_side="left",
-    )
+    return tokenizer
 
 
-def _t5_tokenizer() -> PreTrainedTokenizerFast:
+def t5_tokenizer() -> Tokenizer:
     """Unigram over `▁` words as SentencePiece has it: `<pad>` 0, `</s>` 1 put after the text, `<unk>` 2.
 
     Its pieces are written down, not trained: the trainer gives others from run to run.
@@ -201,9 +459,4 @@ def _t5_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-    )
+    return tokenizer

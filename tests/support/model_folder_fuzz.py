@@ -8,6 +8,7 @@ after it the same with what happened. The seed is the number of the case.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -65,7 +66,7 @@ def mutate_json(raw: Any, draw: random.Random) -> Any:
     for _ in range(draw.choice([1, 1, 1, 2, 4])):
         found = places(raw)
         if len(found) == 1 or draw.random() < 0.02:
-            return draw.choice(NASTY)
+            return copy.deepcopy(draw.choice(NASTY))
         depth = draw.randint(1, max(map(len, found)))
         path = draw.choice([one for one in found if 0 < len(one) <= depth])
         parent = raw
@@ -75,11 +76,11 @@ def mutate_json(raw: Any, draw: random.Random) -> Any:
         if what == 0:
             del parent[path[-1]]
         elif what == 1 and isinstance(parent, dict):
-            parent[str(draw.choice(NASTY))[:50]] = parent.pop(path[-1])
+            parent[str(copy.deepcopy(draw.choice(NASTY)))[:50]] = parent.pop(path[-1])
         elif what == 2 and type(parent[path[-1]]) is int:
             parent[path[-1]] += draw.choice([-1, 1, 8, -8, 1000])
         else:
-            parent[path[-1]] = draw.choice(NASTY)
+            parent[path[-1]] = copy.deepcopy(draw.choice(NASTY))
     return raw
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +12,6 @@ from tests.support.waiting import wait_until
 
 # A busy machine's browser takes its time.
 expect.set_options(timeout=30_000)
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
 
 
 class Visit:
@@ -37,11 +29,6 @@ class Visit:
         self.context.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(url)
         expect(self.page.locator("body[data-ready]")).to_be_attached()
-
-
-def chromium() -> str | None:
-    """Where Chromium is; None when it is not."""
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 def ask(page: Page, question: str) -> None:

@@ -11,7 +11,10 @@ import blip2_chat
 from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.engines.onnx.convert import convert
 from blip2_chat.model import Model
-from tests.support.web_server import MakeModel, Running, running
+from tests.support.extras import missing
+
+if not missing("test-web"):
+    from tests.support.web_server import MakeModel, Running, running
 
 
 @pytest.fixture(scope="session")

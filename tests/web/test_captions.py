@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -69,7 +73,7 @@ def test_first_words_and_settings(server: Running, reference: Model) -> None:
     assert drawn[0]["data"] == drawn[1]["data"]
 
 
-def test_advice(server: Running) -> None:
+def test_captions_carry_advice_about_the_picture(server: Running) -> None:
     entry = post(server, files=files(picture(1, size=40))).json()["data"][0]
     assert [one["kind"] for one in entry["advice"]] == ["tiny"]
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import re
 import shutil
@@ -59,7 +63,7 @@ def test_the_openai_client(embedded: Running) -> None:
     assert run.stdout.decode() == "a dog", run.stderr.decode()
 
 
-def test_the_browser(browser: Browser, embedded: Running) -> None:
+def test_a_conversation_in_the_browser(browser: Browser, embedded: Running) -> None:
     """A sample picture, its caption, two questions with right answers, an unreadable file, a reload."""
     visit = Visit(browser, embedded.url)
     page = visit.page

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import logging
 import socket
@@ -50,7 +54,7 @@ def test_malformed_http_is_told_in_openais_shape(server: Running, name: str) -> 
     assert get(f"{server.url}/health").status_code == 200
 
 
-def test_the_connection_limit_is_told_in_openais_shape(make_model: MakeModel) -> None:
+def test_the_connection_limit_is_reported_in_openais_shape(make_model: MakeModel) -> None:
     with running(make_model(), slots=1, queue=0) as server:
         most = server.uvicorn.config.limit_concurrency
         assert most is not None

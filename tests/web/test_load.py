@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import asyncio
 import contextlib
 import importlib.util
@@ -312,7 +316,7 @@ def test_sigterm_finishes_what_runs_and_waits(served_folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("kind", "told"), [("http", 503), ("lifespan", "lifespan.shutdown")])
-def test_what_the_end_cancels_is_no_error(kind: str, told: Any) -> None:
+def test_shutting_down_logs_no_error(kind: str, told: Any) -> None:
     """uvicorn cancels all that runs at a second Ctrl-C, and would show a traceback for each."""
     heard: list[Any] = []
 
@@ -337,7 +341,7 @@ def test_what_the_end_cancels_is_no_error(kind: str, told: Any) -> None:
     assert heard[0] == told
 
 
-def test_a_port_that_is_taken_is_told(served_folder: Path, server: Running) -> None:
+def test_a_port_in_use_is_reported(served_folder: Path, server: Running) -> None:
     result = CliRunner().invoke(cli, ["serve", "--port", str(server.port), "--model", str(served_folder)])
     assert result.exit_code == 1
     assert f"port {server.port} cannot be bound" in result.output

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import asyncio
+import gc
+import io
 import json
 import random
+import sys
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import psutil
 import pytest
+from PIL import Image
 
 from blip2_chat.images.data_url import unquoted
+from blip2_chat.web.memory import _trim
 from blip2_chat.web.pictures.workers import Workers
 from tests.support.waiting import wait_until
 from tests.support.web_server import Running, data_url, picture, post
@@ -74,3 +85,30 @@ def test_one_client_cannot_hold_all_threads_and_what_nobody_waits_for_never_star
 
     asyncio.run(check())
     assert wait_until(gate.is_set)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or _trim is None, reason="only glibc keeps what was freed")
+def test_memory_of_hostile_uploads_is_given_back(server: Running) -> None:
+    """In the server's own process, after pictures that unpack to a hundred times their size, whole and damaged."""
+    process = psutil.Process()
+    large = io.BytesIO()
+    Image.effect_noise((3000, 3000), 40).save(large, "JPEG", quality=30)
+    whole, damaged = large.getvalue(), large.getvalue()[:-5000]
+
+    def upload(number: int) -> None:
+        # Each another picture, or the server would know it.
+        content = (damaged if number % 3 == 0 else whole) + bytes([number])
+        answer = post(f"{server.url}/v1/caption", files={"pictures": content}, data={"max_tokens": "1"})
+        assert answer.status_code == (400 if number % 3 == 0 else 200), answer.text
+
+    upload(0)
+    upload(1)
+    gc.collect()
+    before = process.memory_info().rss
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(upload, range(2, 26)))
+    gc.collect()
+    # The peak was several times this much above.
+    assert wait_until(lambda: process.memory_info().rss < before + 50_000_000), (
+        process.memory_info().rss - before
+    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import re
 import signal
 import socket
@@ -20,7 +24,8 @@ import blip2_chat
 from blip2_chat import loading
 from blip2_chat.checkpoint import requirements as memory
 from blip2_chat.cli import app as cli
-from blip2_chat.cli.several_models import AlsoError, read
+from blip2_chat.cli.options import ModelOptions
+from blip2_chat.cli.several_models import AlsoError, beside, read
 from blip2_chat.model import Model
 from blip2_chat.web.model_ids import SameNameError, ids_of
 from tests.support.waiting import wait_until
@@ -183,7 +188,7 @@ def test_a_client_that_leaves_frees_the_slot_of_its_own_model(make_model: MakeMo
         assert slow_t5.gate.passed <= 1, "it was written on, for nobody"
 
 
-def test_places_are_the_whole_servers(make_model: MakeModel, slow_t5: Any) -> None:
+def test_all_models_share_one_limit_of_requests(make_model: MakeModel, slow_t5: Any) -> None:
     with running(make_model(), also=[slow_t5], slots=1, queue=0) as server:
         url = f"{server.url}/v1/chat/completions"
         first = threading.Thread(target=post, args=(url,), kwargs={"json": body("t5")})
@@ -195,7 +200,7 @@ def test_places_are_the_whole_servers(make_model: MakeModel, slow_t5: Any) -> No
         assert post(url, json=body("opt")).status_code == 200
 
 
-def test_ready_is_a_matter_of_every_model(make_model: MakeModel) -> None:
+def test_the_server_is_ready_when_every_model_is(make_model: MakeModel) -> None:
     with running(make_model(), also=[make_model("t5")]) as server:
         assert get(f"{server.url}/ready").status_code == 200
         server.service.models[1].scheduler.close()
@@ -249,7 +254,7 @@ def test_a_name_and_a_precision(text: str, name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ":int8", "demo:", "demo:int9", "not-a-folder:either"])
-def test_what_is_no_name_and_precision(text: str) -> None:
+def test_a_wrong_name_or_precision_is_reported(text: str) -> None:
     with pytest.raises(AlsoError, match="--also"):
         read(text)
 
@@ -342,3 +347,10 @@ def test_a_folder_whose_name_has_a_colon(tmp_path: Path, monkeypatch: pytest.Mon
     assert read("blip2:int4") == ("blip2:int4", "auto")
     with pytest.raises(SameNameError):
         ids(("blip2:int4", "fp32"), ("blip2", "int8"), ("blip2", "int4"))
+
+
+def test_a_processor_and_a_revision_are_those_of_one_model() -> None:
+    first = ModelOptions(model="org/a", processor="org/p", revision="v2", threads=2)
+    other, same = beside(first, ["org/b", "org/a:int4"])
+    assert (other.processor, other.revision, other.threads) == (None, None, 2)
+    assert (same.processor, same.revision, same.precision) == ("org/p", "v2", "int4")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import base64
 import json
 import re
@@ -14,6 +18,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from blip2_chat.conversation_file import SavedConversation
 from blip2_chat.model import Model
 from tests.support.waiting import wait_until
 from tests.support.web_browser import Visit, answers, ask, idle, kept, said
@@ -78,7 +83,7 @@ def test_a_conversation(visit: Visit, reference: Model) -> None:
     assert visit.problems == []
 
 
-def test_an_unreadable_file_is_told_and_changes_nothing(visit: Visit) -> None:
+def test_an_unreadable_file_is_reported_and_changes_nothing(visit: Visit) -> None:
     page = visit.page
     add(page, 1)
     idle(page)
@@ -153,19 +158,19 @@ def test_a_picture_dropped_or_pasted(visit: Visit, reference: Model, kind: str) 
     assert said(page, 0) == reference.chat(picture(6)).caption().text
 
 
-def test_the_camera(visit: Visit) -> None:
+def test_a_photo_from_the_camera(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="Take a photo").click()
     dialog = page.get_by_role("dialog", name="Take a photo")
     expect(dialog).to_be_visible()
     assert wait_until(lambda: page.locator("#video").evaluate("video => video.videoWidth > 0"))
-    page.get_by_role("button", name="Use this").click()
+    page.get_by_role("button", name="Take photo").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#picture-name")).to_have_text("photo.png")
     idle(page)
 
 
-def test_stop_leaves_what_is_written(browser: Browser, make_model: MakeModel) -> None:
+def test_stop_keeps_the_text_written_so_far(browser: Browser, make_model: MakeModel) -> None:
     model = gated(make_model())
     with running(model) as server:
         visit = Visit(browser, server.url)
@@ -192,7 +197,7 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     page = visit.page
     page.locator("#settings-open").click()
     page.get_by_role("radio", name="Search").check()
-    page.locator("#longest").fill("10")
+    page.locator("#max_tokens").fill("10")
     page.get_by_role("radio", name="Dark").check()
     page.keyboard.press("Escape")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -203,9 +208,9 @@ def test_settings_change_answers_and_stay(visit: Visit, reference: Model) -> Non
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     page.locator("#settings-open").click()
-    expect(page.get_by_role("radio", name="Search")).to_be_checked()
+    expect(page.get_by_role("radio", name="Beam search")).to_be_checked()
     expect(page.get_by_role("radio", name="fp32")).to_be_checked()
-    expect(page.get_by_text("start it with more")).to_be_visible()
+    expect(page.get_by_text("start the server with more")).to_be_visible()
 
 
 def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: Path) -> None:
@@ -220,6 +225,13 @@ def test_the_download_opens_in_python(visit: Visit, reference: Model, tmp_path: 
     assert download.value.suggested_filename == "p4-conversation.json"
     saved = tmp_path / "talk.json"
     download.value.save_as(saved)
+    described = SavedConversation.read(saved)
+    assert described.picture.name == "p4.png" and len(described.turns) == 2
+    # Nothing that the description does not have, on either level.
+    written = json.loads(saved.read_text("utf-8"))
+    assert written.keys() == described.to_dict().keys()
+    assert written["picture"] == described.to_dict()["picture"]
+    assert all(turn.keys() == described.to_dict()["turns"][0].keys() for turn in written["turns"])
     chat = reference.load_chat(saved)
     assert [turn.text for turn in chat.turns] == [said(page, 0), said(page, 1)]
     assert chat.turns[1].question == "what is this?"
@@ -232,11 +244,9 @@ def test_a_picture_that_comes_before_the_server_has_answered(browser: Browser, s
     held: list[Route] = []
     page.route("**/v1/models", lambda route: held.append(route))
     page.goto(server.url)
-    # The scripts have run once the settings show their values.
-    expect(page.locator('output[for="longest"]')).to_have_text("50")
-    add(page, 1)
-    # Playwright hears of the request only while it waits for something.
+    # The scripts have run once they ask for the models. Playwright hears of that only while it waits for something.
     assert wait_until(lambda: page.wait_for_timeout(10) or held)
+    add(page, 1)
     held[0].continue_()
     expect(answers(page)).to_have_count(1)
     idle(page)
@@ -263,7 +273,7 @@ def test_advice_about_a_dark_picture(visit: Visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
+def test_the_page_on_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
     viewport: Any = {"width": 360, "height": 740}
     visit = Visit(browser, server.url, viewport=viewport, color_scheme=scheme, is_mobile=True, has_touch=True)
     page = visit.page
@@ -307,9 +317,9 @@ def test_a_server_with_a_key(browser: Browser, make_model: MakeModel) -> None:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
-        refused = page.get_by_text("The server did not take that key.")
+        refused = page.get_by_text("The server did not accept that key.")
         for key in ("wrong", "open sesame"):
-            dialog = page.get_by_role("dialog", name="This server wants its API key")
+            dialog = page.get_by_role("dialog", name="This server requires an API key")
             expect(dialog).to_be_visible()
             expect(refused).to_be_visible(visible=key != "wrong")
             page.get_by_role("textbox", name="API key").fill(key)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import http.server
 import threading
 from collections.abc import Iterator
@@ -72,7 +76,9 @@ def test_a_percent_sign_that_stands_for_itself(
     visit.context.close()
 
 
-def test_what_is_no_picture_is_said(browser: Browser, open_server: Running, elsewhere: str) -> None:
+def test_a_file_that_is_not_a_picture_is_reported(
+    browser: Browser, open_server: Running, elsewhere: str
+) -> None:
     visit = Visit(browser, open_server.url)
     visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/page.html")
     visit.page.get_by_role("button", name="Open", exact=True).click()
@@ -80,7 +86,7 @@ def test_what_is_no_picture_is_said(browser: Browser, open_server: Running, else
     visit.context.close()
 
 
-def test_nothing_but_pictures_comes_through(open_server: Running, elsewhere: str) -> None:
+def test_only_pictures_are_accepted(open_server: Running, elsewhere: str) -> None:
     refused = post(f"{open_server.url}/v1/picture", json={"url": f"{elsewhere}/page.html"})
     assert refused.status_code == 400 and "secret" not in refused.text
     assert post(f"{open_server.url}/v1/picture", json={"url": "file:///etc/passwd"}).status_code == 400

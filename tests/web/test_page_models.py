@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import json
 import re
 from collections.abc import Iterator
@@ -91,27 +95,27 @@ def test_the_chosen_precision_answers_and_the_conversation_goes_on(visit: Visit,
     ]
     after = tokens_written(several)
     assert after["demo:int8"] > before.get("demo:int8", 0) and after["demo"] == before["demo"]
-    expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
+    expect(page.get_by_text("Answers from here on: demo · int8")).to_have_count(1)
 
     kept(page)
     # A reload forgets neither the choice nor who wrote what.
     page.reload()
     expect(page.locator("body[data-ready]")).to_be_attached()
     expect(chip).to_have_text("demo · int8")
-    expect(page.get_by_text("From here on: demo · int8")).to_have_count(1)
+    expect(page.get_by_text("Answers from here on: demo · int8")).to_have_count(1)
     expect(radio(open_settings(page), "int8")).to_be_checked()
 
 
 def test_another_model(visit: Visit) -> None:
     page = visit.page
-    expect(page.get_by_text("Settings have another.")).to_be_visible()
+    expect(page.get_by_text("Choose another in Settings.")).to_be_visible()
     dialog = open_settings(page)
     radio(dialog, "int8").check()
     radio(dialog, "t5 Flan-T5").check()
     # It is not here at int8.
     assert choices(dialog, "Precision") == ["fp32"]
     expect(radio(dialog, "fp32")).to_be_checked()
-    expect(dialog.get_by_text("The server has this model at no other.")).to_be_visible()
+    expect(dialog.get_by_text("The server has this model at this precision only.")).to_be_visible()
     close_settings(page)
     expect(page.locator("#model")).to_have_text("t5 · fp32")
     # What is said of the embedded model, and its pictures, are not this one's.
@@ -158,7 +162,7 @@ def test_another_answer_from_another_model_is_its_likeliest(visit: Visit) -> Non
 
 
 @pytest.mark.parametrize("saved", ['{"name": "gone", "precision": "int8"}', "not json", "null"])
-def test_what_is_remembered_and_not_here_is_the_first(visit: Visit, saved: str) -> None:
+def test_an_unknown_remembered_model_falls_back_to_the_first(visit: Visit, saved: str) -> None:
     page = visit.page
     page.evaluate("(saved) => localStorage.setItem('blip2-chat model', saved)", saved)
     page.reload()
@@ -166,11 +170,11 @@ def test_what_is_remembered_and_not_here_is_the_first(visit: Visit, saved: str) 
     expect(page.locator("#model")).to_have_text("demo · fp32")
 
 
-def test_a_single_model_says_how_to_have_more(browser: Browser, server: Running) -> None:
+def test_one_model_alone_explains_how_to_load_more(browser: Browser, server: Running) -> None:
     visit = Visit(browser, server.url)
     dialog = open_settings(visit.page)
     assert (choices(dialog, "Model"), choices(dialog, "Precision")) == (["opt"], ["fp32"])
-    expect(dialog.get_by_text("Only this one is in the server's memory.")).to_be_visible()
+    expect(dialog.get_by_text("This is the only model on the server.")).to_be_visible()
     expect(dialog.locator("pre")).to_contain_text(
         "blip2-chat serve --model Salesforce/blip2-opt-2.7b --also Salesforce/blip2-opt-2.7b:int4"
     )
@@ -179,7 +183,7 @@ def test_a_single_model_says_how_to_have_more(browser: Browser, server: Running)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone(browser: Browser, several: Running, scheme: Any) -> None:
+def test_the_page_on_a_phone(browser: Browser, several: Running, scheme: Any) -> None:
     visit = Visit(
         browser,
         several.url,

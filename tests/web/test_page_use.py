@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +49,7 @@ def test_undo_leaves_what_is_being_typed(page: Page) -> None:
     expect(page.locator("#question")).to_have_value("and what is behi")
 
 
-def test_each_bad_file_is_told(page: Page) -> None:
+def test_each_bad_file_is_reported(page: Page) -> None:
     add(page, ("a.png", b"text"), ("good.png", picture(1)), ("b.png", b""))
     lines = page.locator("#alert-text p")
     expect(lines).to_have_count(2)
@@ -122,7 +126,7 @@ def test_the_question_has_an_edge_that_is_seen(browser: Browser, server: Running
     visit.context.close()
 
 
-def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Running) -> None:
+def test_reduced_motion_is_respected(browser: Browser, server: Running) -> None:
     visit = Visit(browser, server.url, reduced_motion="reduce")
     moving = """(name) => {
       document.body.append(Object.assign(document.createElement("span"), { className: name }));
@@ -139,10 +143,10 @@ def test_settings_can_be_closed_from_their_end(page: Page) -> None:
     expect(page.get_by_role("button", name="Close settings")).to_be_in_viewport(ratio=1)
 
 
-def test_a_phone_is_not_told_to_drop_or_press_keys(browser: Browser, server: Running) -> None:
+def test_a_phone_is_not_asked_to_drop_files_or_press_keys(browser: Browser, server: Running) -> None:
     options: Any = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
     visit = Visit(browser, server.url, **options)
-    expect(visit.page.get_by_role("heading", name="Begin with a picture")).to_be_visible()
+    expect(visit.page.get_by_role("heading", name="Start with a picture")).to_be_visible()
     expect(visit.page.locator("kbd").first).to_be_hidden()
     add(visit.page, ("a.png", picture(1)))
     idle(visit.page)

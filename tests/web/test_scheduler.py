@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-web")
+
 import asyncio
 import threading
 from collections.abc import Iterator
@@ -11,14 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blip2_chat.generation import rows as rows_module
+from blip2_chat.generation import loop as loop_module
 from blip2_chat.generation.answer import Answer
 from blip2_chat.generation.rows import End, Event, Piece, Task
 from blip2_chat.generation.settings import Decoding
-from blip2_chat.images import open_picture, to_pixels
+from blip2_chat.images import PreparedPicture, open_picture, prepare
 from blip2_chat.model import Model
 from blip2_chat.web import scheduler as scheduler_module
-from blip2_chat.web.pictures.open import Seen
 from blip2_chat.web.scheduler import Scheduler, Stopped, Ticket
 from tests.support.waiting import wait_until
 from tests.support.web_server import MakeModel, picture
@@ -42,9 +45,8 @@ def scheduler(model: Model) -> Iterator[Scheduler]:
     made.close()
 
 
-def seen(model: Model, number: int) -> Seen:
-    opened = open_picture(picture(number))
-    return Seen(opened.name, opened.digest, to_pixels(opened, model.preprocess), ())
+def seen(model: Model, number: int) -> PreparedPicture:
+    return prepare(open_picture(picture(number)), model.preprocess)
 
 
 def task(model: Model, question: str, **settings: Any) -> Task:
@@ -62,14 +64,14 @@ def alone(model: Model, number: int, one: Task) -> Answer:
 
 
 def held_until(event: threading.Event, model: Model) -> None:
-    """No picture is encoded before the event: what is submitted until then is in line together."""
-    encode = model.engine.encode_image
+    """No picture is read before the event: what is submitted until then is in line together."""
+    read = model.query_vectors
 
-    def waiting(pixels: Any) -> Any:
+    def waiting(opened: Any) -> Any:
         assert event.wait(60)
-        return encode(pixels)
+        return read(opened)
 
-    model.engine.encode_image = waiting  # type: ignore[method-assign]
+    model.query_vectors = waiting  # type: ignore[method-assign]
 
 
 async def events_of(ticket: Ticket) -> list[Event]:
@@ -121,7 +123,7 @@ def test_every_answer_is_the_one_it_would_have_had_alone(models: tuple[Model, Mo
     try:
         for _ in range(2):  # the second time with states to go on from
             for events, answer in zip(asyncio.run(together()), expected, strict=True):
-                # Several draws keep their order here; alone they are ranked.
+                # Events keep the order in which answers began; results are ranked.
                 assert_same(_ranked(events), answer)
     finally:
         scheduler.close()
@@ -212,7 +214,7 @@ def test_an_abandoned_answer_frees_its_slot_at_the_next_token(model: Model) -> N
         scheduler.cancel(gone)
         gate.release(2)  # the step that was under way when it left, and the next
         assert await asyncio.to_thread(wait_until, lambda: waits.started is not None)
-        assert len(steps) <= 5 and not [job for job in scheduler._jobs if job.ticket is gone]
+        assert len(steps) <= 5 and gone.ended is not None
         gate.release(400)
         return [*await events_of(stays), *await events_of(waits)]
 
@@ -223,7 +225,7 @@ def test_an_abandoned_answer_frees_its_slot_at_the_next_token(model: Model) -> N
         scheduler.close()
 
 
-def test_who_waits_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
+def test_a_waiting_client_may_leave_the_queue(model: Model, scheduler: Scheduler) -> None:
     gone = threading.Event()
     held_until(gone, model)
 
@@ -262,7 +264,7 @@ def test_clients_take_turns(model: Model) -> None:
         scheduler.close()
 
 
-def test_a_wide_request_has_its_turn(model: Model, scheduler: Scheduler) -> None:
+def test_a_request_for_many_answers_is_not_starved(model: Model, scheduler: Scheduler) -> None:
     """Four beams need all four slots; narrow requests that come later do not overtake for ever."""
 
     pictures = [seen(model, i) for i in range(17)]
@@ -366,14 +368,14 @@ def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
 def test_rows_that_cannot_begin_spoil_no_others(
     model: Model, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = rows_module.rows_of
+    made = loop_module.rows_of
 
     def failing(one: Task, *others: Any) -> Any:
         if one.decoding.max_new_tokens == 7:
             raise OverflowError
         return made(one, *others)
 
-    monkeypatch.setattr(scheduler_module, "rows_of", failing)
+    monkeypatch.setattr(loop_module, "rows_of", failing)
 
     async def ask() -> list[Any]:
         tickets = [scheduler.submit(seen(model, 1), task(model, "?", min_new_tokens=40, max_new_tokens=40))]
@@ -423,7 +425,7 @@ def test_more_rows_than_slots_are_refused(model: Model, scheduler: Scheduler) ->
         asyncio.run(ask())
 
 
-def test_what_conversations_leave_behind_is_bounded(model: Model, scheduler: Scheduler) -> None:
+def test_memory_of_past_conversations_is_bounded(model: Model, scheduler: Scheduler) -> None:
     model.states._max_bytes = 200_000
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""A collection as a lazy iterator of results: the run without the command line."""
+"""`caption_all`: a run as a lazy iterator of results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from typing_extensions import Unpack
+
+from ..checkpoint.embedded import EMBEDDED
+from ..generation.settings import Settings
 from ..images import PictureSource, is_one_picture
 from ..loading import load
 from ..model import Model
@@ -25,7 +29,7 @@ from .sizing import BatchSize, threads
 def caption_all(
     pictures: PictureSource | Iterable[PictureSource | Part],
     *,
-    model: Model | str | Path = "demo",
+    model: Model | str | Path = EMBEDDED,
     captions: int = 1,
     ask: Iterable[str] = (),
     start: str | None = None,
@@ -34,16 +38,18 @@ def caption_all(
     limit: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Iterator[Result]:
-    """Captions, and answers to questions, for all pictures: results in order, each when its batch is written.
+    """Yields captions, and answers to questions, for all pictures: results in order, each when its batch is
+    done.
 
     `pictures` is what `blip2-chat run` takes (a folder, a pattern, a list, a CSV, JSONL or Parquet table, WebDataset
     shards, a zip file), whatever `open_picture` takes as one picture (bytes, an open file, a PIL image, an array
-    [H, W, 3], `{"bytes": ...}`), or an iterable of such; an array [N, H, W, 3] is N pictures. They are read as the
-    results are asked for. A picture that cannot be opened, or is not there, has a result with an `error`. `model` is
-    a loaded one, or a name to load; `start` holds the first words of each caption, which the model continues;
-    `settings` are `Decoding`'s. Pictures with the same pixels are written about once.
+    [H, W, 3], `{"bytes": ...}`), or an iterable of such; an array [N, H, W, 3] is N pictures. They are read
+    lazily, as results are consumed. A picture that is missing or cannot be opened has a result with an `error`.
+    `model` is a loaded model or a name to load; `start` holds the first words of each caption, which the model
+    continues;
+    `settings` are those of `Decoding`. Pictures with identical pixels are captioned once.
 
     Raises `RunError`, and what loading raises, before the first result.
     """
@@ -72,7 +78,7 @@ def _results(
         captioner = Captioner(model, tasks)
         size = BatchSize(captioner.bytes_per_picture(), batch_size)
         items = positioned(open_sources(sources, columns, lenient=True), limit)
-        # A temporary journal finds pictures with the same pixels without keeping all results in memory.
+        # A temporary journal finds duplicates without keeping all results in memory.
         with Journal(None) as journal:
             pipeline = Pipeline(captioner, items, journal.same_content, size, workers)
             with closing(iter(pipeline)) as batches:
@@ -87,7 +93,7 @@ def _results(
 
 
 def _as_sources(pictures: Any) -> Iterator[Source]:
-    """Raises `RunError` at once when there is nothing to go through."""
+    """Raises `RunError` immediately if there are no pictures."""
     try:
         every = iter(pictures)
     except TypeError as error:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from ..checkpoint.config import OptConfig
 from ..engines.engine import Floats
-from ..errors import GenerationError
-from ..generation.answer import clean
-from ..generation.loop import Generated, Writer, generate
-from ..generation.settings import Decoding
-from ..generation.text_stream import first_stop
+from ..errors import GenerationError, PromptTooLongError
+from ..generation.loop import generate
+from ..generation.rows import Task
+from ..generation.settings import Decoding, Settings
 from ..model import Model
 from .result import Result, Written
 
@@ -28,7 +25,7 @@ class Tasks:
 
     captions: int = 1
     questions: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     start: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,10 +79,7 @@ class Captioner:
             tokens = model.tokenizer.encode(text)
             budget = model.prompt_budget(decoding)
             if len(tokens) > budget:
-                raise GenerationError(
-                    f"{asked or 'the caption prompt'!r} is {len(tokens)} tokens, and {max(budget, 0)} fit beside "
-                    "the picture and the answer: shorten it, or lower max_new_tokens"
-                )
+                raise PromptTooLongError(repr(asked) if asked else "the caption prompt", len(tokens), budget)
             self._prompts.append(_Prompt(asked, tokens, decoding))
 
     def result(self, **about: Any) -> Result:
@@ -103,18 +97,24 @@ class Captioner:
         answers: list[dict[str, str]] = [{} for _ in digests]
         scores: list[list[float]] = [[] for _ in digests]
         for number, prompt in enumerate(self._prompts):
-            stop = (*prompt.decoding.stop, *self.model.template.stop)
-            for row, group in enumerate(self._generate(vectors, prompt, stop, digests, number)):
-                texts = [clean(self.model.tokenizer.decode(one.token_ids), stop) for one in group]
-                scores[row].append(_mean_logprob(group[0]))
+            tasks = [self._task(prompt, digest, number) for digest in digests]
+            for row, group in enumerate(generate(self.model.engine, self.model.tokenizer, vectors, tasks)):
+                scores[row].append(group[0].mean_logprob)
                 if prompt.question is None:
-                    captions[row] = tuple(self._started(text) for text in texts)
+                    captions[row] = tuple(self._started(one.text) for one in group)
                 else:
-                    answers[row][prompt.question] = texts[0]
+                    answers[row][prompt.question] = group[0].text
         return [
             Written(captions[row], answers[row], one[0] if self.tasks.captions else sum(one) / len(one))
             for row, one in enumerate(scores)
         ]
+
+    def _task(self, prompt: _Prompt, digest: str, number: int) -> Task:
+        """Samples depend on the picture and not on its place in a batch, so that a resumed run, or one on many
+        machines, writes what an undisturbed one would have written."""
+        decoding = prompt.decoding
+        seeds = (decoding.seed or 0, int(digest[:16] or "0", 16), number)
+        return Task(prompt.tokens, decoding, (*decoding.stop, *self.model.template.stop), seeds=seeds)
 
     def _started(self, text: str) -> str:
         """A caption with the first words that the user gave: they are part of the description."""
@@ -135,42 +135,3 @@ class Captioner:
         pixels_and_vectors = 3 * size * size + config.num_query_tokens * text.hidden_size
         # Reordering copies the cache; scores are copied a few times on their way to a choice.
         return 4 * (rows * (2 * cache + 4 * text.vocab_size) + 2 * pixels_and_vectors)
-
-    def _generate(
-        self, vectors: Floats, prompt: _Prompt, stop: Sequence[str], digests: Sequence[str], number: int
-    ) -> list[list[Generated]]:
-        engine, tokenizer = self.model.engine, self.model.tokenizer
-
-        def ends(tokens: Sequence[int]) -> bool:
-            return first_stop(tokenizer.decode(tokens), stop) is not None
-
-        prompts = [prompt.tokens] * len(vectors)
-        if prompt.decoding.temperature == 0:
-            return generate(engine, vectors, prompts, prompt.decoding, ends)[0]
-        writer = _Draws(engine, vectors, prompts, prompt.decoding)
-        writer.seed(digests, number)
-        while not writer.done:
-            for row, _ in writer.advance():
-                if ends(writer.results[row].token_ids):
-                    writer.end(row, "stop")
-        n = prompt.decoding.num_answers
-        groups = [writer.results[at : at + n] for at in range(0, len(writer.results), n)]
-        return [sorted(group, key=lambda one: -one.score) for group in groups]
-
-
-class _Draws(Writer):
-    """Draws that depend on the picture and not on its place in a batch, so that a resumed run, or one on many
-    machines, writes what an undisturbed one would have written."""
-
-    def seed(self, digests: Sequence[str], prompt: int) -> None:
-        seed = self._decoding.seed or 0
-        copies = self._decoding.num_answers
-        self._draws = [
-            np.random.default_rng((seed, int(digest[:16], 16), prompt, copy))
-            for digest in digests
-            for copy in range(copies)
-        ]
-
-
-def _mean_logprob(one: Generated) -> float:
-    return sum(one.logprobs) / max(len(one.logprobs), 1)

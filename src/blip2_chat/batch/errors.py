@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import Blip2ChatError
+from ..errors import RunError
 
-
-class RunError(Blip2ChatError):
-    """A run cannot start or go on: nothing to read, nowhere to write, settings that changed. What was done
-    before stays done."""
+__all__ = ["RunError", "UnreadableError"]
 
 
 class UnreadableError(RunError):
-    """A list, table or shard is not there or damaged. Among several sources it is a row, and the others are read."""
+    """A list, table or shard is missing or damaged. If there are other sources, it becomes a row and they are
+    read."""

@@ -1,4 +1,4 @@
-"""What a run would take: measured on its first pictures."""
+"""The estimated time of a run, measured on its first pictures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from .pipeline import Pipeline
 from .run import RunOptions, parts, progress_path
 from .sizing import BatchSize
 
-# Enough for the batch to have grown, within a time that a person waits for.
+# Enough for the batch size to grow, in a time that people are willing to wait.
 _PICTURES = 48
 _SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Pictures there are; done before; measured now, in `seconds`, of which `failed`; seconds for what is left."""
+    """Numbers of pictures: all, done before, measured now (in `seconds`), failed of those; seconds for the
+    rest."""
 
     pictures: int
     done: int
@@ -34,7 +35,7 @@ class Estimate:
 
 
 def estimate(options: RunOptions, model: Model) -> Estimate:
-    """Runs the first pictures through the pipeline and forgets them."""
+    """Runs the first pictures through the pipeline and discards the results."""
     check(options.sources, options.columns)
     captioner = Captioner(model, options.tasks)
     size = BatchSize(captioner.bytes_per_picture(), options.batch_size)

@@ -1,4 +1,4 @@
-"""One picture to be written about, and the parts that a collection falls into."""
+"""One picture of a collection, and the parts into which a collection is divided."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Position: TypeAlias = "tuple[int, int]"
 class Item:
     """A picture of a collection, not opened yet.
 
-    key: what a resumed run knows it by; unique, except that a path listed twice has the same key twice.
-    path: what the result shows. picture: what `open_picture` takes, or None, and then `error` says why.
-    file: its path on this machine, if it is a file of its own there: where a sidecar goes.
-    stamp: once `stamped`, tells that file's present content from an earlier one.
+    key: identifies the item in a resumed run; unique, except that a path listed twice has the same key.
+    path: as shown in the result. picture: the argument of `open_picture`, or None with the reason in `error`.
+    file: its local path, if it is a local file (sidecar files are written next to it).
+    stamp: once `stamped`, time and size of the file, by which a later change is recognised.
     """
 
     key: str
@@ -39,13 +39,13 @@ class Item:
 
 
 class Part(Protocol):
-    """A piece of a collection that can be read alone, in any process: some paths, a table, a shard."""
+    """A part of a collection that can be read independently, in any process: some paths, a table, a shard."""
 
     def items(self) -> Iterator[Item]:
-        """Its pictures in order, each read when it is asked for."""
+        """The items in order, read lazily."""
 
     def count(self) -> int:
-        """How many there are, found without reading the pictures."""
+        """The number of items, counted without reading the pictures."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Head:
 def path_item(path: str) -> Item:
     """The item of a picture's path or URL."""
     if path[:5].lower() == "data:":
-        # It may be megabytes: its beginning shows what it is, its hash tells it from others.
+        # A data: URL may have megabytes: keep its beginning, and a hash to keep it unique.
         shown = f"{one_line(path[:60])}... {hashlib.sha256(path.encode()).hexdigest()[:16]}"
         return Item(shown, shown, path)
     shown = showable(path)
@@ -93,14 +93,15 @@ def count(parts: Iterable[Part], limit: int | None = None) -> int:
 
 
 def content_key(place: str, data: bytes | bytearray | memoryview) -> str:
-    """The key of a picture inside a table or shard: such a file is often written anew, with another picture in the
-    same row or under the same number, and that one must not get the words of the one before."""
+    """The key of a picture inside a table or shard. It depends on the content: when such a file is rewritten,
+    another picture may have the same row or name, and must not receive the old caption."""
     return f"{place} {hashlib.sha256(data).hexdigest()[:16]}"
 
 
 @dataclass
 class MemberKeys:
-    """Keys of an archive's members: the archive's path and the member's name, numbered when a name comes again."""
+    """Keys of an archive's members: the archive's path and the member's name, numbered if a name is
+    repeated."""
 
     path: str
     _seen: Counter[str] = field(default_factory=Counter)
@@ -120,7 +121,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_excluded(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern of --exclude matches the relative path `name`, the file's own name, or that of a folder
+    """Whether a pattern matches the relative path `name`, the file's own name, or that of a folder
     on the way to it."""
     parts = _parts_of(name)
     tails = [*parts, *("/".join(parts[: end + 1]) for end in range(1, len(parts)))]
@@ -133,7 +134,7 @@ def _parts_of(name: str) -> list[str]:
 
 
 def stamped(item: Item) -> Item:
-    """With when its file was last written and the size; without a stamp when there is no file."""
+    """The item with the modification time and size of its file; without a stamp if there is no file."""
     if item.file is None:
         return item
     try:
@@ -144,13 +145,14 @@ def stamped(item: Item) -> Item:
 
 
 def is_same(kept: str | None, stamp: str | None) -> bool:
-    """Whether a result that was kept under a stamp still holds. Of a file that is gone (an unplugged disk) it does,
-    and of one whose stamp was not known."""
+    """Whether a result stored with a stamp is still valid. Also true if the file has vanished (an unplugged
+    disk) or had no stamp when it was captioned."""
     return kept is None or stamp is None or kept == stamp
 
 
 def showable(text: str) -> str:
-    """Text that is not valid Unicode (a file's name, half a pair of surrogates in JSON), as any format holds it."""
+    """Encodes text that may be invalid Unicode (a file name, a lone surrogate in JSON) so that any format can
+    hold it."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -159,7 +161,7 @@ def showable(text: str) -> str:
 
 
 def packed(file: str | None) -> bytes | None:
-    """A path for where texts are valid Unicode, which a file's name need not be."""
+    """A path as valid Unicode, which a file name need not be."""
     return None if file is None else file.encode("utf-8", "surrogatepass")
 
 

@@ -1,8 +1,8 @@
-"""A run's memory: every result on the disk before anyone is told of it.
+"""The stored results of a run: every result is on disk before it is reported.
 
-One SQLite file, because it is exactly what is needed: a transaction per batch that is there whole or not at all
-after a kill or a power cut (synchronous=EXTRA), a lock that dies with its process, and look-ups by key and by
-content that take no memory however long the collection is. The write-ahead log is not used: it needs memory shared
+One SQLite file, which has exactly what is needed: one transaction per batch that is either complete or absent
+after a kill or power failure (synchronous=EXTRA), a lock that ends with its process, and look-ups by key and by
+content without loading the collection into memory. The write-ahead log is not used: it needs memory shared
 between processes, which network drives do not have.
 """
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import Parameter
 from ..images.naming import one_line
 from .errors import RunError
 from .items import Item, Position, is_same, packed, unpacked
@@ -31,7 +32,7 @@ CREATE TABLE IF NOT EXISTS results (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON results (digest) WHERE ok;
 """
-# What this run's sources hold, in order: made anew by each run, in a temporary file that is never synced.
+# The items of this run's sources, in order: rebuilt by each run, in a temporary file that is never synced.
 _LISTING = """
 CREATE TEMP TABLE listing (
     part INTEGER, place INTEGER, key TEXT NOT NULL, path TEXT NOT NULL, file BLOB, stamp TEXT,
@@ -55,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of this run's sources that have a result; how many of them failed; how many repeat another's pixels."""
+    """Counts of this run's rows: with a result, failed, and duplicates of another picture."""
 
     rows: int
     failed: int
@@ -63,15 +64,17 @@ class Counts:
 
 
 class Journal:
-    """Results by key. Safe to use from several threads; only one process can have it open."""
+    """Results by key. Thread-safe; only one process can open a journal at a time."""
 
     def __init__(self, path: Path | None) -> None:
-        """Opens or makes the file; None: a temporary one, gone when it is closed. Raises `RunError`."""
+        """Opens or creates the file; None: a temporary one, deleted on close. Raises `RunError`."""
         self.path = path
         self.changed = 0  # listed files that are not what they were when they got their result
         self._lock = threading.RLock()
         if path is not None and path.exists() and not path.is_file():
-            raise RunError(f"{path} is no file; give another --progress or --out")
+            raise RunError(
+                f"{path} is not a file; give another ", Parameter("progress"), " or ", Parameter("out")
+            )
         try:
             self._db = sqlite3.connect(
                 path or "", isolation_level=None, timeout=0.5, check_same_thread=False, cached_statements=32
@@ -83,24 +86,26 @@ class Journal:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA journal_mode = TRUNCATE")
                 self._db.execute("PRAGMA synchronous = EXTRA")
-                # macOS's fsync leaves data in the drive's cache; this is its way to have it written.
+                # On macOS, fsync leaves data in the drive's cache; this pragma flushes it.
                 self._db.execute("PRAGMA fullfsync = ON")
-                # A view or trigger is none of ours, and might run for ever.
+                # We create no views or triggers; a foreign one might run forever.
                 foreign = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
                 if self._db.execute(foreign).fetchone():
                     raise self._damaged("it has views or triggers")
-                # A turned bit in a page or an index may hide rows without any other sign.
+                # A flipped bit in a page or index may hide rows without any error.
                 sound = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
                 if sound != "ok":
                     raise self._damaged(sound)
                 self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
                 self._db.executescript(_LISTING)
                 columns = [row[1] for row in self._db.execute("PRAGMA table_info(results)")]
-                if "stamp" not in columns:  # begun before results had one
+                if "stamp" not in columns:  # started before results had stamps
                     self._db.execute("ALTER TABLE results ADD COLUMN stamp TEXT")
             if self.about("format") not in (None, _FORMAT):
                 raise RunError(
-                    f"{path} was written by another version of blip2-chat: give --fresh to start over"
+                    f"{path} was written by another version of blip2-chat: give ",
+                    Parameter("fresh", True),
+                    " to start over",
                 )
             self.note({"format": _FORMAT})
         except BaseException:
@@ -109,7 +114,7 @@ class Journal:
 
     def close(self) -> None:
         with self._lock:
-            # Gives the lock back in good order, which removes the empty rollback file beside the journal.
+            # Releases the lock properly, which removes the empty rollback file next to the journal.
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("PRAGMA locking_mode = NORMAL")
                 self._db.execute("PRAGMA journal_mode = DELETE")
@@ -123,20 +128,20 @@ class Journal:
         self.close()
 
     def about(self, name: str) -> Any:
-        """What was noted under a name; None when nothing was."""
+        """The note with this name, or None."""
         with self._told():
             found = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
             return None if found is None else json.loads(found[0])
 
     def noted(self, name: str) -> dict[str, Any]:
-        """`about`, for what was noted as a dict; empty when nothing was. Raises `RunError` for something else."""
+        """A note that is a dict; empty if there is none. Raises `RunError` for other values."""
         found = self.about(name)
         if found is not None and not isinstance(found, dict):
             raise self._damaged(f"its {name} are {found!r}")
         return found or {}
 
     def note(self, values: Mapping[str, Any]) -> None:
-        """Keeps what is to be known of the run: its settings."""
+        """Stores a note about the run, such as its settings."""
         with self._transaction():
             rows = [(name, json.dumps(value)) for name, value in values.items()]
             self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
@@ -146,7 +151,7 @@ class Journal:
             return int(self._db.execute("SELECT count(*) FROM results").fetchone()[0])
 
     def forget_failed(self) -> int:
-        """Takes failed results out, so that their pictures are tried again -> how many."""
+        """Removes failed results, so that their pictures are tried again -> their number."""
         with self._transaction():
             return self._db.execute("DELETE FROM results WHERE NOT ok").rowcount
 
@@ -156,8 +161,8 @@ class Journal:
             self._db.execute("DELETE FROM about WHERE name <> 'format'")
 
     def list(self, items: Iterable[Item]) -> list[Item]:
-        """Puts pictures into this run's order -> those that were not listed before and have no result, or had it
-        when the file was another."""
+        """Appends items to this run's order -> those that are new and have no result, or whose file has changed
+        since their result."""
         new = []
         with self._transaction():
             for item in items:
@@ -173,7 +178,7 @@ class Journal:
         return new
 
     def has(self, key: str) -> bool:
-        """Whether there is a result under a key."""
+        """Whether a key has a result."""
         with self._told():
             return bool(self._db.execute("SELECT 1 FROM results WHERE key = ?", (key,)).fetchone())
 
@@ -183,13 +188,13 @@ class Journal:
             return dict(self._db.execute("SELECT key, stamp FROM results").fetchall())
 
     def commit(self, results: Iterable[tuple[str, Result]]) -> None:
-        """Makes a batch durable, all of it or nothing. A key that has a result of the same file keeps it."""
+        """Stores a batch in one transaction. A key that already has a result for the same file keeps it."""
         rows = [
             (key, result.error is None, result.digest, json.dumps(result.as_row(), ensure_ascii=False))
             for key, result in results
         ]
         with self._transaction():
-            # No stamp, because the file is not there, is kept as one: once it is there, that is a change.
+            # A missing file is stored with an empty stamp, so its later appearance counts as a change.
             self._db.executemany(
                 "INSERT INTO results (key, ok, digest, result, stamp) VALUES (?1, ?2, ?3, ?4,"
                 " coalesce((SELECT stamp FROM listing WHERE key = ?1 LIMIT 1), '')) ON CONFLICT (key) DO UPDATE"
@@ -199,7 +204,7 @@ class Journal:
             )
 
     def same_content(self, digest: str) -> Result | None:
-        """A good result of the same pixels."""
+        """A successful result for the same pixels, or None."""
         with self._told():
             found = self._db.execute(
                 "SELECT result FROM results WHERE digest = ? AND ok LIMIT 1", (digest,)
@@ -207,21 +212,21 @@ class Journal:
             return None if found is None else _result(found[0])
 
     def located(self, batch: Iterable[tuple[str, Result]]) -> Iterator[tuple[str, str | None, Result]]:
-        """With each result of a batch, the paths on this machine that are listed under its key."""
+        """Each result of a batch with the local paths that are listed under its key."""
         for key, result in batch:
             with self._told():
                 files = self._db.execute("SELECT file FROM listing WHERE key = ?", (key,)).fetchall()
             yield from ((key, unpacked(file), result) for (file,) in files)
 
     def set_sidecars(self, marks: Iterable[tuple[str, str | None]]) -> None:
-        """Keeps for each key what was written into its sidecar, as a hash."""
+        """Stores, for each key, the hash of its sidecar file."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE results SET sidecar = ?2 WHERE key = ?1", [(key, mark) for key, mark in marks]
             )
 
     def sidecar(self, key: str) -> str | None:
-        """What `set_sidecars` kept."""
+        """The hashes stored by `set_sidecars`."""
         with self._told():
             found = self._db.execute("SELECT sidecar FROM results WHERE key = ?", (key,)).fetchone()
         return None if found is None else found[0]
@@ -245,9 +250,9 @@ class Journal:
             return tuple((path, _result(result).error or "") for path, result in found)
 
     def rows(self, block: int = 500) -> Iterator[Row]:
-        """The rows of this run's sources that have a result, in the sources' order, a few in memory at a time."""
+        """The rows of this run that have a result, in the order of the sources, a few in memory at a time."""
         with self._told():
-            # Which picture is the first of its pixels depends on the order, not on who was done first.
+            # The original among duplicates is the first in this order, not the first that was done.
             self._db.executescript(
                 "DROP TABLE IF EXISTS temp.firsts;"
                 "CREATE TEMP TABLE firsts (digest TEXT PRIMARY KEY, part INTEGER, place INTEGER) WITHOUT ROWID;"
@@ -276,7 +281,7 @@ class Journal:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """SQLite's errors as one line, and those of values that no run wrote."""
+        """Reports SQLite's errors, and values that no run wrote, in one line."""
         with self._lock:
             try:
                 yield
@@ -293,7 +298,7 @@ class Journal:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                # A full disk has rolled back by itself.
+                # If the disk is full, SQLite has already rolled back.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -302,13 +307,14 @@ class Journal:
         what = str(error)
         if "locked" in what:
             return RunError(
-                f"{self.path} is in use: another run is writing it; wait for it, or give another --out"
+                f"{self.path} is in use: another run is writing it; wait for it, or give another ",
+                Parameter("out"),
             )
         if "full" in what:
             return RunError(
                 "the disk is full; what was done stays done: free some space and give the same command again"
             )
-        # What damage looks like to SQLite: a wrong header, a page that makes no sense, a table that is another.
+        # Messages of SQLite for damage: a wrong header, a malformed page, a different table.
         signs = (
             "not a database",
             "malformed",
@@ -333,7 +339,7 @@ class Journal:
         )
 
 
-# What the fields of a result are, if they are not None.
+# Types of the fields of a result that are not None.
 _TEXTS = ("path", "error", "digest", "model", "precision", "duplicate_of")
 _NUMBERS = ("score", "seconds", "width", "height")
 

@@ -1,4 +1,4 @@
-"""Items -> batches of results, in order, with everything that can be beside each other beside each other.
+"""Items -> batches of results, in order; decoding, encoding and generation run in parallel.
 
     reader thread     asks the sources for the next item, hands it to
     opener threads    read, decode, resize: as many as there are cores
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,9 +27,9 @@ from .items import Item
 from .result import Result, Written
 from .sizing import BatchSize
 
-# How often a waiting thread looks whether it is still wanted.
+# How often, in seconds, a waiting thread checks whether the iteration has ended.
 _BEAT = 0.05
-# What waits to be encoded, at most.
+# Maximum number of pictures that wait to be encoded.
 _AHEAD = 64 * 1024 * 1024
 
 
@@ -40,9 +40,10 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An opened picture; vectors [Q,D] unless it failed or its pixels are another's."""
+    """An opened picture's result, still without words; vectors [Q,D] unless it failed or its pixels are another's."""
 
-    opened: Opened
+    key: str
+    result: Result
     vectors: Floats | None
     seconds: float
 
@@ -51,10 +52,10 @@ _END = object()
 
 
 class Pipeline:
-    """Iterate for batches of (key, result), each in the items' order. `stop()` ends it after the batch at work.
+    """Iterate for batches of (key, result), in the order of the items. `stop()` ends after the current batch.
 
-    `known` finds a result of the same pixels among what the caller has kept; the caller keeps a batch before it
-    asks for the next.
+    `known` finds a stored result for the same pixels; the caller has to store each batch before it asks for the
+    next one.
     """
 
     def __init__(
@@ -73,15 +74,15 @@ class Pipeline:
         self._workers = workers or max(2, min(8, os.cpu_count() or 2))
         self._closing = threading.Event()
         self._stopping = threading.Event()
-        # Two batches ahead: one that is being encoded while one is being written about.
+        # Two batches ahead: one is encoded while text is generated for the other.
         height, width = captioner.model.preprocess.size
         ahead = max(self._workers, min(2 * batch_size.most, _AHEAD // (12 * height * width)))
         self._opening: queue.Queue[object] = queue.Queue(ahead)
         self._encoded: queue.Queue[object] = queue.Queue(2 * batch_size.most)
-        self._pending: set[str] = set()  # digests on their way, not yet kept by the caller
+        self._pending: set[str] = set()  # digests in progress, not yet stored by the caller
 
     def stop(self) -> None:
-        """Ends the iteration after the batch that is being written."""
+        """Ends the iteration after the current batch."""
         self._stopping.set()
 
     def __iter__(self) -> Generator[list[tuple[str, Result]], None, None]:
@@ -129,17 +130,18 @@ class Pipeline:
                 return
             started = time.perf_counter()
             vectors = None
-            if opened.pixels is not None and opened.digest is not None:
-                is_new = opened.digest not in self._pending and self._known(opened.digest) is None
+            picture = opened.picture
+            if picture is not None:
+                is_new = picture.digest not in self._pending and self._known(picture.digest) is None
                 if is_new:
-                    self._pending.add(opened.digest)
-                    vectors = self._captioner.encode(opened.pixels)[0]
-            self._put(
-                self._encoded, _Encoded(replace(opened, pixels=None), vectors, time.perf_counter() - started)
-            )
+                    self._pending.add(picture.digest)
+                    vectors = self._captioner.encode(picture.pixels)[0]
+            result = self._captioner.result(**opened.about())
+            seconds = time.perf_counter() - started
+            self._put(self._encoded, _Encoded(opened.item.key, result, vectors, seconds))
 
     def _waited(self, future: object) -> Opened | None:
-        """A future's value; None when it is no longer wanted."""
+        """A future's value; None if the iteration has ended."""
         assert isinstance(future, Future)
         while not self._closing.is_set():
             if wait([future], _BEAT).done:
@@ -168,7 +170,7 @@ class Pipeline:
     # The caller's side
 
     def _gather(self) -> list[_Encoded]:
-        """The next batch: so many new pictures, and what lies between them."""
+        """The next batch: up to `size` new pictures, and the duplicates and failures between them."""
         batch: list[_Encoded] = []
         new = 0
         while new < self._size.size and len(batch) < 4 * self._size.most and not self._stopping.is_set():
@@ -200,38 +202,27 @@ class Pipeline:
         by_digest: dict[str, Result] = {}
         results = []
         for one in batch:
-            digest = one.opened.digest
-            result = self._blank(one.opened)
+            digest, result = one.result.digest, one.result
             if one.vectors is not None and digest is not None:
                 mine = written[digest]
                 result = result.saying(mine, seconds=round(one.seconds + seconds / len(new), 4))
                 by_digest[digest] = result
             elif digest is not None:
                 original = by_digest.get(digest) or self._known(digest)
-                assert original is not None  # its first picture is before it in this batch, or kept
+                assert original is not None  # the original is earlier in this batch, or stored
                 result = result.saying(original, duplicate_of=original.duplicate_of or original.path)
-            results.append((one.opened.item.key, result))
+            results.append((one.key, result))
         yield results
 
     def _about(self, new: Sequence[_Encoded]) -> dict[str, Written]:
         if not new:
             return {}
-        digests = [one.opened.digest or "" for one in new]
+        digests = [one.result.digest or "" for one in new]
         vectors = np.stack([one.vectors for one in new if one.vectors is not None])
         return dict(zip(digests, self._captioner.write(vectors, digests), strict=True))
 
-    def _blank(self, opened: Opened) -> Result:
-        return self._captioner.result(
-            path=opened.item.path,
-            error=opened.error,
-            width=opened.width,
-            height=opened.height,
-            digest=opened.digest,
-            advice=opened.advice,
-        )
-
 
 def _is_memory(error: BaseException) -> bool:
-    """Out of memory, in the words of Python, ONNX Runtime or torch."""
+    """Whether an exception of Python, ONNX Runtime or torch means out of memory."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "memory" in text or "bad alloc" in text or "bad_alloc" in text

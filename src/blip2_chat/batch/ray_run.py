@@ -1,10 +1,10 @@
-"""The same run on many machines: Ray Data reads and decodes anywhere, a pool of actors holds one model each.
+"""A run on several machines: Ray Data reads and decodes pictures, and a pool of actors holds one model each.
 
     parts of the collection -> tasks that list, read, decode -> actors that encode and write -> this process
 
-This process alone keeps the journal and writes the outcome, so resuming, order and durability are those of a run on
-one machine. What dies on the way (an actor, a machine) costs the batches it held: Ray does them again elsewhere, and
-the journal takes no picture twice.
+Only this process keeps the journal and writes the output, so resuming, order and durability are the same as for
+a run on one machine. If an actor or machine dies, Ray repeats its batches elsewhere, and the journal stores no
+picture twice.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .result import Result, Written
 from .run import Run, RunOptions, parts
 from .storage import reason
 
-# Pictures per task that reads: small enough that a lost one costs little, large enough to be worth a task.
+# Pictures per reading task: few, so that a lost task costs little, but enough to be worth a task.
 _CHUNK = 64
-# Decoded pictures per block on its way to an actor.
+# Decoded pictures per block that is sent to an actor.
 _BLOCK = 16
 _BATCH = 16
 
@@ -43,7 +43,7 @@ _BATCH = 16
 @dataclass(frozen=True)
 class RayPlan:
     """address: "local" for Ray on this machine, "auto" for the cluster this machine is part of, or HOST:PORT.
-    actors: how many models (None: as many as the cluster holds), each with so many CPUs and GPUs.
+    actors: number of models (None: as many as the cluster holds). cpus, gpus: for each of them.
     loading: `load`'s arguments, for each actor."""
 
     address: str
@@ -55,7 +55,8 @@ class RayPlan:
 
 
 def ray_batches(run: Run, plan: RayPlan) -> Iterator[list[tuple[str, Result]]]:
-    """Batches of new results as actors finish them; puts all pictures into the run's order. Raises `RunError`."""
+    """Yields batches of new results as actors finish them, and adds all pictures to the run's order. Raises
+    `RunError`."""
     ray = _ray()
     is_ours = not ray.is_initialized()
     if is_ours:
@@ -70,7 +71,7 @@ def ray_batches(run: Run, plan: RayPlan) -> Iterator[list[tuple[str, Result]]]:
                 return
     except Blip2ChatError:
         raise
-    except Exception as error:  # Ray wraps whatever happens on a worker into one of its many
+    except Exception as error:  # Ray wraps exceptions of workers in one of its many classes
         raise _told(error) from error
     finally:
         if is_ours:
@@ -78,7 +79,7 @@ def ray_batches(run: Run, plan: RayPlan) -> Iterator[list[tuple[str, Result]]]:
 
 
 def _ray() -> Any:
-    # Ray announces itself and draws bars of its own; ours shows what matters.
+    # Silence Ray's own announcements and progress bars.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -86,7 +87,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise MissingExtraError("--ray", "ray") from None
+        raise MissingExtraError("a run on a Ray cluster", "ray") from None
     return ray
 
 
@@ -98,12 +99,12 @@ def _start(ray: Any, address: str) -> None:
             ray.init(include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except Exception as error:  # Ray raises bare Exception when a slow machine does not start it in time
+    except Exception as error:  # Ray raises a bare Exception if a slow machine does not start it in time
         raise RunError(f"Ray at {address!r} cannot be reached ({one_line(str(error))})") from error
 
 
 def _require_reachable(address: str) -> None:
-    """Raises `RunError` for HOST:PORT where nobody listens: Ray itself would try on for many minutes."""
+    """Raises `RunError` if nothing listens at HOST:PORT, because Ray would retry for many minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return
@@ -174,13 +175,13 @@ def _actors(ray: Any, plan: RayPlan) -> int:
 
 
 def _loading(plan: RayPlan) -> dict[str, Any]:
-    """An actor computes on the cores it has, not on all of its machine's."""
+    """Limits an actor to its own cores, instead of all cores of its machine."""
     threads = plan.loading.get("threads") or max(1, int(plan.cpus))
     return {**plan.loading, "threads": threads}
 
 
 def _preprocess(plan: RayPlan) -> Preprocess:
-    """How pictures are read, from the checkpoint's small files; the weights are the actors' business."""
+    """How pictures are preprocessed, from the checkpoint's small files, without its weights."""
     from ..checkpoint.inspect import find
 
     if plan.loading.get("processor"):
@@ -195,8 +196,8 @@ def _read(
     limits: PictureLimits,
     sidecar: Sidecar | None,
 ) -> Iterator[Any]:
-    """A part's pictures, decoded, in small tables. Of those that are done only the place is passed on, and of those
-    whose sidecar is to stay as it is."""
+    """The decoded pictures of a part, in small tables. Pictures that are done, or whose sidecar file is kept,
+    are passed on without pixels."""
     import ray
 
     known = ray.get(done[0])
@@ -218,12 +219,8 @@ def _read(
                 {
                     **row,
                     "done": False,
-                    "error": opened.error,
-                    "digest": opened.digest,
-                    "width": opened.width,
-                    "height": opened.height,
-                    "advice": list(opened.advice),
-                    "pixels": None if opened.pixels is None else opened.pixels.tobytes(),
+                    **opened.about(),
+                    "pixels": None if opened.picture is None else opened.picture.pixels.tobytes(),
                 }
             )
         if len(rows) == _BLOCK:
@@ -244,7 +241,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 class _Actor:
-    """One model. Takes decoded pictures, gives results; lives as long as the run."""
+    """An actor with one model, which turns decoded pictures into results for the whole run."""
 
     def __init__(self, loading: dict[str, Any], tasks: Tasks) -> None:
         from ..loading import load
@@ -284,7 +281,7 @@ class _Actor:
 
 
 def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
-    """Puts rows into the run's order -> the results that were not known."""
+    """Adds rows to the run's order -> the new results."""
     results = {row["key"]: row["result"] for row in rows if row["result"] is not None}
     items = [
         Item(
@@ -302,7 +299,7 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
 
 
 def _told(error: BaseException) -> RunError:
-    """The cause that a person can act upon, out of what Ray wrapped around it."""
+    """The underlying cause of an exception that Ray wrapped."""
     cause: BaseException | None = error
     while cause is not None:
         inner = getattr(cause, "cause", None) or cause.__cause__

@@ -14,8 +14,8 @@ from .storage import is_remote, reading
 
 
 def recorded_settings(results: str) -> dict[str, Any]:
-    """The settings of the run that wrote `results`: from the file itself (Parquet), else from its progress file
-    beside it. Empty when neither has them; never raises."""
+    """The settings of the run that wrote `results`: from the file itself (Parquet) or from the progress file
+    next to it. Empty if neither has them; never raises."""
     for found in (_in_parquet(results), _in_progress(results)):
         if found:
             return found
@@ -35,11 +35,13 @@ def _in_progress(results: str) -> dict[str, Any]:
     path = Path(f"{results}.progress").absolute()
     if is_remote(results) or not path.is_file():
         return {}
-    # Read-only: a report leaves the progress of a run as it is, also of one that is at work.
+    # Read-only, so that a report does not disturb a run, even one in progress.
     with contextlib.suppress(sqlite3.Error, ValueError):
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)) as db:
-            found = db.execute("SELECT value FROM about WHERE name = 'settings'").fetchone()
-        return _as_settings(found[0]) if found else {}
+            query = "SELECT name, value FROM about WHERE name IN ('settings', 'max_pixels')"
+            found = dict(db.execute(query).fetchall())
+        settings = _as_settings(found.get("settings", "{}"))
+        return {**settings, "max_pixels": json.loads(found.get("max_pixels", "null"))} if settings else {}
     return {}
 
 

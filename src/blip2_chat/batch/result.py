@@ -1,4 +1,4 @@
-"""One row of a run's outcome."""
+"""One row of a run's output."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Result:
-    """What was written about one picture, or why nothing could be.
+    """The captions and answers for one picture, or the reason why there are none.
 
-    path: where the picture is: a path, a URL, `shard.tar/member` or `table.parquet#row`.
-    captions: best first; empty when only questions were asked. answers: by question.
-    score: of the first caption, or of the answers on average: mean log-probability of a token, 0 at best.
-    error: why there is neither caption nor answer.
-    digest: sha256 of the decoded pixels; pictures with the same one are written about once.
-    seconds: this picture's share of its batch.
+    path: location of the picture: a path, a URL, `shard.tar/member` or `table.parquet#row`.
+    captions: best first; empty if only questions were asked. answers: by question.
+    score: mean log-probability per token of the first caption, or averaged over the answers; at best 0.
+    error: the reason why there is neither caption nor answer.
+    digest: SHA-256 of the decoded pixels; pictures with the same digest are captioned once.
+    seconds: this picture's share of the time of its batch.
     duplicate_of: the path of the first picture with the same pixels.
-    advice: what about the picture may make the words worse (dark, blurred, tiny ...), as `caption` says it.
+    advice: properties of the picture that may make the text worse (dark, blurred, tiny ...).
     """
 
     path: str
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The caption, or the answers, or the error: what a progress line shows."""
+        """The caption, the answers or the error, for a progress line."""
         return self.caption or ", ".join(self.answers.values()) or self.error or ""
 
     def saying(self, words: Written | Result, **more: Any) -> Result:

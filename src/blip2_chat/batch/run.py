@@ -1,4 +1,4 @@
-"""A whole run: what is to be done, what is done already, and the outcome."""
+"""A whole run: what is to be done, what is done already, and the output."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..errors import Parameter
 from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
@@ -34,9 +35,9 @@ from .result import Result
 from .sizing import BatchSize
 from .storage import is_remote, parent, reason, scheme
 
-# Items looked up at once; those of shards are held with their bytes.
+# Items that are looked up together; items of shards are held in memory with their bytes.
 _LOOKED_UP = 16
-# Failed pictures that a summary names.
+# Number of failed pictures named in a summary.
 _FAILURES = 5
 
 
@@ -50,6 +51,7 @@ class RunOptions:
     with_pictures: put the pictures themselves into a .tar, too.
     exclude: patterns of files and folders that are passed over.
     fresh: forget an earlier run. retry_failed: try pictures again that could not be opened.
+    limits: as the model's, for pictures that are read once more to be put into a .tar.
     """
 
     sources: tuple[Source, ...]
@@ -65,11 +67,12 @@ class RunOptions:
     progress: Path | None = None
     fresh: bool = False
     retry_failed: bool = False
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. Counts are of this run's sources, as far as they have a result.
+    """The summary of a run. Counts are of this run's pictures that have a result.
 
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
@@ -103,10 +106,15 @@ class Run:
         """`model_settings`: how the model was asked for, part of what must not change between two runs."""
         self.options = options
         if options.out is None and options.sidecar is None:
-            raise RunError("give --out FILE.parquet (.jsonl, .csv, .tar), or --sidecar txt")
+            raise RunError(
+                "there is nowhere to write: give ",
+                Parameter("out"),
+                " (a .parquet, .jsonl, .csv or .tar file) or ",
+                Parameter("sidecar"),
+            )
         if options.out is not None:
             if options.with_pictures and ending(options.out) != ".tar":
-                raise RunError("--with-pictures belongs to --out FILE.tar; other files hold no pictures")
+                raise RunError(Parameter("with_pictures"), " needs a .tar file; other files hold no pictures")
             ending(options.out)
         check(options.sources, options.columns, options.exclude)
         _require_not_read(options)
@@ -120,7 +128,7 @@ class Run:
         self._pipeline: Pipeline | None = None
         self.passed_over: Counter[str] = Counter()
         self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
-        self.left_alone = 0  # pictures that are not written about, because a text file is beside them
+        self.left_alone = 0  # pictures without a caption, because there is a text file next to them
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -136,7 +144,7 @@ class Run:
         self.journal.close()
 
     def _take_up(self) -> None:
-        """Compares the settings with those of the run that is gone on with."""
+        """Compares the settings with those of the run that is resumed."""
         if self.options.fresh:
             self.journal.forget_all()
         earlier = self.journal.noted("settings")
@@ -148,36 +156,41 @@ class Run:
             ]
             if changed:
                 raise RunError(
-                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to go "
-                    "on, or --fresh to start over, or another --out"
+                    f"{self.progress} was begun with other settings: {'; '.join(changed)}. Give those again to "
+                    "resume, ",
+                    Parameter("fresh", True),
+                    " to start over, or another ",
+                    Parameter("out"),
                 )
-        self.journal.note({"settings": self.settings})
+        # Beside the settings, since higher limits let a run that was begun open more of its pictures.
+        self.journal.note({"settings": self.settings, "max_pixels": self.options.limits.max_pixels})
         if self.options.retry_failed:
             self.journal.forget_failed()
 
     def chosen(self) -> dict[str, str]:
-        """The engine and precision that an earlier run chose, for `load`: what "auto" means must not change in
-        the middle because less memory is free today."""
+        """The engine and precision that the earlier run chose, for `load`, so that "auto" does not change in
+        the middle of a run because less memory is free."""
         kept = self.journal.noted("chosen") if len(self.journal) else {}
         return {name: value for name, value in kept.items() if isinstance(value, str)}
 
     def count(self) -> int:
-        """How many pictures the sources hold, up to the limit."""
+        """The number of pictures in the sources, up to the limit."""
         return count(parts(self.options), self.options.limit)
 
     @property
     def stopping(self) -> bool:
-        """`stop` was called."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Ends `go` after the batch at work. Callable from a signal handler."""
+        """Makes `go` end after the current batch. Can be called from a signal handler."""
         self._stopping.set()
         if self._pipeline is not None:
             self._pipeline.stop()
 
     def go(self, model: Model, on_batch: Callable[[Sequence[Result]], None] | None = None) -> Summary:
-        """Does what is not done, and writes the outcome. `on_batch` is told of results once they are durable."""
+        """Captions what is not done yet, and writes the output. `on_batch` receives results once they are
+        stored."""
         self.journal.note({"chosen": {"engine": model.engine.name, "precision": model.engine.precision}})
         captioner = Captioner(model, self.options.tasks)
         size = BatchSize(captioner.bytes_per_picture(), self.options.batch_size)
@@ -193,7 +206,7 @@ class Run:
         batches: Iterator[list[tuple[str, Result]]],
         on_batch: Callable[[Sequence[Result]], None] | None = None,
     ) -> Summary:
-        """Makes batches durable as they come, then writes the outcome."""
+        """Stores batches as they arrive, then writes the output."""
         started = time.perf_counter()
         done = 0
         sidecars = self._sidecars
@@ -227,10 +240,10 @@ class Run:
         )
 
     def write(self) -> int:
-        """The outcome, from what is durable: also what a run that was broken off has done. -> how many pictures
-        should be in it and could not be read again."""
+        """Writes the output from the stored results, also those of an interrupted run -> the number of pictures
+        that should be stored in it but could not be read again."""
         if (sidecars := self._sidecars) is not None:
-            # From here on every picture is looked at once.
+            # From here on, every picture is visited once.
             del sidecars.told["kept"], sidecars.told["nowhere"]
             rows = self.journal.rows()
             while block := list(itertools.islice(rows, 500)):
@@ -239,13 +252,14 @@ class Run:
         if out is None:
             return 0
         tasks = self.options.tasks
-        about = {"version": __version__, **self.settings, **self.chosen()}
+        limits = {"max_pixels": self.options.limits.max_pixels}
+        about = {"version": __version__, **self.settings, **self.chosen(), **limits}
         shape = Shape(tasks.captions, tasks.questions, about, has_file_names=is_metadata(out))
         if is_metadata(out):
             write(out, in_folder(self.journal, parent(out)), shape)
         elif self.options.with_pictures:
             items = positioned(parts(self.options), self.options.limit)
-            pictured = Pictured(self.journal, items, PictureLimits())
+            pictured = Pictured(self.journal, items, self.options.limits)
             write(out, pictured, shape)
             return pictured.missing
         else:
@@ -253,13 +267,13 @@ class Run:
         return 0
 
     def _new_items(self) -> Iterator[Item]:
-        """The pictures without a result; all of them are put into this run's order."""
+        """The pictures without a result; all pictures are added to this run's order."""
         items = positioned(parts(self.options, passed=self.passed_over), self.options.limit)
         while block := list(itertools.islice(items, _LOOKED_UP)):
             yield from self.journal.list(map(stamped, self._wanted(block)))
 
     def _wanted(self, items: list[Item]) -> list[Item]:
-        """Without those that get no sidecar, if that is all that is written."""
+        """Leaves out pictures that get no sidecar file, if sidecar files are the only output."""
         if self._sidecars is None or self.options.out is not None:
             return items
         sidecars = self._sidecars
@@ -269,8 +283,8 @@ class Run:
 
 
 def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = None) -> Iterator[Part]:
-    """What a run reads, without what it writes: `photos/*` matches an outcome in that folder. `passed` counts what is
-    passed over."""
+    """The sources of a run without its own outputs, which a pattern such as `photos/*` may match. `passed`
+    counts the skipped files."""
     own = set()
     if options.out is not None and not is_remote(options.out):
         own.add(os.path.abspath(options.out))
@@ -282,7 +296,7 @@ def parts(options: RunOptions, chunk: int = 256, passed: Counter[str] | None = N
 
 
 def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides about results. The names are shown to people."""
+    """The settings that influence results. The names are shown in messages."""
     tasks = options.tasks
     return {
         "sources": [_address(source) for source in options.sources],
@@ -291,17 +305,17 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         "captions": tasks.captions,
         "questions": list(tasks.questions),
         "start": None if tasks.start is None else tasks.start.strip(),
-        "writing": {name: _as_json(tasks.settings[name]) for name in sorted(tasks.settings)},
+        "writing": {name: _as_json(value) for name, value in sorted(tasks.settings.items())},
     }
 
 
 def _as_json(value: Any) -> Any:
-    """A setting as it comes back from the journal, which has no tuples."""
+    """A setting as it is read back from the journal, which has no tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _address(source: Source) -> str:
-    """The same folder is the same source, from wherever the command is given."""
+    """An absolute source, so that it is the same from any working directory."""
     if not isinstance(source, str | os.PathLike):
         return type(source).__name__
     address = os.fspath(source)
@@ -317,7 +331,8 @@ def _shown(value: Any) -> str:
 
 
 def progress_path(options: RunOptions) -> Path:
-    """The journal's place: as given, beside the outcome, or in the folder of pictures that get sidecars."""
+    """The path of the journal: as given, next to the output, or in the folder of pictures that get sidecar
+    files."""
     if options.progress is not None:
         return options.progress.absolute()
     if options.out is not None and not is_remote(options.out):
@@ -328,7 +343,9 @@ def progress_path(options: RunOptions) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{folder} cannot be made ({reason(error)}); give --progress FILE") from error
+            raise RunError(
+                f"{folder} cannot be made ({reason(error)}); give ", Parameter("progress")
+            ) from error
         return folder / f"{name}.progress"
     first = options.sources[0]
     address = os.path.expanduser(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""
@@ -345,12 +362,13 @@ def _require_not_read(options: RunOptions) -> None:
     for source in options.sources:
         if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
             raise RunError(
-                f"{one_line(options.out)} is what is read, and would be replaced; give another --out"
+                f"{one_line(options.out)} is what is read, and would be replaced; give another ",
+                Parameter("out"),
             )
 
 
 def _require_in_folder(options: RunOptions) -> None:
-    """`metadata.jsonl` names pictures by their path from its own folder, so they have to be files in it."""
+    """Checks the sources for `metadata.jsonl`, which names pictures by their path relative to its folder."""
     if options.out is None or not is_metadata(options.out):
         return
     folder = os.path.abspath(parent(options.out))
@@ -361,7 +379,8 @@ def _require_in_folder(options: RunOptions) -> None:
         if not address or scheme(address) or not (is_inside or is_same):
             raise RunError(
                 f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
-                "give --out FOLDER/metadata.jsonl with the folder of the pictures, or another name"
+                "put it into the folder of the pictures, or give another name as ",
+                Parameter("out"),
             )
         if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
             raise RunError(

@@ -1,28 +1,28 @@
-"""How many pictures go into a batch: as many as memory holds and as make each picture quicker."""
+"""The batch size: as many pictures as fit into memory, and as reduce the time per picture."""
 
 from __future__ import annotations
 
 import os
 
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..system.memory import available_memory
 
-# Of the memory that is free once the model is loaded; the rest is everybody else's.
+# Share of the memory that is free once the model is loaded; the rest is left to other programs.
 _SHARE = 0.25
 _MOST = 64
 _FIRST = 4
-# A doubled batch has to be this much quicker per picture to be worth its memory and its latency.
+# A doubled batch has to reduce the time per picture by this factor to be worth its memory and latency.
 _GAIN = 1.1
-# A batch is what a kill costs, and what Ctrl-C waits for.
+# Seconds per batch: what a kill loses, and how long Ctrl-C has to wait.
 _LONGEST = 60.0
 
 
 def threads(name: str, asked: int | None = None) -> int | None:
-    """The model's threads in a pipeline, which keeps two graphs at work.
+    """The number of threads per graph in a pipeline, which runs two graphs in parallel.
 
-    Those of the embedded model are so small that each is quicker on half of the cores than both on all of them
-    (1500 to 1330 captions per minute on 2 cores). None, all cores, for the others: their picture encoder takes
-    most of the time.
+    The graphs of the embedded model are so small that they are faster on half of the cores each
+    (1500 to 1330 captions per minute on 2 cores). For other models it is None (all cores), because their image
+    encoder takes most of the time.
     """
     if asked is not None or name != EMBEDDED:
         return asked
@@ -30,7 +30,7 @@ def threads(name: str, asked: int | None = None) -> int | None:
 
 
 class BatchSize:
-    """Starts small and doubles while that pays; `size` is the one to use next."""
+    """Starts small and doubles while that is faster; `size` is the one to use next."""
 
     def __init__(self, bytes_per_picture: int, fixed: int | None = None) -> None:
         fits = int(available_memory() * _SHARE) // max(bytes_per_picture, 1)
@@ -42,17 +42,17 @@ class BatchSize:
         self._batches = 0
 
     def measured(self, pictures: int, seconds: float) -> None:
-        """Tells how long a batch took. Batches that were not full (the last, or few new pictures) say nothing."""
+        """Records the time of a batch. Batches that were not full are ignored."""
         if self._settled or pictures != self.size:
             return
         each = seconds / pictures
         self._best = each if self._best is None else min(self._best, each)
         self._batches += 1
-        # One batch may have had long captions, or a busy machine.
+        # A single batch may have had long captions, or the machine was busy.
         if self._batches < 2:
             return
         if self._before is not None and self._best * _GAIN > self._before:
-            # Not worth it; the same speed at half the size is the better one.
+            # Not faster: half the size has the same speed and less latency.
             self._settle(self.size // 2)
         elif 2 * self.size > self.most or 2 * self.size * self._best > _LONGEST:
             self._settle(self.size)
@@ -61,7 +61,7 @@ class BatchSize:
             self.size *= 2
 
     def too_large(self, pictures: int) -> None:
-        """A batch of so many did not fit in memory."""
+        """Records that a batch of this size did not fit into memory."""
         self.most = max(1, pictures // 2)
         self._settle(min(self.size, self.most))
 

@@ -1,14 +1,12 @@
-"""Files wherever they are: on this machine, or behind a URL that fsspec opens (s3://, gs://, memory:// ...)."""
+"""Files on this machine, or behind a URL that fsspec opens (s3://, gs://, memory:// ...)."""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from ..errors import MissingExtraError
@@ -18,7 +16,7 @@ from .errors import RunError
 # Two letters at least before the colon, so that C:\photos stays a path.
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _WEB = ("http", "https")
-# What reading says when the disk or the share itself is no longer there.
+# Error codes of a disk or network share that is no longer there.
 UNPLUGGED = {
     number
     for name in ("ENODEV", "ENXIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "ESHUTDOWN")
@@ -38,7 +36,7 @@ def is_web(address: str) -> bool:
 
 
 def is_remote(address: str) -> bool:
-    """Neither a path nor a web address: fsspec's."""
+    """Whether an address is neither a path nor a web address, so that fsspec opens it."""
     return scheme(address) not in ("", *_WEB)
 
 
@@ -58,7 +56,7 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def reading(address: str) -> Iterator[IO[bytes]]:
-    """The file opened for reading. Raises what the system raises, as OSError."""
+    """Opens a file for reading. Every failure is an OSError."""
     if not is_remote(address):
         with open(address, "rb") as file:
             yield file
@@ -70,7 +68,7 @@ def reading(address: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Remote file systems raise their libraries' own exceptions; here they are OSErrors."""
+    """Turns the exceptions of remote file systems' libraries into OSErrors."""
     try:
         yield
     except (OSError, RunError):
@@ -79,14 +77,6 @@ def translated(address: str) -> Iterator[None]:
         if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "s3fs", "aiohttp", "gcsfs"):
             raise OSError(f"{one_line(address)}: {one_line(str(error))}") from error
         raise
-
-
-class NamedBytes(io.BytesIO):
-    """A file's content that knows its name, for messages about it."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 def join(folder: str, name: str) -> str:
@@ -106,13 +96,13 @@ def parent(address: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """An OSError as people read it: "No space left on device"."""
+    """The text of an OSError: "No space left on device"."""
     return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def container_error(path: str, error: OSError) -> str:
-    """What to say of a shard or table that cannot be read, when the others still can be. Raises `RunError` when what
-    it is on is gone: then every further one would be called missing too."""
+    """The message for a shard or table that cannot be read while others still can. Raises `RunError` if its
+    disk is gone, because then all further ones would be missing too."""
     shown = one_line(path)
     if error.errno in UNPLUGGED or (not is_remote(path) and not os.path.isdir(parent(path))):
         raise RunError(
@@ -125,20 +115,9 @@ def container_error(path: str, error: OSError) -> str:
 
 
 def exists(address: str) -> bool:
-    """Whether there is such a file or folder."""
+    """Whether a file or folder exists."""
     if not is_remote(address):
         return os.path.exists(address)
     fs, path = file_system(address)
     with translated(address):
         return bool(fs.exists(path))
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, where the system has that notion."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

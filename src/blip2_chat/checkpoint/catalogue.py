@@ -6,10 +6,8 @@ import difflib
 from dataclasses import dataclass
 
 from .config import Family, ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from .embedded import EMBEDDED
 from .tensor_names import count_parameters
-
-# The model inside the package; `load()` without a name takes it.
-EMBEDDED = "demo"
 
 
 @dataclass(frozen=True)

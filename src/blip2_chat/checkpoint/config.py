@@ -186,7 +186,9 @@ class ModelConfig:
         try:
             raw = read_json(path)
         except MissingFileError:
-            raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint folder") from None
+            raise CheckpointError(
+                f"{folder} has no config.json: it is not a checkpoint folder", path=folder
+            ) from None
         return cls.from_dict(raw, where=str(path))
 
     @classmethod
@@ -196,12 +198,14 @@ class ModelConfig:
         if kind != "blip-2":
             raise CheckpointError(
                 f"{where}: model_type is {shown(kind)}, not 'blip-2'; name a BLIP-2 checkpoint, "
-                "such as Salesforce/blip2-opt-2.7b"
+                "such as Salesforce/blip2-opt-2.7b",
+                path=where,
             )
         if "ForImageTextRetrieval" in str(raw.get("architectures")):
             raise CheckpointError(
                 f"{where}: this checkpoint matches pictures with texts and has no language model to chat with; "
-                "use Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint"
+                "use Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint",
+                path=where,
             )
         try:
             text = dict(raw.get("text_config") or {})
@@ -213,7 +217,7 @@ class ModelConfig:
                 image_token_id=_image_token(raw.get("image_token_index", raw.get("image_token_id"))),
             )
         except (TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(f"{where}: {short(str(error), 200)}") from None
+            raise CheckpointError(f"{where}: {short(str(error), 200)}", path=where) from None
 
 
 def _pick(kind: type[Any], raw: dict[str, Any], **override: Any) -> Any:
@@ -347,4 +351,6 @@ def _text(raw: dict[str, Any], where: str) -> TextConfig:
         _require_distances(t5)
         _require_tokens(t5)
         return t5
-    raise CheckpointError(f"{where}: the language model is {shown(kind)}; this package knows 'opt' and 't5'")
+    raise CheckpointError(
+        f"{where}: the language model is {shown(kind)}; this package knows 'opt' and 't5'", path=where
+    )

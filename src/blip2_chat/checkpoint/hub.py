@@ -22,7 +22,7 @@ from .config import ModelConfig
 from .safetensors_headers import SINGLE, is_pickle, unindexed, weight_files
 
 # on_progress(bytes so far, bytes in all); the second grows while sizes become known.
-Progress = Callable[[int, int], None]
+Downloaded = Callable[[int, int], None]
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)((?:/[A-Za-z0-9_][\w.-]*)*)")
 _SMALL_FILES = ["*.json", "merges.txt", "*.model"]
@@ -37,7 +37,7 @@ def download(
     name: str,
     revision: str | None = None,
     token: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Downloaded | None = None,
     weights: bool = True,
 ) -> Path:
     """The snapshot folder of `org/name`, or the folder in it of `org/name/folder`, from the cache or the hub.
@@ -201,7 +201,7 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no details")
 
 
-def _bar_class(on_progress: Progress | None) -> Any:
+def _bar_class(on_progress: Downloaded | None) -> Any:
     """A tqdm class that draws nothing and tells `on_progress` instead."""
     from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface_hub
 

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
-from ..system.small_files import COMPANIONS, MOST_TOKENIZER_BYTES, plain, read_json, shown
+from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
 from .adapters import alone, has_adapter, not_applied
-from .catalogue import EMBEDDED, KNOWN, KnownCheckpoint, suggest
+from .catalogue import KNOWN, KnownCheckpoint, suggest
 from .config import ModelConfig, T5Config
-from .hub import Progress, download, is_hub_name
+from .embedded import EMBEDDED, FOLDER
+from .hub import Downloaded, download, is_hub_name
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 
 __all__ = [
-    "CONVERTED",
     "EMBEDDED",
     "KNOWN",
     "Checkpoint",
@@ -33,9 +33,6 @@ __all__ = [
     "find",
     "inspect",
 ]
-
-# What makes a folder one of our own conversions.
-CONVERTED = "blip2-chat.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def find(
     *,
     revision: str | None = None,
     token: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Downloaded | None = None,
     weights: bool = True,
 ) -> Path:
     """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.
@@ -101,12 +98,12 @@ def find(
     """
     name = str(name_or_path)
     if name == EMBEDDED:
-        return Path(__file__).parents[1] / "demo"
+        return FOLDER
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
     if path.is_file():
-        raise CheckpointError(f"{path} is a file; name the folder that holds it")
+        raise CheckpointError(f"{path} is a file; name the folder that holds it", path=path)
     hub_name, _, at = name.partition("@")
     if isinstance(name_or_path, str) and is_hub_name(hub_name):
         try:
@@ -117,7 +114,7 @@ def find(
             # As likely a path with a typing error.
             raise CheckpointError(f"there is no folder {hub_name} here, and on the hub: {error}") from error
     if path.is_absolute() or name.startswith((".", "~")) or isinstance(name_or_path, Path):
-        raise CheckpointError(f"there is no folder {path}")
+        raise CheckpointError(f"there is no folder {path}", path=path)
     raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
 
 
@@ -129,17 +126,18 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder}")
+        raise CheckpointError(f"there is no folder {folder}", path=folder)
     is_adapted = has_adapter(folder)
     if is_adapted and not ((folder / "config.json").exists() and weight_files(folder)):
         raise alone(folder, str(folder))
     config = ModelConfig.from_folder(folder)
-    if (folder / CONVERTED).exists():
+    if (folder / MANIFEST).exists():
         _check_converted(folder)
         if processor is not None:
             raise CheckpointError(
                 f"{folder} is converted, with the processor it was converted with; leave processor out, or give it "
-                "with the original checkpoint"
+                "with the original checkpoint",
+                path=folder,
             )
         return Checkpoint(folder, config, "converted", count_parameters(config))
     processor = None if processor is None else Path(processor)
@@ -154,24 +152,28 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
 
 
 def _check_converted(folder: Path) -> None:
-    manifest = read_json(folder / CONVERTED)
+    manifest = read_json(folder / MANIFEST)
     sizes = manifest.get("sizes") if isinstance(manifest, dict) else None
     if not isinstance(sizes, dict) or not sizes:
         raise CheckpointError(
-            f"{folder / CONVERTED} lists no files: it is damaged; convert the checkpoint again"
+            f"{folder / MANIFEST} lists no files: it is damaged; convert the checkpoint again",
+            path=folder / MANIFEST,
         )
     for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
-                f"{folder / CONVERTED} names {shown(name)}, which is no file of this folder: refused"
+                f"{folder / MANIFEST} names {shown(name)}, which is no file of this folder: refused",
+                path=folder / MANIFEST,
             )
         if not (folder / name).is_file():
             raise CheckpointError(
-                f"{folder} lacks {name}: the conversion is incomplete; convert the checkpoint again"
+                f"{folder} lacks {name}: the conversion is incomplete; convert the checkpoint again",
+                path=folder,
             )
         if (folder / name).stat().st_size != size:
             raise CheckpointError(
-                f"{folder / name} is not {shown(size)} bytes long: it is damaged; convert the checkpoint again"
+                f"{folder / name} is not {shown(size)} bytes long: it is damaged; convert the checkpoint again",
+                path=folder / name,
             )
 
 
@@ -179,12 +181,19 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
     for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path} is not a regular file; put the checkpoint's own in its place")
+            raise CheckpointError(
+                f"{path} is not a regular file; put the checkpoint's own in its place", path=path
+            )
         if path.exists() and path.stat().st_size > MOST_TOKENIZER_BYTES:
-            raise CheckpointError(f"{path} is larger than any such file of a checkpoint; fetch it again")
-    elsewhere = " (or name a checkpoint that has it as the processor: --processor Salesforce/blip2-opt-2.7b)"
+            raise CheckpointError(
+                f"{path} is larger than any such file of a checkpoint; fetch it again", path=path
+            )
+    elsewhere: list[str | Parameter] = [
+        ", or take that of another checkpoint with ",
+        Parameter("processor", "Salesforce/blip2-opt-2.7b"),
+    ]
     if processor is not None:
-        folder, elsewhere = processor, ""
+        folder, elsewhere = processor, []
     if not (folder / "tokenizer.json").is_file():
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
             code = (
@@ -193,14 +202,19 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
             )
             raise CheckpointError(
                 f"{folder} has no tokenizer.json, only an older tokenizer's files; make it with transformers "
-                f"installed: {python_command(code, folder.as_posix())}"
+                f"installed: {python_command(code, folder.as_posix())}",
+                path=folder,
             )
         raise CheckpointError(
-            f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from{elsewhere}"
+            f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from",
+            *elsewhere,
+            path=folder,
         )
     if not _has_picture_settings(folder):
         raise CheckpointError(
-            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from{elsewhere}"
+            f"{folder} lacks preprocessor_config.json; copy it from where the checkpoint came from",
+            *elsewhere,
+            path=folder,
         )
 
 
@@ -225,7 +239,7 @@ def _check_tensors(
     if missing:
         more = f" and {len(missing) - 1} more of {len(expected)}" if len(missing) > 1 else ""
         raise CheckpointError(
-            f"{folder}: the weights lack {missing[0]}{more}, which its config.json asks for"
+            f"{folder}: the weights lack {missing[0]}{more}, which its config.json asks for", path=folder
         )
     for name, shape in expected.items():
         info = tensors.get(name)
@@ -235,17 +249,20 @@ def _check_tensors(
         if info.dtype not in FLOATS:
             raise CheckpointError(
                 f"{folder}: {name} is stored as {plain(str(info.dtype))}, already quantised; use the original "
-                "checkpoint (precision= quantises it here)"
+                "checkpoint (precision= quantises it here)",
+                path=folder,
             )
         if info.shape != shape:
             raise CheckpointError(
                 f"{folder / info.file}: {name} has the shape {list(info.shape)}, "
-                f"and config.json asks for {list(shape)}"
+                f"and config.json asks for {list(shape)}",
+                path=folder / info.file,
             )
     foreign = sorted(name for name in tensors.keys() - expected.keys() if not is_unused(name))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(
             f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 chat model has: "
-            "the files are those of another model"
+            "the files are those of another model",
+            path=folder / tensors[foreign[0]].file,
         )

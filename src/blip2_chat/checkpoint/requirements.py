@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from ..errors import NotEnoughMemoryError
-from ..system.memory import available_memory, gigabytes
-from .catalogue import EMBEDDED, KNOWN
+from ..errors import NotEnoughMemoryError, Suggestion
+from ..system.memory import available_memory
+from .catalogue import KNOWN
 from .config import ModelConfig, OptConfig
 from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
@@ -183,7 +183,7 @@ def best_precision(
 def require_fit(
     config: ModelConfig, precision: str, engine: str, *, available: int | None = None, name: str
 ) -> None:
-    """Raises `NotEnoughMemoryError` when the model would not fit; the message says what would.
+    """Raises `NotEnoughMemoryError` when the model would not fit, with a suggestion of what would.
 
     `available` is in bytes (None: this machine's memory; for a model on a GPU, give the GPU's).
     `name` is how the user called the model.
@@ -193,35 +193,25 @@ def require_fit(
     size = needed(config, precision, engine)
     if size <= available:
         return
-    raise NotEnoughMemoryError(
-        f"{name} at {precision} with the {engine} engine needs about {gigabytes(size)} of memory, and "
-        f"{gigabytes(available)} is available; {_advice(config, engine, available)}; "
-        "--force loads it regardless"
-    )
+    instead = suggestion(config, engine, available, name)
+    raise NotEnoughMemoryError(name, precision, engine, size, available, instead)
 
 
-def _advice(config: ModelConfig, engine: str, available: int) -> str:
-    """What fits instead: a precision of this or the other engine, another checkpoint, the embedded model."""
+def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> Suggestion | None:
+    """What fits instead: a precision of this or the other engine, or another official checkpoint."""
     engines = (engine, *(other for other in COSTS if other != engine))
     for one in engines:
         fitting = _most_precise(config, one, available)
         if fitting:
-            size = gigabytes(needed(config, fitting, one))
-            return f"--precision {fitting}{_option(one, engine)} needs {size} and fits"
+            return Suggestion(name, fitting, one, needed(config, fitting, one))
     # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
     alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
     for one in engines:
         for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
             fitting = _most_precise(known.config, one, available)
             if fitting:
-                size = gigabytes(needed(known.config, fitting, one))
-                instead = f"{known.name} --precision {fitting}{_option(one, engine)}"
-                return f"no precision of it fits, but {instead} needs {size} and does"
-    return f"no precision of it fits, nor any official checkpoint; the embedded model, {EMBEDDED}, does"
-
-
-def _option(engine: str, asked: str) -> str:
-    return "" if engine == asked else f" --engine {engine}"
+                return Suggestion(known.name, fitting, one, needed(known.config, fitting, one))
+    return None
 
 
 def _most_precise(config: ModelConfig, engine: str, available: int) -> Precision | None:

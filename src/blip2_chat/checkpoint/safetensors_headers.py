@@ -66,20 +66,23 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
     absent = [file for file in files if not (folder / file).is_file()]
     if absent:
         more = f" and {len(absent) - 1} more of {len(files)} files" if len(absent) > 1 else ""
-        raise CheckpointError(f"{folder} lacks {absent[0]}{more}, which its index names; fetch them again")
+        raise CheckpointError(
+            f"{folder} lacks {absent[0]}{more}, which its index names; fetch them again", path=folder
+        )
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         for name, info in read_header(folder / file).items():
             if name in tensors:
                 raise CheckpointError(
-                    f"{folder}: {plain(name)} is both in {tensors[name].file} and in {file}"
+                    f"{folder}: {plain(name)} is both in {tensors[name].file} and in {file}", path=folder
                 )
             tensors[name] = info
     if files != [SINGLE]:
         for name, file in indexed_tensors(folder).items():
             if name not in tensors:
                 raise CheckpointError(
-                    f"{folder / file} lacks {plain(name)}, which the index says is in it; fetch it again"
+                    f"{folder / file} lacks {plain(name)}, which the index says is in it; fetch it again",
+                    path=folder / file,
                 )
     return tensors
 
@@ -126,11 +129,11 @@ def indexed_tensors(folder: Path) -> dict[str, str]:
     raw = read_json(path)
     files = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(files, dict) or not files:
-        raise CheckpointError(f"{path} has no weight_map: the index is damaged, fetch it again")
+        raise CheckpointError(f"{path} has no weight_map: the index is damaged, fetch it again", path=path)
     for file in files.values():
         if not _is_weight_file(file):
             raise CheckpointError(
-                f"{path} names {shown(file)}, which is no safetensors file of this folder: refused"
+                f"{path} names {shown(file)}, which is no safetensors file of this folder: refused", path=path
             )
     return files
 
@@ -159,23 +162,30 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             length = int.from_bytes(start, "little")
             if start == b"version ":
                 raise CheckpointError(
-                    f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder"
+                    f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder",
+                    path=path,
                 )
             if size >= 8 and length > _MOST_HEADER_BYTES:
                 raise CheckpointError(
-                    f"{path} is not a safetensors file: its header would have {length} bytes"
+                    f"{path} is not a safetensors file: its header would have {length} bytes", path=path
                 )
             if size < 8 or length > size - 8:
-                raise CheckpointError(f"{path} is cut off in its header ({size} bytes): fetch it again")
+                raise CheckpointError(
+                    f"{path} is cut off in its header ({size} bytes): fetch it again", path=path
+                )
             header = json.loads(file.read(length))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", path=path) from None
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{path} is not a safetensors file, or is damaged: fetch it again") from None
+        raise CheckpointError(
+            f"{path} is not a safetensors file, or is damaged: fetch it again", path=path
+        ) from None
     try:
         return _tensors(path, header, 8 + length, size)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise CheckpointError(f"{path} has a header that is not safetensors': fetch it again") from None
+        raise CheckpointError(
+            f"{path} has a header that is not safetensors': fetch it again", path=path
+        ) from None
 
 
 def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[str, TensorInfo]:
@@ -191,7 +201,7 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
         width = _DTYPE_BYTES.get(entry["dtype"])
         if width is not None and end - begin != prod(shape) * width:
             raise CheckpointError(
-                f"{path}: the size of {plain(name)} is not that of its shape: the file is damaged"
+                f"{path}: the size of {plain(name)} is not that of its shape: the file is damaged", path=path
             )
         tensors[name] = TensorInfo(path.name, entry["dtype"], shape, start + begin, end - begin)
         spans.append((begin, end))
@@ -199,13 +209,19 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
     for begin, end in sorted(spans):
         # The format leaves no holes and no overlaps.
         if begin != reached or end < begin:
-            raise CheckpointError(f"{path}: its tensors overlap or leave holes: the file is damaged")
+            raise CheckpointError(
+                f"{path}: its tensors overlap or leave holes: the file is damaged", path=path
+            )
         reached = end
     missing = start + reached - size
     if missing > 0:
-        raise CheckpointError(f"{path} is cut off: {missing} of its bytes are missing; fetch it again")
+        raise CheckpointError(
+            f"{path} is cut off: {missing} of its bytes are missing; fetch it again", path=path
+        )
     if missing < 0:
-        raise CheckpointError(f"{path} has {-missing} bytes more than its header says: fetch it again")
+        raise CheckpointError(
+            f"{path} has {-missing} bytes more than its header says: fetch it again", path=path
+        )
     return tensors
 
 
@@ -214,14 +230,16 @@ def _no_weights(folder: Path) -> CheckpointError:
     safe = [name for name in names if name.endswith(".safetensors") and not is_adapter(name)]
     if safe:
         return CheckpointError(
-            f"{folder} has {plain(safe[0])} but neither {SINGLE} nor {INDEX}; fetch the index too"
+            f"{folder} has {plain(safe[0])} but neither {SINGLE} nor {INDEX}; fetch the index too",
+            path=folder,
         )
     pickles = [name for name in names if is_pickle(name)]
     if not pickles:
-        return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}")
+        return CheckpointError(f"{folder} has no weights: it lacks {SINGLE}", path=folder)
     return CheckpointError(
         f"{folder} has its weights only as pickles ({plain(pickles[0])}), which can run code when loaded; take the "
-        f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}"
+        f"model's safetensors from the hub, or convert, with torch: {conversion_command(folder, pickles)}",
+        path=folder,
     )
 
 

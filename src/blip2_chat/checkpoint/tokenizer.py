@@ -37,13 +37,15 @@ class Tokenizer:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             raise CheckpointError(
-                f"{path} cannot be read ({short(str(error), 100)}); copy it from where the checkpoint came from"
+                f"{path} cannot be read ({short(str(error), 100)}); copy it from where the checkpoint came from",
+                path=path,
             ) from None
         largest = max(tokenizer._ids(), default=0)
         if largest >= text_config.vocab_size:
             raise CheckpointError(
                 f"{path} has tokens up to number {largest} and the model knows {text_config.vocab_size}: "
-                "it is another model's; copy it from where the checkpoint came from"
+                "it is another model's; copy it from where the checkpoint came from",
+                path=path,
             )
         return tokenizer
 

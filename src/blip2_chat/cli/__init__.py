@@ -1,6 +1,6 @@
 """The command line: `blip2-chat caption | ask | chat | …`, a module for each command.
 
-Importing this brings typer alone; what needs numpy, Pillow or an engine is imported by the command that runs.
+Importing this module imports only typer; each command imports numpy, Pillow and engines when it runs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from .typer_groups import add
 
 app = typer.Typer(
     name="blip2-chat",
-    help="Chat with pictures through BLIP-2, on the computer you already own.",
-    epilog="Without --model the small embedded model answers: it knows drawn scenes, not photographs.",
+    help="Describe pictures and answer questions about them with BLIP-2.",
+    epilog="Without --model, commands use the small embedded model, which knows drawn scenes but not "
+    "photographs. For photographs: --model Salesforce/blip2-opt-2.7b",
     no_args_is_help=True,
-    # A user is shown one line (command.py); a developer, who asks for it, the plain traceback.
+    # Users see one line (typer_groups.py); developers can ask for the plain traceback.
     pretty_exceptions_enable=False,
-    # Boxes cost the narrow terminal its room, and every --help the import of rich.
+    # Boxes waste space in narrow terminals, and every --help would import rich; help.py groups options instead.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -50,7 +51,7 @@ def _show_version(wanted: bool) -> None:
 def _blip2_chat(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -63,11 +64,11 @@ for command in (caption, ask, chat, models, convert, cache, serve, doctor, evalu
 def main() -> None:
     """The entry point `blip2-chat`."""
     for name in ("stdin", "stdout", "stderr"):
-        # Python has none where the caller closed it (`2>&-`).
+        # It is None if the caller closed it (`2>&-`).
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        # A name or an answer that the terminal's encoding lacks is shown with "?", and never ends the run.
+        # Characters that the terminal's encoding lacks are shown as "?" instead of ending the program.
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(ValueError):
                 stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""`blip2-chat ask PIC QUESTION...`"""
+"""`blip2-chat ask PICTURE QUESTION...`"""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
 from .display.terminal import complain, say_json
 from .options import Json, ModelOptions, WritingOptions
+from .wording import worded
 
 if TYPE_CHECKING:
     from ..chat import Chat
 
 
 def ask(
-    picture: Annotated[str, typer.Argument(metavar="PIC", help="A path or URL; - reads it from stdin.")],
+    picture: Annotated[
+        str, typer.Argument(metavar="PICTURE", help="A path or URL, or - for standard input.")
+    ],
     questions: Annotated[
-        list[str], typer.Argument(metavar="QUESTION", help="Each may refer to those before.")
+        list[str], typer.Argument(metavar="QUESTION", help="A question; it may refer to earlier ones.")
     ],
     model: ModelOptions,
     writing: WritingOptions,
     as_json: Json = False,
 ) -> None:
-    """Ask about a picture.
+    """Answer questions about a picture.
 
-    Several questions are one conversation. One answer per line; with --json one JSON object per line. A question
-    that cannot be asked is told and skipped; the exit status is then 1.
+    Several questions form one conversation. Each answer is printed on a line of its own. If a question cannot be
+    answered, an error is printed, the others are still asked, and the exit status is 1.
     """
     settings = writing.settings()
     try:
@@ -36,7 +39,7 @@ def ask(
         )  # before the model, whose loading may take minutes
     except PictureError as error:
         if as_json:
-            say_json({"picture": picture, "error": str(error)})
+            say_json({"picture": picture, "error": worded(error)})
         raise
     chat = model.load().chat(opened, **settings)
     tell_advice(chat)
@@ -46,9 +49,9 @@ def ask(
             _answer(chat, picture, question, as_json)
         except Blip2ChatError as error:
             failed = True
-            complain(str(error))
+            complain(worded(error))
             if as_json:
-                say_json({"picture": picture, "question": question, "error": str(error)})
+                say_json({"picture": picture, "question": question, "error": worded(error)})
     if failed:
         raise typer.Exit(1)
 
@@ -60,7 +63,7 @@ def _answer(chat: Chat, source: str, question: str, as_json: bool) -> None:
         try:
             write(pieces, lambda piece: None)
         finally:
-            if len(chat.turns) > before:  # also when ctrl-C left only a part
+            if len(chat.turns) > before:  # also a partial answer after Ctrl-C
                 say_json(entry(source, chat, question=question, answer=chat.turns[-1].text))
     else:
         speak(pieces)

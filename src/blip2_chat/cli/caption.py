@@ -1,4 +1,4 @@
-"""`blip2-chat caption PIC...`"""
+"""`blip2-chat caption PICTURE...`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, shown_name, speak, speak_others, tell_advice, write
 from .display.terminal import complain, say, say_json
 from .options import Json, ModelOptions, Start, WritingOptions
+from .wording import worded
 
 if TYPE_CHECKING:
     from ..chat import Chat
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def caption(
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PIC", help="Paths or URLs; - reads one picture from stdin.")
+        list[str], typer.Argument(metavar="PICTURE", help="A path or URL, or - for standard input.")
     ],
     model: ModelOptions,
     writing: WritingOptions,
@@ -26,8 +27,8 @@ def caption(
 ) -> None:
     """Describe pictures.
 
-    One caption per line, the picture's name in front when there are several; with --json one JSON object per
-    line. A picture that cannot be read is told and skipped; the exit status is then 1.
+    Each caption is printed on a line of its own, after the picture's name if there are several pictures. A picture
+    that cannot be read is skipped with an error, and the exit status is 1.
     """
     settings = writing.settings()
     running = None
@@ -36,9 +37,9 @@ def caption(
     def skip(source: str, error: Blip2ChatError) -> None:
         nonlocal failed
         failed = True
-        complain(str(error))
+        complain(worded(error))
         if as_json:
-            say_json({"picture": source, "error": str(error)})
+            say_json({"picture": source, "error": worded(error)})
 
     for source in pictures:
         try:
@@ -46,7 +47,7 @@ def caption(
         except PictureError as error:
             skip(source, error)
             continue
-        # Not before there is a picture to describe: loading may take minutes.
+        # Only once there is a picture to describe, because loading may take minutes.
         running = running or model.load()
         try:
             chat = running.chat(picture, **settings)
@@ -65,10 +66,10 @@ def _describe(chat: Chat, source: str, prefix: str, start: str | None, as_json: 
         try:
             write(pieces, lambda piece: None)
         finally:
-            if chat.turns:  # also when ctrl-C left only a part
+            if chat.turns:  # also a partial caption after Ctrl-C
                 say_json(entry(source, chat, caption=chat.turns[-1].text))
         return
-    # The answer goes on from `start`, which is part of the description.
+    # The answer continues `start`, which is part of the description.
     said = f"{start.strip()} " if start and start.strip() else ""
     say(prefix + said, end="")
     speak(pieces)

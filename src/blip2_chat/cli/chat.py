@@ -1,36 +1,36 @@
-"""`blip2-chat chat [PIC]`"""
+"""`blip2-chat chat [PICTURE]`"""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..checkpoint.embedded import SAMPLES
 from .display.output import STDIN, open_source
 from .display.screen import Screen
 from .options import ModelOptions, WritingOptions
 from .repl import Talk
 
 # Inside the package, and within what the embedded model can talk about.
-_SAMPLE = Path(__file__).parents[1] / "demo" / "samples" / "dog-and-apple.png"
+_SAMPLE = SAMPLES / "dog-and-apple.png"
 
 
 def chat(
     model: ModelOptions,
     writing: WritingOptions,
     picture: Annotated[
-        str | None, typer.Argument(metavar="PIC", help="A path or URL; without it, a sample picture.")
+        str | None, typer.Argument(metavar="PICTURE", help="A path or URL (default: a sample picture).")
     ] = None,
     no_picture: Annotated[
         bool, typer.Option("--no-picture", help="Do not show the picture in the terminal.")
     ] = False,
 ) -> None:
-    """Talk about a picture.
+    """Chat about a picture interactively.
 
-    Every line is a question, or a command: /help lists them. From a pipe, answers go to stdout, one line per
-    question (an empty one where it failed; the exit status is then 1), and everything else to stderr.
+    Every line is a question or a command; /help lists the commands. In a pipe, each question gives one line on
+    stdout, an empty one if it failed (the exit status is then 1), and everything else goes to stderr.
     """
     settings = writing.settings()
     if picture == STDIN:
@@ -39,7 +39,7 @@ def chat(
     if "://" not in source:
         open_source(
             source, model.picture_limits()
-        )  # a wrong path is said before the model loads, which may take minutes
+        )  # report a wrong path before loading the model, which may take minutes
     interactive = sys.stdin.isatty()
     running = model.load()
     suggestion = "what is on the left?" if picture is None else "what is in the picture?"

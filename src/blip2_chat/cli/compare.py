@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..checkpoint.embedded import EMBEDDED
 from ..errors import Blip2ChatError, MissingExtraError
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelName
@@ -20,22 +21,26 @@ _SHOWN = 20
 
 
 def compare(
-    model: ModelName = "demo",
+    model: ModelName = EMBEDDED,
     asked: Annotated[
         str,
         typer.Option(
             "--set",
             metavar="SET",
-            help="seen, unseen, a held-out zip, or your own JSON lines or CSV with picture, question and answer.",
+            help="Questions to ask: seen, unseen, a held-out zip file, or your own JSON lines or CSV file with "
+            "picture, question and answer.",
         ),
     ] = "seen",
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first so many questions, and captions.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use only the first N questions and the first N captions."),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--with", metavar="ENGINE-PRECISION", help="Such as onnx-int8; may repeat. Default: all."
+            "--with",
+            metavar="NAME",
+            help="Engine and precision to compare, such as onnx-int8; may be repeated (default: all).",
         ),
     ] = None,
     reference: Annotated[
@@ -43,18 +48,21 @@ def compare(
         typer.Option(
             metavar="streamed",
             help="Compare int8 and int4 with the checkpoint's own fp32, run layer by layer: next tokens along fp32's "
-            "answers and picture vectors, on a machine that could not hold fp32.",
+            "answers and picture vectors, on a machine that cannot hold fp32.",
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it too (.png, .svg, .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw a plot (.png, .svg or .pdf).")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Load models even if the memory check says they will not fit.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a precision costs: accuracy, memory and speed side by side.
+    """Compare precisions: accuracy, memory and speed.
 
-    The same pictures and questions for every engine and precision at hand, each in a process of its own.
+    Every available engine and precision answers the same questions about the same pictures, each in a process
+    of its own.
     """
     from ..evaluation.compare import Questions, compare
 
@@ -101,7 +109,7 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
 
 def _streamed(model: str, questions: Questions, only: list[str] | None, force: bool, as_json: bool) -> None:
     from ..evaluation.streamed import PRECISIONS, StreamedComparison
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     wanted = [name.removeprefix("onnx-") for name in only or PRECISIONS]
     unknown = [name for name in wanted if name not in PRECISIONS]
@@ -167,7 +175,7 @@ def _tell_streamed(model: str, questions: Questions, outcome: StreamedOutcome, a
 
 def _tell(model: str, questions: Questions, outcomes: list[Outcome]) -> None:
     from ..evaluation.compare import disagreements
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     answered = [one for one in outcomes if one.failed is None]
     captions = sum(item.question is None for item in questions.items)

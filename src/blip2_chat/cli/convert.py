@@ -1,4 +1,4 @@
-"""`blip2-chat convert` and `blip2-chat cache`: conversions made on purpose, and those that the cache keeps."""
+"""`blip2-chat convert` and `blip2-chat cache`: explicit conversions, and those that the cache keeps."""
 
 from __future__ import annotations
 
@@ -22,39 +22,47 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="NAME_OR_DIR", help="A hub name such as Salesforce/blip2-opt-2.7b, or a folder."
+            metavar="MODEL", help="A name on the hub such as Salesforce/blip2-opt-2.7b, or a folder."
         ),
     ],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to make.")],
-    precision: Annotated[str, typer.Option(help="int8, int4 or fp32.")] = "int8",
+    out: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder to create.")],
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="Precision of the weights: int8, int4 or fp32.")
+    ] = "int8",
     block_size: Annotated[
         int | None,
         typer.Option(
-            help="Weights that share a scale: 16, 32, 64 …; fewer: more exact, and larger. "
-            "By default 128, and 256 for int4."
+            metavar="N",
+            help="Number of weights that share a scale: 16, 32, 64 …; smaller blocks are more accurate, and larger "
+            "on disk (default: 128; int4: 256).",
         ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit of a model on the Hugging Face hub."),
+    ] = None,
     processor: Annotated[
         str | None,
-        typer.Option(help="Take tokenizer and picture settings from this model or folder instead."),
+        typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Calibrate int8 and int4 on the pictures of this folder; takes minutes."
+            metavar="FOLDER", help="Calibrate int8 or int4 with the pictures in this folder; takes minutes."
         ),
     ] = None,
     no_check: Annotated[
         bool,
         typer.Option("--no-check", help="Do not compare int8 or int4 with fp32 at the end."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion in OUT.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier conversion in the folder.")
+    ] = False,
 ) -> None:
-    """Convert a checkpoint into a folder of your own.
+    """Convert a checkpoint for the onnx engine, into a folder.
 
-    Other commands do it by themselves, once, into a cache (see `blip2-chat cache`); this is for a folder to
-    copy to another machine, or for another block size.
+    Other commands convert automatically, once, into a cache (see `blip2-chat cache`). Use this command for a folder
+    that you can copy to another machine, for another block size, or for calibration.
     """
     from ..checkpoint.inspect import find, inspect
     from ..conversion.cache import folder_size
@@ -62,7 +70,7 @@ def convert(
     from ..conversion.convert import convert as convert_into
     from ..conversion.fidelity import described, seconds_to_measure
     from ..engines.onnx.manifest import Manifest
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
     from ..system.shell import quoted
 
     if calibrate is not None and precision == "fp32":
@@ -101,17 +109,18 @@ def convert(
 
 def cache(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="With --clear: of this model only.")
+        str | None,
+        typer.Argument(metavar="MODEL", help="With --clear: remove only this model's conversions."),
     ] = None,
     clear: Annotated[
-        bool, typer.Option("--clear", help="Remove conversions; they are made again when needed.")
+        bool, typer.Option("--clear", help="Remove conversions; they are repeated when needed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the conversions that other commands keep, or remove them."""
+    """List or remove cached conversions."""
     from ..conversion.cache import cached, conversions_folder
     from ..conversion.cache import clear as remove
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if name is not None and not clear:
         raise typer.BadParameter("a NAME goes with --clear")

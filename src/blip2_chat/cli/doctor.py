@@ -9,9 +9,9 @@ from .options import Json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show what a bug report needs: versions, machine, engines.
+    """Print what a bug report needs: versions, machine, engines.
 
-    One screen to paste; no secrets are in it, and the home folder is shown as ~.
+    The output contains no secrets, and the home folder is shown as ~.
     """
     from .machine import facts
 

@@ -27,8 +27,8 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="SET",
-            help="seen, unseen, a held-out zip, or your own JSON lines or CSV with picture, question and answer; "
-            "may repeat. Default: seen and unseen.",
+            help="Questions to ask: seen, unseen, a held-out zip file, or your own JSON lines or CSV file with "
+            "picture, question and answer; may be repeated (default: seen and unseen).",
         ),
     ] = None,
     vqa: Annotated[
@@ -71,13 +71,15 @@ def evaluate(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Only the first N questions, and captions, of a set."),
+        typer.Option(
+            metavar="N", min=1, help="Use only the first N questions and the first N captions of each set."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy: on held-out questions, your own, VQAv2, OK-VQA, GQA, or COCO and NoCaps captions.
 
-    Without options, on the embedded model's held-out sets, whose figures are in the model card. Ctrl-C prints the
+    Without options: the held-out sets of the embedded model, whose results are in the model card. Ctrl-C prints the
     score so far.
     """
     benchmarks = [one for one in (vqa, gqa, captions) if one is not None]

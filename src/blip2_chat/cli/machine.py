@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
@@ -19,9 +18,10 @@ from .._version import __version__
 from ..errors import CheckpointError
 from ..images.naming import url_name
 from ..installation import install_command
-from ..system.memory import available_memory, gigabytes
+from ..sizes import gigabytes
+from ..system.memory import available_memory, total_memory
 
-_PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub")
+_PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "huggingface_hub")
 _OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")
 # What the fast kernels of both engines ask the CPU for: x86's names, then ARM's as Linux and macOS spell them.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
@@ -115,21 +115,9 @@ def _cores() -> str:
 
 
 def _memory() -> str:
-    total = _total_memory()
+    total, available = total_memory(), available_memory()
     of = f" of {gigabytes(total)}" if total else ""
-    available = available_memory()
     return f"{gigabytes(available) if available != sys.maxsize else 'unknown'} available{of}"
-
-
-def _total_memory() -> int | None:
-    if sys.platform == "win32":
-        kilobytes = ctypes.c_ulonglong()
-        return (
-            int(kilobytes.value) * 1024
-            if ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-            else None
-        )
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gpu() -> list[str]:

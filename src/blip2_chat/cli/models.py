@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The official checkpoints are published in fp32.
 _PUBLISHED_BYTES = 4
-# Of a table that goes into a pipe or a file: wide enough for every row.
+# The width of a table in a pipe or file: enough for every row.
 _PLAIN_WIDTH = 120
 _NARROWEST = 80
 _COLUMNS = ("fp32", "bf16", "int8", "int4")
@@ -38,19 +38,20 @@ class _Offer:
 
 def models(
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove conversions whose checkpoint is gone; asks first.")
+        bool, typer.Option("--prune", help="Remove conversions whose checkpoint is gone, after asking.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: remove without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models: their sizes, and what fits this machine.
+    """List known models, their sizes, and what fits this machine.
 
-    Any other BLIP-2 checkpoint in the official layout loads too, from a folder or the hub.
+    Any other BLIP-2 checkpoint in the official layout loads as well, from a folder or from the Hugging Face hub.
     """
     from ..conversion.cache import cached
     from ..conversion.fidelity import described
     from ..conversion.prune import is_orphan
-    from ..system.memory import available_memory, gigabytes
+    from ..sizes import gigabytes
+    from ..system.memory import available_memory
 
     if yes and not prune:
         raise typer.BadParameter("--yes goes with --prune")
@@ -86,7 +87,7 @@ def models(
 def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
     from ..conversion.cache import conversions_folder
     from ..conversion.prune import prune
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     if not orphans:
         note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
@@ -166,7 +167,7 @@ def _print_table(offers: list[_Offer], available: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..system.memory import gigabytes
+    from ..sizes import gigabytes
 
     console = Console(highlight=False)
     # Narrower than its rows, the table is easier to read wrapped by the terminal than squeezed.

@@ -1,28 +1,36 @@
-"""The options that several commands share, each in one place: which model, and how it writes."""
+"""Options that several commands share: which model runs, and how it generates text."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
-from ..errors import Blip2ChatError
+from ..checkpoint.embedded import EMBEDDED
+from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
+from .wording import OPTION_NAMES, PIXELS_OPTION
 
 if TYPE_CHECKING:
+    from ..generation.settings import Settings
     from ..images import PictureLimits
     from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
 
-# Of `blip2_chat.known`, which computes sizes and therefore needs more than a moment to import.
-_EMBEDDED = "demo"
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
+
+# Headings in --help.
+MODEL = "Model"
+_GENERATION = "Text generation"
 
 Start = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help='First words of each caption, which the model continues: "a photo of".'
+        metavar="TEXT",
+        help='First words of each caption, which the model continues, such as "a photo of".',
+        rich_help_panel=_GENERATION,
     ),
 ]
 ModelName = Annotated[
@@ -32,53 +40,71 @@ ModelName = Annotated[
         "-m",
         metavar="NAME",
         envvar="BLIP2_CHAT_MODEL",
-        help="The embedded model (demo), a folder, or a hub name such as Salesforce/blip2-opt-2.7b.",
+        help="Model: demo (the embedded one), a folder, or a name on the Hugging Face hub such as "
+        "Salesforce/blip2-opt-2.7b.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model runs, and on what."""
 
-    model: ModelName = _EMBEDDED
+    model: ModelName = EMBEDDED
     precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="fp32, int8 or int4; torch also fp16, bf16; auto: what fits."),
+        typer.Option(
+            metavar="NAME",
+            help="Precision of the weights: fp32, int8 or int4, with torch also fp16 or bf16; auto chooses one "
+            "that fits into memory.",
+        ),
     ] = "auto"
-    engine: Annotated[str, typer.Option(metavar="NAME", help="onnx (any CPU) or torch (GPUs).")] = "auto"
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or mps.")] = "auto"
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="Runtime: onnx (any CPU), torch (GPUs) or auto.")
+    ] = "auto"
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Device to run on: cpu, cuda, cuda:N, mps or auto.")
+    ] = "auto"
     revision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub name.")
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit of a model on the Hugging Face hub."),
     ] = None
     processor: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Take tokenizer and picture settings from this model or folder instead."
-        ),
+        typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
     ] = False
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads of the onnx engine.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of CPU threads for the onnx engine (default: one per physical core).",
+        ),
     ] = None
 
     max_megapixels: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, max=10_000, help="Largest picture (100; serve: 40)."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Largest accepted picture, in megapixels (default: 100; serve: 40).",
+        ),
     ] = None
 
     @property
     def is_embedded(self) -> bool:
-        return self.model == _EMBEDDED
+        return self.model == EMBEDDED
 
     def picture_limits(self) -> PictureLimits:
         """Which pictures are opened; a message about a larger one names the option."""
         from ..images import PictureLimits
 
-        limits = PictureLimits(pixels_option="--max-megapixels {megapixels}")
+        limits = PictureLimits(pixels_option=PIXELS_OPTION)
         if self.max_megapixels is not None:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
@@ -110,92 +136,59 @@ class ModelOptions:
             )
 
 
-@dataclass(frozen=True)
+Group = TypeVar("Group")
+
+
+def _from_settings(*names: str) -> Callable[[type[Group]], type[Group]]:
+    """Makes a class an option group, with an option for each of these fields of `Decoding`."""
+
+    def made(group: type[Group]) -> type[Group]:
+        fields = []
+        for setting in map(SETTINGS.__getitem__, names):
+            is_list = setting.type is str
+            kind: Any = list[str] if is_list else setting.type
+            default = "" if setting.default in (None, ()) else f" (default: {setting.default:g})"
+            repeats = " May be repeated." if is_list else ""
+            help = f"{setting.help.removesuffix('.')}{default}.{repeats}"
+            option = typer.Option(metavar=setting.metavar, help=help)
+            fields.append((_field(setting.name), Annotated[kind | None, option], field(default=None)))
+        namespace = {"__doc__": group.__doc__, "__module__": group.__module__}
+        return make_dataclass(group.__name__, fields, bases=(group,), frozen=True, namespace=namespace)
+
+    return made
+
+
+def _field(name: str) -> str:
+    """The field for a setting: options may have shorter names."""
+    return OPTION_NAMES.get(name, name).replace("-", "_")
+
+
+@_from_settings(
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "stop",
+)
 class DecodingOptions:
     """How the text is generated; what is not given is left to `Decoding`'s defaults."""
 
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Maximum length in tokens (50).")
-    ] = None
-    min_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Minimum length in tokens (0).")] = (
-        None
-    )
-    beams: Annotated[int | None, typer.Option(metavar="N", help="Number of beams for beam search.")] = None
-    length_penalty: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Beam search: above 1 favours longer text, below 1 shorter."),
-    ] = None
-    temperature: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Sampling temperature; 0 (default) always takes the likeliest token."),
-    ] = None
-    top_k: Annotated[
-        int | None, typer.Option(metavar="K", help="Top-k sampling: sample from the K likeliest tokens.")
-    ] = None
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P",
-            help="Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P.",
-        ),
-    ] = None
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Random seed for sampling; the same seed gives the same text."),
-    ] = None
-    repetition_penalty: Annotated[
-        float | None, typer.Option(metavar="X", help="Above 1 makes repeated tokens less likely.")
-    ] = None
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(metavar="N", help="Never repeat a sequence of N tokens.")
-    ] = None
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Stop before this text, which is left out; may repeat."),
-    ] = None
+    heading: ClassVar[str] = "Text generation"
 
-    def settings(self) -> dict[str, Any]:
-        """`Decoding`'s keywords, checked: a contradiction is said before a model is loaded.
-
-        Raises `GenerationError`, with the names that the user typed.
-        """
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        settings = {
-            _KEYWORDS.get(name, name): value for name, value in given.items() if value not in (None, [])
-        }
-        return _checked(settings)
+    def settings(self) -> Settings:
+        """`Decoding`'s keywords, checked before a model is loaded. Raises `GenerationError`."""
+        given = {name: getattr(self, _field(name), None) for name in SETTINGS}
+        settings = cast("Settings", {name: value for name, value in given.items() if value not in (None, [])})
+        Decoding.of(**settings)
+        return settings
 
 
-@dataclass(frozen=True)
+@_from_settings("num_answers")
 class WritingOptions(DecodingOptions):
     """`DecodingOptions`, and how many answers: a run has captions per picture instead."""
-
-    answers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Number of answers to return, best first; needs beams or sampling."),
-    ] = None
-
-
-# Where the option is shorter than `Decoding`'s keyword.
-_KEYWORDS = {"beams": "num_beams", "answers": "num_answers", "no_repeat_ngram": "no_repeat_ngram_size"}
-
-
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """`Decoding`'s keywords as they are, or `GenerationError` with the names that the user typed."""
-    from ..generation.settings import Decoding
-
-    try:
-        Decoding.of(**settings)
-    except Blip2ChatError as error:
-        raise type(error)(_as_typed(str(error))) from None
-    return settings
-
-
-def _as_typed(message: str) -> str:
-    """`Decoding`'s message, with options in the place of its keywords."""
-    for field in fields(WritingOptions):
-        option = "--" + field.name.replace("_", "-")
-        keyword = _KEYWORDS.get(field.name, field.name)
-        if "_" in keyword:  # the others are words of the sentence as well
-            message = message.replace(keyword, option)
-    return message

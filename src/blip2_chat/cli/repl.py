@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from ..errors import Blip2ChatError, ConversationError, PictureError
 from .display.output import tell_advice, tell_dropped
 from .display.screen import Screen
 from .display.terminal import say
+from .wording import worded
 
 if TYPE_CHECKING:
-    from ..chat import Chat, Turn
+    from ..chat import Chat
+    from ..conversation_file import Turn
     from ..generation.settings import Settings
     from ..model import Model
 
@@ -41,7 +43,7 @@ class Talk:
         self,
         model: Model,
         picture: str,
-        settings: dict[str, Any],
+        settings: Settings,
         interactive: bool,
         suggestion: str = "what is in the picture?",
         screen: Screen | None = None,
@@ -50,7 +52,7 @@ class Talk:
         self._model = model
         self._suggestion = suggestion
         self.screen = screen or Screen(interactive)
-        self._settings = cast("Settings", settings)
+        self._settings = settings
         self._interactive = interactive
         # Files this conversation may overwrite: those it wrote or came from.
         self._own_files: set[Path] = set()
@@ -71,7 +73,7 @@ class Talk:
                     self.screen.note("(interrupted)")
                 except Blip2ChatError as error:
                     self.failed = True
-                    self.screen.complain(str(error))
+                    self.screen.complain(worded(error))
 
     def _lines(self) -> Iterator[str]:
         for line in self._typed() if self._interactive else sys.stdin:
@@ -135,7 +137,7 @@ class Talk:
             self._no_picture = None
         except Blip2ChatError as error:
             if not self._interactive:
-                self._no_picture = str(error)
+                self._no_picture = worded(error)
             raise
 
     def caption(self, start: str) -> None:
@@ -187,7 +189,7 @@ class Talk:
             raise ConversationError("/save needs a file name")
         path = Path(_unquoted(file)).expanduser()
         if path.exists() and path.resolve() not in self._own_files:
-            raise ConversationError(f"{path} is there already; give another name")
+            raise ConversationError(f"{path} is there already; give another name", path=path)
         self.chat.save(path)
         self._own_files.add(path.resolve())
         self.screen.note(f"saved {_turns(self.chat)} to {path}")

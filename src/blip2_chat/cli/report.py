@@ -13,33 +13,37 @@ from .display.terminal import ProgressBar, note, say
 
 def report(
     results: Annotated[
-        str, typer.Argument(metavar="RESULTS", help="What `run` wrote: .parquet, .jsonl, .csv or .tar.")
+        str,
+        typer.Argument(metavar="RESULTS", help="A file that `run` wrote: .parquet, .jsonl, .csv or .tar."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="The page (RESULTS with .html; of remote ones, here)."
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The page to write (default: RESULTS with the extension .html).",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the page.")] = None,
     pictures: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PICTURES",
-            help="Where to look for the pictures, as `run` takes it, if they were moved; may repeat.",
+            metavar="SOURCE",
+            help="Where the pictures are now, if they were moved: any source that `run` accepts; may be repeated.",
         ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of a table that has the pictures.")
+        str | None, typer.Option(metavar="NAME", help="Column of a table that holds the pictures.")
     ] = None,
     name_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of a table that has their names.")
+        str | None, typer.Option(metavar="NAME", help="Column of a table that names the pictures.")
     ] = None,
 ) -> None:
-    """Write a run's result as one HTML page.
+    """Make one HTML page of a run's results.
 
-    Thumbnails, search, order by confidence, the failed ones, word frequencies and lengths, all in one file that
-    needs no network. A thumbnail is shown only if the picture is still the one that was captioned.
+    The page has thumbnails, search, sorting by confidence, failed pictures, word frequencies and lengths, in one file
+    that needs no network. A thumbnail is shown only if the picture is still the one that was captioned.
     """
     from ..batch.inputs.tables import Columns
     from ..batch.outputs.report import report as write

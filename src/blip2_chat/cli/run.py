@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ..batch.outputs.sidecar import Sidecar
     from ..batch.run import Run, RunOptions, Summary
 
+_TASK = "Captions and questions"
+_INPUT = "Input"
+_PROGRESS = "Progress"
+_SPEED = "Speed"
+
 FAILED_PICTURES = 3
 _STOPPED = 130
 
@@ -28,36 +33,45 @@ _STOPPED = 130
 class OutputOptions:
     """Where the results go."""
 
+    heading: ClassVar[str] = "Output"
+
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="captions.parquet, .jsonl, .csv or .tar (WebDataset)."
+            "--out", "-o", metavar="FILE", help="Output file: .parquet, .jsonl, .csv or .tar (WebDataset)."
         ),
     ] = None
     with_pictures: Annotated[
-        bool, typer.Option("--with-pictures", help="Put the pictures into the .tar as well.")
+        bool, typer.Option("--with-pictures", help="Store the pictures in the .tar file as well.")
     ] = False
     sidecar: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="A text file beside each picture: txt or caption."),
+        typer.Option(
+            metavar="TYPE", help="Write a text file next to each picture, with the extension txt or caption."
+        ),
     ] = None
-    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Sidecar: text before each caption.")] = ""
-    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Sidecar: text after each caption.")] = ""
+    prefix: Annotated[
+        str, typer.Option(metavar="TEXT", help="Text before each caption in sidecar files.")
+    ] = ""
+    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Text after each caption in sidecar files.")] = (
+        ""
+    )
     trigger: Annotated[
-        str, typer.Option(metavar="WORD", help="Sidecar: a first word and a comma, for trainers.")
+        str,
+        typer.Option(metavar="WORD", help="Trigger word at the start of sidecar files, followed by a comma."),
     ] = ""
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Sidecar: replace files that something else wrote.")
+        bool, typer.Option("--overwrite", help="Overwrite existing text files that other programs wrote.")
     ] = False
     append: Annotated[
-        bool, typer.Option("--append", help="Sidecar: add to the end of text files that are there.")
+        bool, typer.Option("--append", help="Add captions to the end of existing text files.")
     ] = False
     prepend: Annotated[
-        bool, typer.Option("--prepend", help="Sidecar: add to the beginning of text files that are there.")
+        bool, typer.Option("--prepend", help="Add captions to the beginning of existing text files.")
     ] = False
     progress: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to remember what is done (FILE.progress beside --out)."),
+        typer.Option(metavar="FILE", help="Progress file (default: the output file with .progress added)."),
     ] = None
 
     def as_sidecar(self) -> Sidecar | None:
@@ -85,72 +99,128 @@ class OutputOptions:
 class RayOptions:
     """Many machines."""
 
+    heading: ClassVar[str] = "Ray clusters"
+
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Run on a Ray cluster: auto, local, ray://HOST:PORT or HOST:PORT."
+            metavar="ADDRESS", help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."
         ),
     ] = None
     actors: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Ray: models at once (what the cluster holds).")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of models (default: as many as the cluster can hold)."),
     ] = None
-    cpus: Annotated[float, typer.Option(metavar="N", min=0, help="Ray: cores per model.")] = 1
-    gpus: Annotated[float, typer.Option(metavar="N", min=0, help="Ray: GPUs per model.")] = 0
+    cpus: Annotated[float, typer.Option(metavar="N", min=0, help="CPU cores per model.")] = 1
+    gpus: Annotated[float, typer.Option(metavar="N", min=0, help="GPUs per model.")] = 0
 
 
 def run(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            metavar="PICTURES...",
-            help="A folder, a 'pattern/**/*.jpg', a list (.txt, - for stdin), a table (.csv, .jsonl, .parquet), "
-            "WebDataset shards (.tar) or a .zip file.",
+            metavar="SOURCE",
+            help="A folder, a pattern such as 'photos/**/*.jpg', a list (.txt, or - for standard input), a table "
+            "(.csv, .jsonl, .parquet), WebDataset shards (.tar) or a .zip file.",
         ),
     ],
-    output: OutputOptions,
-    model: ModelOptions,
-    decoding: DecodingOptions,
-    cluster: RayOptions,
+    *,
     ask: Annotated[
-        list[str] | None, typer.Option(metavar="QUESTION", help="A question for each picture; may repeat.")
+        list[str] | None,
+        typer.Option(
+            metavar="QUESTION",
+            help="Ask this question about each picture; may be repeated.",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     captions: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Captions per picture (1; 0 when there are questions)."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of captions per picture (default: 1, or 0 if there are questions).",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
-    start: Start = None,
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a table: the column with paths, URLs or bytes.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of a table that holds the pictures: paths, URLs or bytes.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     name_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a table: the column that names the pictures.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Column of a table that names the pictures.", rich_help_panel=_INPUT
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave out files or folders, such as @eaDir; may repeat."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Skip matching files and folders, such as @eaDir; may be repeated.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first so many pictures.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop after the first N pictures.", rich_help_panel=_INPUT),
     ] = None,
+    output: OutputOptions,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few pictures, estimate the whole, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Process a few pictures, estimate the time for all, and write nothing.",
+            rich_help_panel=_PROGRESS,
+        ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run has done.")] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Start over instead of resuming an earlier run.",
+            rich_help_panel=_PROGRESS,
+        ),
+    ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try pictures again that could not be read.")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Try pictures again that failed in an earlier run.",
+            rich_help_panel=_PROGRESS,
+        ),
     ] = False,
+    start: Start = None,
+    decoding: DecodingOptions,
+    model: ModelOptions,
     batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Pictures at once (measured).")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of pictures per batch (default: chosen by measuring).",
+            rich_help_panel=_SPEED,
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Threads that open pictures (one per core).")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of threads that open pictures (default: one per core).",
+            rich_help_panel=_SPEED,
+        ),
     ] = None,
+    cluster: RayOptions,
 ) -> None:
-    """Caption a whole collection, or ask it questions.
+    """Caption a whole collection, or ask questions about each picture.
 
     Every result is saved before it is counted, so if a run is killed or interrupted, run the same command again to
-    resume. A picture that cannot be read becomes a row with its error. Exit status: 0 all well, 3 finished with
-    pictures that failed, 130 stopped by Ctrl-C, 1 the run could not continue.
+    resume. A picture that cannot be read becomes a row with its error. Exit status: 0 success, 3 finished but some
+    pictures failed, 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
     from ..batch.inputs.sources import stdin_list
@@ -174,6 +244,7 @@ def run(
         progress=output.progress,
         fresh=fresh,
         retry_failed=retry_failed,
+        limits=model.picture_limits(),
     )
     if dry_run:
         _estimate(options, model)

@@ -10,10 +10,11 @@ import typer
 
 from ..errors import MissingExtraError
 from .display.terminal import note
-from .options import ModelOptions
+from .options import MODEL, ModelOptions
 from .several_models import beside, load_all
+from .wording import PIXELS_OPTION
 
-_ACCESS = "Who may ask"
+_NETWORK = "Network and access"
 _LIMITS = "Limits"
 
 
@@ -23,70 +24,106 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME[:PRECISION]",
-            help="Another model to choose from, or the same at another precision; may repeat.",
+            help="Serve another model as well, or the same one at another precision; may be repeated.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to bind to.", rich_help_panel=_ACCESS)
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to bind to; others than 127.0.0.1 need --api-key.",
+            rich_help_panel=_NETWORK,
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Port to bind to; 0 chooses a free one.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
             metavar="KEY",
             envvar="BLIP2_CHAT_API_KEY",
-            help="Answer only who sends this key. Visible to other users of this machine: better in the variable.",
-            rich_help_panel=_ACCESS,
+            help="Require this key from clients. Prefer the environment variable: other users of this "
+            "machine can see command lines.",
+            rich_help_panel=_NETWORK,
         ),
     ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
-            "--insecure", help="Bind where others reach it, without a key.", rich_help_panel=_ACCESS
+            "--insecure", help="Allow binding to a public address without a key.", rich_help_panel=_NETWORK
         ),
     ] = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another name of this server, as in its URL; may repeat.",
-            rich_help_panel=_ACCESS,
+            help="Accept this host name in requests as well; may be repeated.",
+            rich_help_panel=_NETWORK,
         ),
     ] = None,
     allow_urls: Annotated[
         bool,
         typer.Option(
-            "--allow-urls", help="Fetch pictures from the public internet by URL.", rich_help_panel=_ACCESS
+            "--allow-urls",
+            help="Let clients give pictures as URLs on the public internet.",
+            rich_help_panel=_NETWORK,
         ),
     ] = False,
     slots: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, max=64, help="Answers written side by side.", rich_help_panel=_LIMITS
+            metavar="N",
+            min=1,
+            max=64,
+            help="Number of answers generated at the same time.",
+            rich_help_panel=_LIMITS,
         ),
     ] = 8,
     queue: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Requests that wait; more get 429.", rich_help_panel=_LIMITS),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of requests that may wait; further ones get status 429.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 64,
     max_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Maximum length of an answer, in tokens.", rich_help_panel=_LIMITS
+        ),
     ] = 256,
     max_picture_mib: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1024, help="Largest picture file.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            metavar="N", min=1, max=1024, help="Largest picture file, in MiB.", rich_help_panel=_LIMITS
+        ),
     ] = 20,
     time_limit: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=1, help="Seconds for one request.", rich_help_panel=_LIMITS),
+        typer.Option(
+            metavar="SECONDS", min=1, help="Time limit of a request, in seconds.", rich_help_panel=_LIMITS
+        ),
     ] = 120,
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Write prompts and answers to the log.")
     ] = False,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a page to chat about pictures, and an OpenAI-compatible API.
+    """Serve a web page and an OpenAI-compatible API.
 
-    Only this machine reaches it, unless --host says otherwise. Ctrl-C ends it; a second one at once.
+    The server listens on localhost by default. Ctrl-C finishes the running requests and stops; a second Ctrl-C stops
+    immediately.
     """
     if any(
         find_spec(name) is None for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
@@ -112,6 +149,7 @@ def serve(
         max_body_bytes=max_picture_mib * MIB * 3 // 2 + 2 * MIB,
         max_held_bytes=max(256, 8 * max_picture_mib) * MIB,
         max_pixels=(model.max_megapixels or 40) * 1_000_000,
+        pixels_option=f"blip2-chat serve {PIXELS_OPTION}",
         time_limit=time_limit,
         log_text=log_text,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Blip2ChatError, NotEnoughMemoryError
+from ..sizes import gigabytes
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AlsoError(Blip2ChatError):
-    """An `--also` that names no model, or one that is there already."""
+    """An `--also` that names no model, one that is there already, or one that does not fit beside the others."""
 
 
 def read(text: str) -> tuple[str, str]:
@@ -42,9 +43,17 @@ def beside(first: ModelOptions, also: Sequence[str]) -> list[ModelOptions]:
     for text in also:
         name, precision = read(text)
         _require_another(name, precision, [(one.model, one.precision) for one in asked])
-        # A branch or commit is one repository's.
-        revision = first.revision if name == first.model else None
-        asked.append(replace(first, model=name, precision=precision, revision=revision))
+        # A branch or commit is one repository's, and a tokenizer one family's.
+        is_same = name == first.model
+        asked.append(
+            replace(
+                first,
+                model=name,
+                precision=precision,
+                revision=first.revision if is_same else None,
+                processor=first.processor if is_same else None,
+            )
+        )
     return asked[1:]
 
 
@@ -59,7 +68,7 @@ def load_all(first: ModelOptions, others: Sequence[ModelOptions]) -> list[Model]
             models.append(options.load())
         except NotEnoughMemoryError as error:
             beside = " and ".join(f"{name} at {precision}" for name, precision in loaded)
-            raise NotEnoughMemoryError(f"beside {beside}: {_as_typed(str(error), options.model)}") from None
+            raise AlsoError(f"beside {beside}: {error.problem}; {_advice(error)}") from None
     return models
 
 
@@ -69,6 +78,12 @@ def _require_another(name: str, precision: str, others: Sequence[tuple[str, str]
         raise AlsoError(f"{name}{at} is asked for twice; --also {name}:PRECISION has it at another precision")
 
 
-def _as_typed(message: str, name: str) -> str:
-    """The advice of `NotEnoughMemoryError`, with the `--also` that follows it in the place of `--precision`."""
-    return message.replace("; --precision ", f"; --also {name}:").replace(" --precision ", ":")
+def _advice(error: NotEnoughMemoryError) -> str:
+    """What would fit beside the models that are loaded, as `--also` has it."""
+    instead = error.suggestion
+    if instead is None or instead.engine != error.engine:  # one engine is for all of them
+        return "no precision of it fits, nor any official checkpoint"
+    also, size = f"--also {instead.name}:{instead.precision}", gigabytes(instead.needed)
+    if instead.name == error.name:
+        return f"{also} needs {size} and fits"
+    return f"no precision of it fits, but {also} needs {size} and does"

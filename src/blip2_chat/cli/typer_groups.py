@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -10,12 +11,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..errors import Blip2ChatError
 from .display.terminal import complain, note
+from .help import GroupedCommand
+from .wording import worded
 
 DEBUG = "BLIP2_CHAT_DEBUG"
 INTERRUPTED = 130  # what a shell expects of a program that ctrl-C ended
@@ -23,7 +26,7 @@ INTERRUPTED = 130  # what a shell expects of a program that ctrl-C ended
 
 def add(app: typer.Typer, function: Callable[..., None]) -> None:
     """Makes `function` a command of `app`, named after it."""
-    app.command(function.__name__)(_spread(_told(function)))
+    app.command(function.__name__, cls=GroupedCommand)(_spread(_told(function)))
 
 
 def _told(function: Callable[..., None]) -> Callable[..., None]:
@@ -41,7 +44,7 @@ def _told(function: Callable[..., None]) -> Callable[..., None]:
         except Blip2ChatError as error:
             if _debugging():
                 raise
-            complain(str(error))
+            complain(worded(error))
             raise typer.Exit(1) from None
         except Exception as error:
             if _debugging():
@@ -83,7 +86,8 @@ def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _spread(function: Callable[..., None]) -> Callable[..., None]:
     """Replaces each parameter whose type is a dataclass (an option group, options.py) by the dataclass's
-    fields, so that typer sees plain options and the function gets them grouped."""
+    fields, so that typer sees plain options and the function gets them grouped. In `--help` they stand under the
+    dataclass's `heading`."""
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
@@ -99,7 +103,7 @@ def _spread(function: Callable[..., None]) -> Callable[..., None]:
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=types[field.name],
+                annotation=_under(getattr(hint, "heading", None), types[field.name]),
             )
             for field in dataclasses.fields(hint)
         ]
@@ -115,3 +119,16 @@ def _spread(function: Callable[..., None]) -> Callable[..., None]:
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _under(heading: str | None, annotation: Any) -> Any:
+    """An option's annotation with a heading for `--help`, unless it has one."""
+    if heading is None:
+        return annotation
+    described = []
+    for detail in annotation.__metadata__:
+        if getattr(detail, "rich_help_panel", heading) is None:
+            detail = copy.copy(detail)
+            detail.rich_help_panel = heading
+        described.append(detail)
+    return Annotated[(annotation.__origin__, *described)]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..engines.onnx.manifest import MANIFEST, Fidelity, Manifest
+from ..engines.onnx.manifest import Fidelity, Manifest, Verified
 from ..errors import CheckpointError
 from ..system.paths import CACHE_VARIABLE, cache_folder
-from ..system.small_files import read_json
+from ..system.small_files import MANIFEST, read_json
 
 WAY_OUT = f"set {CACHE_VARIABLE} to a cache folder elsewhere"
 _POLL_SECONDS = 0.2
@@ -53,15 +53,19 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether `folder` is a finished conversion with all its files, as this version would make it."""
+def whole(folder: Path) -> Verified | None:
+    """The finished conversion in `folder`, with all its files as this version would make them; None for any other."""
     from ..engines.onnx.verify import verify  # brings the onnx package
 
     try:
-        verify(folder)
+        return verify(folder)
     except CheckpointError:
-        return False
-    return True
+        return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` is a finished conversion, see `whole`."""
+    return whole(folder) is not None
 
 
 @contextlib.contextmanager
@@ -84,7 +88,7 @@ def sole_writer(
                 break
             except Timeout:
                 if waiting is None:
-                    raise BusyError(f"another process is writing {target} right now") from None
+                    raise BusyError(f"another process is writing {target} right now", path=target) from None
                 waiting()
                 time.sleep(_POLL_SECONDS)
     # filelock says by NotImplementedError that the file system has no locks.
@@ -99,7 +103,7 @@ def sole_writer(
 def unwritable(folder: Path, error: Exception, way_out: str = WAY_OUT) -> CannotWriteError:
     """The one line for a folder that cannot be written to."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return CannotWriteError(f"{folder} cannot be written to ({reason}); {way_out}")
+    return CannotWriteError(f"{folder} cannot be written to ({reason}); {way_out}", path=folder)
 
 
 def sweep(but: Path | None = None) -> None:
@@ -190,7 +194,8 @@ def clear(name: str | None = None) -> list[Cached]:
                 remove(entry.folder)
             except OSError as error:
                 raise CheckpointError(
-                    f"{entry.folder} cannot be removed ({error.strerror or error}); is a program using it?"
+                    f"{entry.folder} cannot be removed ({error.strerror or error}); is a program using it?",
+                    path=entry.folder,
                 ) from None
     sweep()
     return chosen

@@ -14,7 +14,7 @@ from ..checkpoint.inspect import Checkpoint
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.onnx.reference import Sample
 from ..errors import CheckpointError, PictureError
-from ..images import HEAD_BYTES, Preprocess, looks_like_picture, open_picture, to_pixels
+from ..images import Preprocess, is_picture_file, open_picture, to_pixels
 from ..prompts import TEMPLATES, Exchange
 
 # Pictures of a folder that are used, in the order of their names.
@@ -75,20 +75,14 @@ class Calibration:
     def _paths(self) -> list[Path]:
         assert self.pictures is not None
         try:
-            found = sorted(path for path in self.pictures.iterdir() if path.is_file() and _is_picture(path))
+            found = sorted(
+                path for path in self.pictures.iterdir() if path.is_file() and is_picture_file(path)
+            )
         except OSError as error:
             raise CheckpointError(f"{self.pictures} cannot be read: {error.strerror}") from None
         if not found:
             raise CheckpointError(f"{self.pictures} has no pictures to calibrate with")
         return found[:MOST_PICTURES]
-
-
-def _is_picture(path: Path) -> bool:
-    def head() -> bytes:
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
-
-    return not path.name.startswith(".") and looks_like_picture(path.name, head)
 
 
 DEFAULT = Calibration()

@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,28 +25,28 @@ from typing import Any, cast
 from .._version import __version__
 from ..checkpoint.inspect import EMBEDDED, Checkpoint
 from ..engines.onnx import convert as engine
-from ..engines.onnx.manifest import FORMAT, MANIFEST, Fidelity, Manifest
-from ..errors import CheckpointError
-from ..system.memory import gigabytes
+from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
+from ..engines.onnx.verify import verify
+from ..errors import CheckpointError, Parameter
+from ..sizes import gigabytes
+from ..system.progress import Progress, silent
+from ..system.small_files import MANIFEST
 from .cache import (
     WAY_OUT,
     CannotWriteError,
     conversions_folder,
     folder_size,
     foreign_file,
-    is_whole,
     locks_folder,
     partial_of,
     sole_writer,
     sweep,
     unwritable,
+    whole,
 )
 from .calibration import DEFAULT, Calibration
 from .fidelity import measured, shipped_samples
 from .fingerprint import Hashing, fingerprint, hub_commit
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and bytes done and in all."""
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
 _SMALL = 256_000_000
@@ -65,7 +64,7 @@ def converted(
     name: str,
     block_size: int | None = None,
     on_progress: Progress | None = None,
-) -> Path:
+) -> Verified:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
 
     While another process converts the same, waits for its result. `name` is how the user calls the model. A
@@ -74,10 +73,10 @@ def converted(
     """
     job = _Job.of(checkpoint, precision, name, block_size, DEFAULT)
     target = conversions_folder() / job.key
-    if is_whole(target):
-        return target
+    if found := whole(target):
+        return found
     size = job.size()
-    tell = on_progress or _silent
+    tell = on_progress or silent
 
     def waiting() -> None:
         tell(
@@ -89,14 +88,15 @@ def converted(
     try:
         with sole_writer(target, waiting=waiting):
             # Meanwhile the other process may have finished.
-            if not is_whole(target):
-                sweep(but=target)
-                _make(job, target, job.source(is_private=True), WAY_OUT, tell)
+            if found := whole(target):
+                return found
+            sweep(but=target)
+            _make(job, target, job.source(is_private=True), WAY_OUT, tell)
+            return verify(target)
     except CannotWriteError as error:
         if size > _SMALL:
             raise
         return _converted_for_this_run(job, error, tell)
-    return target
 
 
 def convert(
@@ -122,12 +122,8 @@ def convert(
     job.size()
     _require_replaceable(out, force)
     with sole_writer(out, locks=_locks_anywhere()):
-        _make(job, out, job.source(is_private=False), "name a folder elsewhere", on_progress or _silent)
+        _make(job, out, job.source(is_private=False), "name a folder elsewhere", on_progress or silent)
     return out
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ class _Job:
     """What is to be converted."""
 
     checkpoint: Checkpoint
-    precision: engine.Precision
+    precision: Precision
     block_size: int
     name: str  # as the user says it
     fingerprint: str
@@ -154,11 +150,12 @@ class _Job:
     ) -> _Job:
         if checkpoint.kind == "converted":
             raise CheckpointError(
-                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from"
+                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from",
+                path=checkpoint.folder,
             )
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
-        kind = cast(engine.Precision, precision)
+        kind = cast(Precision, precision)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
         return cls(checkpoint, kind, block_size, name, identity, calibration, check)
 
@@ -221,28 +218,33 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
     try:
         samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
         with Hashing(job.weight_paths()) as hashing:
+
+            def provenance() -> dict[str, Any]:
+                while not hashing.wait(0.2):
+                    tell(f"hashing {job.name}", hashing.done, hashing.total)
+                return {**source, "sha256": hashing.result()}
+
             engine.convert(
                 job.checkpoint,
                 made,
                 job.precision,
                 block_size=job.block_size,
-                provenance=source,
+                provenance=provenance,
                 progress=lambda what, done, total: tell(
                     f"calibrating {job.name}" if what == "calibrating" else job.title, done, total
                 ),
                 samples=samples,
             )
-            while not hashing.wait(0.2):
-                tell(f"hashing {job.name}", hashing.done, hashing.total)
-            hashes = hashing.result()
         checkpoint = job.checkpoint
         if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
-            raise CheckpointError(f"{job.checkpoint.folder} changed while it was being converted; try again")
-        manifest = Manifest.from_folder(made)
-        manifest = dataclasses.replace(
-            manifest, source={**source, "sha256": hashes}, fidelity=_fidelity(job, made, tell)
-        )
-        (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+            raise CheckpointError(
+                f"{job.checkpoint.folder} changed while it was being converted; try again",
+                path=job.checkpoint.folder,
+            )
+        fidelity = _fidelity(job, made, tell)
+        if fidelity is not None:
+            manifest = dataclasses.replace(Manifest.from_folder(made), fidelity=fidelity)
+            (made / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
         _flush(made)
         _put(made, target, partial)
     except OSError as error:
@@ -297,11 +299,11 @@ def _explain(error: OSError, job: _Job, folder: Path, way_out: str) -> Checkpoin
     return CheckpointError(f"{job.title} stopped: {error.strerror or error}{where}")
 
 
-def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Path:
+def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Verified:
     with _temporary_lock:
         folder = _temporary.get(job.key)
-        if folder is not None and is_whole(folder):
-            return folder
+        if folder is not None and (found := whole(folder)):
+            return found
         try:
             parent = Path(tempfile.mkdtemp(prefix="blip2-chat-"))
         except OSError:
@@ -313,7 +315,7 @@ def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) ->
         target = parent / job.key
         _make(job, target, job.source(is_private=True), "set TMPDIR to a folder elsewhere", tell)
         _temporary[job.key] = target
-        return target
+        return verify(target)
 
 
 def _remove_if_owner(folder: Path, owner: int) -> None:
@@ -324,16 +326,24 @@ def _remove_if_owner(folder: Path, owner: int) -> None:
 def _require_replaceable(out: Path, force: bool) -> None:
     """Raises `CheckpointError` when something at `out` must stay."""
     if os.path.ismount(out):
-        raise CheckpointError(f"{out} is a disk of its own; name a folder in it, such as {out / 'model'}")
+        raise CheckpointError(
+            f"{out} is a disk of its own; name a folder in it, such as {out / 'model'}", path=out
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        raise CheckpointError(f"{out} exists and is no conversion; name a new folder")
+        raise CheckpointError(f"{out} exists and is no conversion; name a new folder", path=out)
     if not force:
-        raise CheckpointError(f"{out} holds a conversion already; --force replaces it, or name a new folder")
+        raise CheckpointError(
+            f"{out} holds a conversion already; ",
+            Parameter("force", True),
+            " replaces it, or name a new folder",
+            path=out,
+        )
     if foreign := foreign_file(out):
         raise CheckpointError(
-            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder"
+            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder",
+            path=out,
         )
 
 

@@ -121,13 +121,16 @@ class Hashing:
         self._thread.join()
         if self._error is not None:
             where = self._error.filename or self._paths[len(self._hashes)]
-            raise CheckpointError(f"{where} cannot be read: {self._error.strerror or self._error}")
+            raise CheckpointError(
+                f"{where} cannot be read: {self._error.strerror or self._error}", path=where
+            )
         for path in self._paths:
             promised = hub_hash(path)
             if promised not in (None, self._hashes[path.name]):
                 raise CheckpointError(
                     f"{path} is damaged: its content is not what the hub sent; delete {path.resolve()} "
-                    "and load the model again to fetch it"
+                    "and load the model again to fetch it",
+                    path=path,
                 )
         return self._hashes
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..checkpoint.hub import is_hub_name
 from ..errors import CheckpointError
 from .cache import BusyError, Cached, conversions_folder, foreign_file, remove, sole_writer

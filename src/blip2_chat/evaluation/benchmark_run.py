@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import Blip2ChatError, GenerationError
-from ..generation.answer import clean
 from ..generation.loop import generate
-from ..generation.text_stream import first_stop
+from ..generation.rows import Task
 from .benchmarks import Benchmark, Case, Key
 from .presets import Preset
 from .scoring import bleu, cider, vqa_accuracy, vqa_plain
@@ -96,12 +95,9 @@ class BenchmarkRun:
                 pictures.append(model.query_vectors(model.open(case.picture)))
             except Blip2ChatError as error:
                 raise Blip2ChatError(f"{case.key}: {error}") from None
-
-        def ends(tokens: Sequence[int]) -> bool:
-            return bool(stop) and first_stop(model.tokenizer.decode(tokens), stop) is not None
-
-        groups, _ = generate(model.engine, np.concatenate(pictures), prompts, decoding, ends)
-        return [clean(model.tokenizer.decode(group[0].token_ids), stop) for group in groups]
+        tasks = [Task(prompt, decoding, stop) for prompt in prompts]
+        answers = generate(model.engine, model.tokenizer, np.concatenate(pictures), tasks)
+        return [best.text for best, *_ in answers]
 
     # The file of answers: a first line with what made them, then one line per answer.
 

@@ -12,7 +12,7 @@ import io
 import multiprocessing
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +22,13 @@ from ..errors import Blip2ChatError
 from ..generation.settings import Decoding
 from ..prompts import Exchange, fit
 from ..system.memory import peak_memory
+from ..system.progress import Progress, silent
 from ..system.text_files import delimiter
 from .held_out import SETS, HeldOut, json_lines, picture_in
 from .scoring import cider, plain, vqa_accuracy
 
 if TYPE_CHECKING:
     from ..model import Model
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def compare(
     contestants: list[Contestant],
     *,
     force: bool = False,
-    on_progress: Progress = lambda what, done, total: None,
+    on_progress: Progress = silent,
 ) -> list[Outcome]:
     """Asks every contestant everything, one process after the other; one that fails does not end the rest."""
     return [_outcome(model, questions, one, force, on_progress) for one in contestants]

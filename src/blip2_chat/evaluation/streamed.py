@@ -33,7 +33,7 @@ from ..engines.onnx.manifest import Fidelity
 from ..engines.onnx.reference import Sample
 from ..engines.onnx.run.session import load_onnx_engine
 from ..errors import Blip2ChatError, CheckpointError
-from ..generation.answer import clean
+from ..generation.text_stream import clean
 from ..images import Picture, Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES, fit
 from .compare import Item, Questions
@@ -132,7 +132,7 @@ class StreamedComparison:
         rows = [Row(item, self._text(sample)) for item, sample in zip(items, samples, strict=True)]
         for precision, folder in self._folders.items():
             what = f"{precision}{of}"
-            found = converted_outputs(folder, samples, partial(self._tell, what))
+            found = converted_outputs(folder.folder, samples, partial(self._tell, what))
             same = self._comparisons[precision].add(samples, exact, found)
             for row, agreeing in zip(rows, same, strict=True):
                 row.agreement[precision] = float(agreeing.mean())

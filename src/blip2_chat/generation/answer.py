@@ -10,9 +10,8 @@ from typing import Any
 from ..checkpoint.tokenizer import Tokenizer
 from ..display import ShownAnswer, answer_html
 from ..engines.engine import Engine, Floats, State
-from .loop import FinishReason, Generated, Writer, generate
-from .settings import Decoding
-from .text_stream import TextStream, first_stop
+from .loop import Batch
+from .rows import FinishReason, Generated, Piece, Task
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,93 +70,61 @@ class Writing:
         engine: Engine,
         tokenizer: Tokenizer,
         query_vectors: Floats,
-        prompt: Sequence[int],
-        decoding: Decoding,
-        stop: Sequence[str] = (),
+        task: Task,
         state: State | None = None,
-        keep: Callable[[State], None] | None = None,
+        keep: Callable[[State], None] = lambda state: None,
         started: float | None = None,
     ) -> None:
         """`state` is one to go on from, and is used up; `keep` is given the state of a complete answer."""
-        self._engine = engine
-        self._tokenizer = tokenizer
         self._vectors = query_vectors
-        self._prompt = list(prompt)
-        self._decoding = decoding
-        self._stop = (*decoding.stop, *stop)
+        self._task = task
         self._before = state
+        self._batch = Batch(engine, tokenizer, lambda member, state: keep(state))
         self._started = time.perf_counter() if started is None else started
         self._first_word: float | None = None
         self._ended: float | None = None
         self._results: list[Generated] = []
-        self._text = ""
-        self._keep = keep
 
     def __iter__(self) -> Iterator[str]:
-        single = self._decoding.num_beams == 1 and self._decoding.num_answers == 1
-        for piece in self._stream() if single else self._whole():
+        (member,) = self._batch.join(self._vectors, [self._task], self._before)
+        rows = member.rows
+        if self._task.rows == 1:
+            self._results = rows.results
+        while self._batch.members:
+            self._batch.choose()
+            if member.failure is not None:
+                raise member.failure
+            events, rows.events = rows.events, []
+            if self._task.rows == 1:
+                yield from self._read([event.text for event in events if isinstance(event, Piece)])
+            self._batch.step()
+        if self._task.rows > 1:
+            self._results = rows.results
+            yield from self._read([self._results[0].text])
+        self._ended = time.perf_counter()
+
+    def _read(self, pieces: Sequence[str]) -> Iterator[str]:
+        for piece in pieces:
             if piece:
                 self._first_word = self._first_word or time.perf_counter()
                 yield piece
-        self._ended = time.perf_counter()
-
-    def _stream(self) -> Iterator[str]:
-        writer = Writer(self._engine, self._vectors, [self._prompt], self._decoding, self._before)
-        self._results = writer.results
-        text = TextStream(self._tokenizer, self._stop)
-        while not writer.done:
-            for row, token in writer.advance():
-                piece = text.push(token)
-                self._text = text.text
-                if text.stopped:
-                    writer.end(row, "stop")
-                yield piece
-        rest = text.finish()
-        self._text = text.text
-        self._leave(writer.state)
-        yield rest
-
-    def _whole(self) -> Iterator[str]:
-        groups, state = generate(
-            self._engine, self._vectors, [self._prompt], self._decoding, self._ends, self._before
-        )
-        self._leave(state)
-        self._results = groups[0]
-        self._text = self._clean(self._results[0].token_ids)
-        yield self._text
-
-    def _leave(self, state: State) -> None:
-        if self._keep is not None and len(state.tokens) == 1:
-            self._keep(state)
-
-    def _ends(self, tokens: Sequence[int]) -> bool:
-        return bool(self._stop) and first_stop(self._tokenizer.decode(tokens), self._stop) is not None
-
-    def _clean(self, tokens: Sequence[int]) -> str:
-        return clean(self._tokenizer.decode(tokens), self._stop)
 
     def answer(self) -> Answer:
         """The answer as far as it is written."""
         now = self._ended or time.perf_counter()
         results = self._results or [Generated()]
-        others = tuple(self._as_answer(one, self._clean(one.token_ids), now) for one in results[1:])
-        return self._as_answer(results[0], self._text, now, others)
+        others = tuple(self._as_answer(one, now) for one in results[1:])
+        return self._as_answer(results[0], now, others)
 
-    def _as_answer(self, one: Generated, text: str, now: float, others: tuple[Answer, ...] = ()) -> Answer:
+    def _as_answer(self, one: Generated, now: float, others: tuple[Answer, ...] = ()) -> Answer:
         return Answer(
-            text=text,
+            text=one.text,
             tokens=tuple(one.token_ids),
             logprobs=tuple(one.logprobs),
             score=one.score,
             finish_reason=one.finish_reason if self._ended else "interrupted",
-            prompt_tokens=len(self._prompt) + self._vectors.shape[1],
+            prompt_tokens=len(self._task.prompt) + self._vectors.shape[1],
             seconds=now - self._started,
             first_word_seconds=(self._first_word or now) - self._started,
             others=others,
         )
-
-
-def clean(text: str, stop: Sequence[str]) -> str:
-    """The answer in what a model wrote: cut before the first stop string, white space stripped."""
-    cut = first_stop(text, stop)
-    return (text if cut is None else text[:cut]).strip()

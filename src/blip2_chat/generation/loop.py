@@ -1,196 +1,146 @@
-"""Drives any engine through the protocol: greedy, sampling and beam search, batched, streamed, stoppable."""
+"""The token loop: many tasks side by side in one engine's batch, one token at a time.
+
+    batch = Batch(engine, tokenizer)
+    members = batch.join(query_vectors, tasks)
+    while batch.members:
+        batch.choose()  # a token for every row; what is complete leaves
+        batch.step()  # the engine reads the tokens
+
+Between two tokens tasks may join and leave. Chats, runs, evaluations and the server differ only in what they do
+there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..checkpoint.config import ModelConfig
+from ..checkpoint.tokenizer import Tokenizer
 from ..engines.engine import Engine, Floats, State
-from .beam import BeamSearch
-from .settings import Decoding, choose, constrain, log_softmax
-
-FinishReason = Literal["stop", "length", "interrupted"]
-Ends = Callable[[Sequence[int]], bool]
+from .rows import Generated, Rows, Task, rows_of
 
 
-def _never(tokens: Sequence[int]) -> bool:
-    return False
+@dataclass(eq=False)
+class Member:
+    """A task in the batch. `width`: how many of the state's rows are its own.
 
-
-@dataclass
-class Generated:
-    """One written sequence, without its stop token.
-
-    `logprobs` has one entry per token chosen, the stop token's included; `score` is their sum divided by
-    their number ** `length_penalty`, beam search's own measure.
+    `cancelled` may be set by any thread: the task leaves at the next token. `failure` is what its own rows raised.
     """
 
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    score: float = 0.0
-    finish_reason: FinishReason = "interrupted"
+    task: Task
+    rows: Rows
+    width: int
+    cancelled: bool = False
+    failure: Exception | None = None
 
 
-def history_before(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
-    """What repetition rules look at before the first new token, as in transformers: for OPT the picture
-    tokens and the prompt; for T5 the decoder's start token."""
-    if config.text.decoder_start_token_id is not None:
-        return [config.text.decoder_start_token_id]
-    picture = [] if config.image_token_id is None else [config.image_token_id] * config.num_query_tokens
-    return [*picture, *prompt]
-
-
-class Writer:
-    """Writes B sequences side by side, greedily or by drawing: one token per open row and `advance`.
-
-    Rows that end leave the engine's batch at the next step. `num_answers` n > 1 makes n rows of each prompt,
-    which is read once.
-    """
+class Batch:
+    """The rows that one engine writes together. One thread at a time."""
 
     def __init__(
-        self,
-        engine: Engine,
-        query_vectors: Floats,
-        prompts: Sequence[Sequence[int]],
-        decoding: Decoding,
-        state: State | None = None,
+        self, engine: Engine, tokenizer: Tokenizer, keep: Callable[[Member, State], None] | None = None
     ) -> None:
+        """`keep` is given the state (of one row) that a task leaves behind, for a next prompt to go on from."""
+        self.members: list[Member] = []
         self._engine = engine
-        self._decoding = decoding
-        self._eos = engine.config.text.eos_token_ids
-        self.state, self._logits = engine.prefill(query_vectors, prompts, state)
-        copies = decoding.num_answers
-        rows = [row for row in range(len(prompts)) for _ in range(copies)]
-        if copies > 1:
-            self.state.reorder(rows)
-            self._logits = self._logits[rows]
-        self._history = [history_before(engine.config, prompts[row]) for row in rows]
-        self.results = [Generated() for _ in rows]
-        seed = decoding.seed
-        self._draws = [
-            np.random.default_rng(None if seed is None else (seed, row)) for row in range(len(rows))
+        self._tokenizer = tokenizer
+        self._keep = keep
+        self._state: State | None = None
+        self._logits: Floats | None = None
+        self._count = 0  # of the state's rows, when the tokens were chosen
+        self._going_on: list[int] = []
+        self._tokens: list[int] = []
+
+    def join(self, query_vectors: Floats, tasks: Sequence[Task], state: State | None = None) -> list[Member]:
+        """Reads the prompts of B tasks about pictures [B,Q,D], which join the batch; not between `choose` and `step`.
+
+        `state` of B rows to go on from is used up. Whatever is raised, the batch is as it was before.
+        """
+        members = [
+            Member(task, rows_of(task, self._tokenizer, self._engine.config), task.rows) for task in tasks
         ]
-        self._fed = list(range(len(rows)))  # the result that each of the state's rows belongs to
-        self._open = list(self._fed)
+        state, logits = self._engine.prefill(query_vectors, [task.prompt for task in tasks], state)
+        copies = [row for row, member in enumerate(members) for _ in range(member.width)]
+        if len(copies) > len(tasks):  # several rows of a task share one reading of picture and prompt
+            state.reorder(copies)
+            logits = logits[copies]
+        if self._state is None or self._logits is None:
+            self._state, self._logits = state, logits
+        else:
+            self._state.append(state)
+            self._logits = np.concatenate([self._logits, logits])
+        self.members += members
+        return members
 
-    @property
-    def done(self) -> bool:
-        return not self._open
+    def choose(self) -> list[Member]:
+        """One token for every row -> the members that leave: complete, cancelled, or failed."""
+        assert self._state is not None and self._logits is not None, "nothing has joined"
+        self._going_on, self._tokens = [], []
+        staying: list[Member] = []
+        leaving: list[tuple[Member, int]] = []
+        offset = 0
+        for member in self.members:
+            logits = self._logits[offset : offset + member.width]
+            parents: list[int] = []
+            if not member.cancelled:
+                try:
+                    parents, tokens = member.rows.advance(logits)
+                except Exception as error:  # of this task alone: the others' rows are as they were
+                    member.failure = error
+            if parents:
+                self._going_on += [offset + parent for parent in parents]
+                self._tokens += tokens
+                staying.append(member)
+            else:
+                leaving.append((member, offset))
+            offset += member.width
+            member.width = len(parents)
+        self._count = offset
+        self.members = staying
+        for member, row in leaving:
+            self._leave(member, row)
+        if not staying:
+            self._state = self._logits = None
+        return [member for member, _ in leaving]
 
-    def advance(self) -> list[tuple[int, int]]:
-        """One step -> (row, token) for every open row that did not just end at its stop token."""
-        if self._open != self._fed:
-            self.state.reorder([self._fed.index(row) for row in self._open])
-            self._fed = list(self._open)
-        if self.results[self._open[0]].token_ids:
-            self._logits = self._engine.step(
-                self.state, [self.results[row].token_ids[-1] for row in self._open]
-            )
-        chosen = [
-            (row, self._pick(row, logits)) for row, logits in zip(self._open, self._logits, strict=True)
-        ]
-        written = [(row, token) for row, token in chosen if token not in self._eos]
-        for row, token in chosen:
-            result = self.results[row]
-            if token in self._eos:
-                self.end(row, "stop")
-                continue
-            result.token_ids.append(token)
-            if len(result.token_ids) >= self._decoding.max_new_tokens:
-                self.end(row, "length")
-        return written
+    def step(self) -> None:
+        """The engine reads the chosen tokens. Does nothing when everything is written."""
+        if self._state is None:
+            return
+        if self._going_on != list(range(self._count)):
+            self._state.reorder(self._going_on)
+        self._logits = self._engine.step(self._state, self._tokens)
 
-    def end(self, row: int, reason: FinishReason) -> None:
-        """Closes a row: by its stop token, its length, or the caller's wish (a stop string)."""
-        result = self.results[row]
-        result.finish_reason = reason
-        result.score = sum(result.logprobs) / max(len(result.logprobs), 1) ** self._decoding.length_penalty
-        if row in self._open:
-            self._open.remove(row)
+    def clear(self) -> list[Member]:
+        """Gives everything up -> what was being written."""
+        members, self.members = self.members, []
+        self._state = self._logits = None
+        return members
 
-    def _pick(self, row: int, logits: Floats) -> int:
-        result = self.results[row]
-        history = [*self._history[row], *result.token_ids]
-        scores = constrain(logits, self._decoding, history, len(result.token_ids), self._eos)
-        token = choose(scores, self._decoding, self._draws[row])
-        result.logprobs.append(float(log_softmax(logits)[token]))
-        return token
+    def _leave(self, member: Member, row: int) -> None:
+        """Hands over what the row knows. Not after a failure: the state may have had a part in it."""
+        if self._keep is None or member.failure is not None:
+            return
+        assert self._state is not None
+        length = None
+        if member.task.decoding.num_beams > 1:
+            # A beam's row is one of many ways on; the prompt is what they share.
+            has_encoder = self._engine.config.text.decoder_start_token_id is not None
+            length = 0 if has_encoder else len(member.task.prompt)
+        self._keep(member, self._state if self._count == 1 else self._state.take([row], length))
 
 
 def generate(
-    engine: Engine,
-    query_vectors: Floats,
-    prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
-    ends: Ends = _never,
-    state: State | None = None,
-) -> tuple[list[list[Generated]], State]:
-    """Writes answers to B prompts about B pictures -> per prompt `num_answers` of them, best first, and the
-    state that a next prompt of the same pictures may go on from.
-
-    `query_vectors` [B,Q,D]. `ends(tokens)` is asked after each token whether a stop string was written.
-    """
-    if decoding.num_beams > 1:
-        return _search(engine, query_vectors, prompts, decoding, ends, state)
-    writer = Writer(engine, query_vectors, prompts, decoding, state)
-    while not writer.done:
-        for row, _ in writer.advance():
-            if ends(writer.results[row].token_ids):
-                writer.end(row, "stop")
-    n = decoding.num_answers
-    groups = [writer.results[at : at + n] for at in range(0, len(writer.results), n)]
-    return [sorted(group, key=lambda one: -one.score) for group in groups], writer.state
-
-
-def _search(
-    engine: Engine,
-    query_vectors: Floats,
-    prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
-    ends: Ends,
-    state: State | None,
-) -> tuple[list[list[Generated]], State]:
-    """Beam search for B prompts at once; the K beams of each share one reading of picture and prompt."""
-    eos = engine.config.text.eos_token_ids
-    beams = decoding.num_beams
-    state, logits = engine.prefill(query_vectors, prompts, state)
-    searches = [BeamSearch(decoding, history_before(engine.config, prompt), eos, ends) for prompt in prompts]
-    rows = [row for row in range(len(prompts)) for _ in range(beams)]
-    state.reorder(rows)
-    logits = logits[rows]
-    running = list(searches)
-    while running:
-        parents: list[int] = []
-        tokens: list[int] = []
-        still = []
-        for place, search in enumerate(running):
-            grown, new = search.advance(logits[place * beams : (place + 1) * beams])
-            if not search.done:
-                still.append(search)
-                parents += [place * beams + parent for parent in grown]
-                tokens += new
-        running = still
-        if running:
-            state.reorder(parents)
-            logits = engine.step(state, tokens)
-    if len(prompts) == 1:
-        # The first beam, cut back to the prompt, serves a next turn.
-        state.reorder([0])
-        state.truncate(0 if engine.config.text.decoder_start_token_id is not None else len(prompts[0]))
-    return [ranked(search, decoding, eos) for search in searches], state
-
-
-def ranked(search: BeamSearch, decoding: Decoding, eos: Sequence[int]) -> list[Generated]:
-    """The answers of a search that is over, best first, without their stop tokens."""
-    results = []
-    for one in search.best[: decoding.num_answers]:
-        tokens = list(one.tokens)
-        reason: FinishReason = "stop" if search.stops(tokens) else "length"
-        while tokens and tokens[-1] in eos:
-            tokens.pop()
-        results.append(Generated(tokens, list(one.logprobs), float(one.score), reason))
-    return results
+    engine: Engine, tokenizer: Tokenizer, query_vectors: Floats, tasks: Sequence[Task]
+) -> list[list[Generated]]:
+    """Writes B tasks about B pictures -> the `num_answers` answers of each, best first. `query_vectors` [B,Q,D]."""
+    batch = Batch(engine, tokenizer)
+    members = batch.join(query_vectors, tasks)
+    while batch.members:
+        for member in batch.choose():
+            if member.failure is not None:
+                raise member.failure
+        batch.step()
+    return [member.rows.results for member in members]

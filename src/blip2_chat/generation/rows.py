@@ -1,25 +1,46 @@
-"""One request's rows in the running batch: from logits to tokens, text, and an end.
+"""From logits to tokens, text and an end: the only place where tokens are chosen.
 
-A batch is driven token by token. `advance` is given the logits of a request's rows and says which of them go on
-(a beam may go on twice), each with its next token.
+A `Task` is what is to be written; its `Rows` take the logits of the rows that are still open, and say which of them
+go on (a beam may go on twice), each with which token. `loop.Batch` does the rest: it runs the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.engine import Floats
-from .answer import clean
 from .beam import BeamSearch
-from .loop import Generated, history_before, ranked
-from .settings import Decoding, choose, constrain, log_softmax
-from .text_stream import TextStream, first_stop
+from .sampling import choose, constrain, log_softmax
+from .settings import Decoding
+from .text_stream import TextStream, clean, first_stop
+
+FinishReason = Literal["stop", "length", "interrupted"]
+
+
+@dataclass
+class Generated:
+    """One written sequence, without its stop token.
+
+    `logprobs` has one entry per chosen token, the stop token's included; `score` is their sum divided by their
+    number ** `length_penalty`, the measure of beam search. `text` is cut before a stop string, and stripped.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    score: float = 0.0
+    finish_reason: FinishReason = "interrupted"
+    text: str = ""
+
+    @property
+    def mean_logprob(self) -> float:
+        """The mean log-probability of a token: 0 at best."""
+        return sum(self.logprobs) / max(len(self.logprobs), 1)
 
 
 @dataclass(frozen=True)
@@ -45,8 +66,11 @@ class End:
     """Answer `index` is complete."""
 
     index: int
-    text: str
     result: Generated
+
+    @property
+    def text(self) -> str:
+        return self.result.text
 
 
 Event = Piece | End
@@ -54,59 +78,82 @@ Event = Piece | End
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be written: tokenised prompt, settings, and the stop strings (template's and client's)."""
+    """What is to be written: a tokenised prompt, settings, and all stop strings (the template's and the client's).
+
+    top_logprobs: how many of the likeliest tokens each `Piece` reports beside its own (None: no scores at all).
+    seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
+    to make samples depend on something else, such as the picture.
+    """
 
     prompt: list[int]
     decoding: Decoding
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
+    seeds: tuple[int, ...] | None = None
 
     @property
     def rows(self) -> int:
+        """How many rows of a batch it takes."""
         return self.decoding.num_beams if self.decoding.num_beams > 1 else self.decoding.num_answers
+
+    def generator(self, answer: int) -> np.random.Generator | None:
+        """The random numbers of an answer; None when nothing is sampled."""
+        if self.decoding.temperature == 0:
+            return None
+        seeds = self.seeds
+        if seeds is None and self.decoding.seed is not None:
+            seeds = (self.decoding.seed,)
+        return np.random.default_rng(None if seeds is None else (*seeds, answer))
 
 
 class Rows(Protocol):
-    """The rows of one task. `events` fills as they advance; the scheduler empties it."""
+    """The rows of one task."""
 
-    events: list[Event]
+    events: list[Event]  # what happened since the list was last emptied, by the reader
+
+    @property
+    def results(self) -> list[Generated]:
+        """The answers as far as they are written, best first once all are complete."""
 
     def advance(self, logits: Floats) -> tuple[list[int], list[int]]:
-        """Logits [R,V] of the rows that are open -> (which of them goes on, with which token), both empty
-        once all is written."""
+        """Logits [R,V] of the rows that are open -> (which of them go on, each with which token), both empty once
+        everything is written."""
 
 
 def rows_of(task: Task, tokenizer: Tokenizer, config: ModelConfig) -> Rows:
     """The rows that write `task`."""
-    return (Beams if task.decoding.num_beams > 1 else Draws)(task, tokenizer, config)
+    return (Beams if task.decoding.num_beams > 1 else Samples)(task, tokenizer, config)
 
 
 @dataclass
 class _Row:
     index: int
     text: TextStream
-    rng: np.random.Generator
+    rng: np.random.Generator | None
+    history: list[int]  # what repetition rules look at
     result: Generated = field(default_factory=Generated)
     held: list[Score] = field(default_factory=list)  # scores of tokens whose text is not settled yet
 
 
-class Draws:
-    """`num_answers` answers, each token the likeliest or a draw, as `generation.Writer` chooses them."""
+class Samples:
+    """`num_answers` answers, each token the likeliest or a sample."""
 
     def __init__(self, task: Task, tokenizer: Tokenizer, config: ModelConfig) -> None:
         self.events: list[Event] = []
         self._task = task
+        self._tokenizer = tokenizer
         self._eos = config.text.eos_token_ids
-        self._history = history_before(config, task.prompt)
-        seed = task.decoding.seed
-        self._open = [
-            _Row(
-                row,
-                TextStream(tokenizer, task.stop),
-                np.random.default_rng(None if seed is None else (seed, row)),
-            )
-            for row in range(task.rows)
+        history = history_before(config, task.prompt)
+        self._rows = [
+            _Row(index, TextStream(tokenizer, task.stop), task.generator(index), list(history))
+            for index in range(task.rows)
         ]
+        self._open = list(self._rows)
+
+    @property
+    def results(self) -> list[Generated]:
+        written = [row.result for row in self._rows]
+        return written if self._open else sorted(written, key=lambda one: -one.score)
 
     def advance(self, logits: Floats) -> tuple[list[int], list[int]]:
         going_on: list[int] = []
@@ -122,8 +169,7 @@ class Draws:
     def _next(self, row: _Row, logits: Floats) -> int | None:
         """The row's next token; None when it ends here."""
         decoding, result = self._task.decoding, row.result
-        written = len(result.token_ids)
-        scores = constrain(logits, decoding, [*self._history, *result.token_ids], written, self._eos)
+        scores = constrain(logits, decoding, row.history, len(result.token_ids), self._eos)
         token = choose(scores, decoding, row.rng)
         logprobs = log_softmax(logits)
         result.logprobs.append(float(logprobs[token]))
@@ -131,31 +177,34 @@ class Draws:
             self._end(row, "stop")
             return None
         result.token_ids.append(token)
+        row.history.append(token)
         if self._task.top_logprobs is not None:
             row.held.append(Score(token, result.logprobs[-1], _likeliest(logprobs, self._task.top_logprobs)))
-        self._tell(row, row.text.push(token))
+        piece = row.text.push(token)
+        result.text = row.text.text
+        self._show(row, piece)
         if row.text.stopped:
             self._end(row, "stop")
-            return None
-        if len(result.token_ids) >= decoding.max_new_tokens:
+        elif len(result.token_ids) >= decoding.max_new_tokens:
             self._end(row, "length")
-            return None
-        return token
+        else:
+            return token
+        return None
 
-    def _tell(self, row: _Row, piece: str) -> None:
+    def _show(self, row: _Row, piece: str) -> None:
         if piece:
             self.events.append(Piece(row.index, piece, tuple(row.held)))
             row.held.clear()
 
-    def _end(self, row: _Row, reason: str) -> None:
+    def _end(self, row: _Row, reason: FinishReason) -> None:
         result = row.result
-        result.finish_reason = "length" if reason == "length" else "stop"
-        length = max(len(result.logprobs), 1)
-        result.score = sum(result.logprobs) / length**self._task.decoding.length_penalty
+        result.finish_reason = reason
+        result.score = sum(result.logprobs) / len(result.logprobs) ** self._task.decoding.length_penalty
         rest = row.text.finish()
         if rest or row.held:
             self.events.append(Piece(row.index, rest, tuple(row.held)))
-        self.events.append(End(row.index, row.text.text, result))
+        result.text = clean(self._tokenizer.decode(result.token_ids), self._task.stop)
+        self.events.append(End(row.index, result))
 
 
 class Beams:
@@ -163,26 +212,41 @@ class Beams:
 
     def __init__(self, task: Task, tokenizer: Tokenizer, config: ModelConfig) -> None:
         self.events: list[Event] = []
+        self.results: list[Generated] = []
         self._task = task
         self._tokenizer = tokenizer
         self._eos = config.text.eos_token_ids
-        history = history_before(config, task.prompt)
-        self._search = BeamSearch(task.decoding, history, self._eos, self._ends)
+        self._search = BeamSearch(task.decoding, history_before(config, task.prompt), self._eos, self._stops)
 
     def advance(self, logits: Floats) -> tuple[list[int], list[int]]:
         parents, tokens = self._search.advance(logits)
         if not self._search.done:
             return parents, tokens
-        for index, result in enumerate(ranked(self._search, self._task.decoding, self._eos)):
-            text = clean(self._tokenizer.decode(result.token_ids), self._task.stop)
+        for one in self._search.best[: self._task.decoding.num_answers]:
+            written = list(one.tokens)
+            reason: FinishReason = "stop" if self._search.stops(written) else "length"
+            while written and written[-1] in self._eos:
+                written.pop()
+            text = clean(self._tokenizer.decode(written), self._task.stop)
+            self.results.append(Generated(written, list(one.logprobs), float(one.score), reason, text))
+        for index, result in enumerate(self.results):
             scores = zip(result.token_ids, result.logprobs, strict=False)
-            told = tuple(Score(*pair) for pair in scores) if self._task.top_logprobs is not None else ()
-            self.events += [Piece(index, text, told), End(index, text, result)]
+            shown = tuple(Score(*pair) for pair in scores) if self._task.top_logprobs is not None else ()
+            self.events += [Piece(index, result.text, shown), End(index, result)]
         return [], []
 
-    def _ends(self, tokens: Sequence[int]) -> bool:
+    def _stops(self, tokens: Sequence[int]) -> bool:
         stop = self._task.stop
         return bool(stop) and first_stop(self._tokenizer.decode(tokens), stop) is not None
+
+
+def history_before(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
+    """What repetition rules look at before the first new token, as in transformers: for OPT the picture tokens and
+    the prompt; for T5 the decoder's start token."""
+    if config.text.decoder_start_token_id is not None:
+        return [config.text.decoder_start_token_id]
+    picture = [] if config.image_token_id is None else [config.image_token_id] * config.num_query_tokens
+    return [*picture, *prompt]
 
 
 def _likeliest(logprobs: Floats, count: int) -> tuple[tuple[int, float], ...]:

@@ -1,20 +1,22 @@
-"""How the next token is chosen: the settings, and what they do to one row of logits."""
+"""Decoding settings: one table of names, types, defaults, bounds and help, from which all else comes.
+
+`Decoding` holds the values and checks them; the command line's options, the fields of HTTP requests and the page's
+sliders are made from `SETTINGS`, which is `Decoding`'s fields with what is known of each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import TypedDict, Unpack
 
 from ..errors import GenerationError
-
-Row = NDArray[np.float32]  # [V]
 
 
 class Settings(TypedDict, total=False):
@@ -35,6 +37,77 @@ class Settings(TypedDict, total=False):
     stop: str | Iterable[str]
 
 
+@dataclass(frozen=True)
+class Slider:
+    """The range in which a setting is worth trying, and where to start: narrower than what is allowed."""
+
+    title: str
+    least: float
+    most: float
+    step: float
+    start: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of one field of `Decoding`. Bounds are None where there is none."""
+
+    name: str
+    type: type
+    is_optional: bool
+    default: Any
+    help: str
+    metavar: str
+    least: float | None
+    above: float | None
+    most: float | None
+    note: str
+    slider: Slider | None
+
+    def check(self, value: object) -> None:
+        """Raises `GenerationError`. NumPy's numbers count as Python's; True and False are no numbers."""
+        if self.is_optional and value is None:
+            return
+        is_bool = isinstance(value, bool)
+        if self.type is bool:
+            right, rule = is_bool, "give True or False"
+        elif self.type is int:
+            right, rule = isinstance(value, Integral) and not is_bool, "give a whole number"
+        else:
+            right, rule = isinstance(value, Real) and not is_bool, "give a number"
+        if not right:
+            rule += " or None" if self.is_optional else ""
+        elif self.type is not bool and not self._is_within(value):
+            right, rule = False, self.rule
+        if not right:
+            raise GenerationError(setting=self.name, value=value, rule=rule)
+
+    def _is_within(self, value: Any) -> bool:
+        return bool(
+            abs(value) < float("inf")
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+        )
+
+    @property
+    def rule(self) -> str:
+        """The bounds in words."""
+        if self.least is not None and self.most is not None:
+            words = f"give {self.least:g} to {self.most:g}"
+        elif self.above is not None:
+            words = f"give more than {self.above:g}" + (f" and at most {self.most:g}" if self.most else "")
+        elif self.least:
+            words = f"give at least {self.least:g}"
+        else:
+            words = "give 0 or more"
+        return f"{words} ({self.note})" if self.note else words
+
+
+def _setting(default: Any, help: str, metavar: str, **known: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar, **known})
+
+
 # What other libraries call a setting, where no similar spelling would lead to ours.
 _ELSEWHERE = {
     "num_return_sequences": "num_answers",
@@ -46,195 +119,134 @@ _ELSEWHERE = {
     "beam_size": "num_beams",
     "stop_strings": "stop",
 }
-_WHOLE = ("max_new_tokens", "min_new_tokens", "num_beams", "num_answers", "no_repeat_ngram_size")
-_WHOLE_OR_NONE = ("top_k", "seed")
-_NUMBERS = ("length_penalty", "temperature", "repetition_penalty")
-_NUMBERS_OR_NONE = ("top_p",)
 
 
 @dataclass(frozen=True)
 class Decoding:
     """Decoding settings, named and defined as in transformers' `generate`, greedy by default.
 
-    `temperature` 0 takes the likeliest token; above 0 tokens are drawn (then `top_k`, `top_p` and `seed`
-    count). `num_beams` above 1 searches, and ranks by sum of log-probabilities / length ** `length_penalty`.
-    `num_answers` returns the n best beams, or n draws. `stop` strings end an answer and are not part of it.
+    `temperature` 0 takes the likeliest token; above 0 tokens are sampled (then `top_k`, `top_p` and `seed` count).
+    `num_beams` above 1 is beam search, which ranks by sum of log-probabilities / length ** `length_penalty`.
+    `num_answers` returns the n best beams, or n samples. `stop` strings end an answer and are not part of it.
+    Raises `GenerationError` with the `setting`, its `value` and the `rule` that it breaks.
     """
 
-    max_new_tokens: int = 50
-    min_new_tokens: int = 0
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool = False
-    num_answers: int = 1
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    stop: tuple[str, ...] = ()
+    max_new_tokens: int = _setting(
+        50, "Maximum length in tokens.", "N", least=1, slider=Slider("Maximum length", 5, 100, 5, 50)
+    )
+    min_new_tokens: int = _setting(0, "Minimum length in tokens.", "N", least=0)
+    num_beams: int = _setting(
+        1, "Number of beams for beam search.", "N", least=1, slider=Slider("Beams", 2, 8, 1, 4)
+    )
+    # Beyond these, powers of an answer's length overflow float32.
+    length_penalty: float = _setting(
+        1.0,
+        "Beam search: above 1 favours longer text, below 1 shorter.",
+        "X",
+        least=-10,
+        most=10,
+        note="0 ranks by the sum alone",
+    )
+    # transformers' third choice, "never", would pass for True.
+    early_stopping: bool = _setting(
+        False, "Beam search: end as soon as there are as many complete texts as beams.", ""
+    )
+    num_answers: int = _setting(
+        1, "Number of answers to return, best first; needs beam search or sampling.", "N", least=1
+    )
+    temperature: float = _setting(
+        0.0,
+        "Sampling temperature; 0 always takes the likeliest token.",
+        "X",
+        least=0,
+        slider=Slider("Temperature", 0.1, 1.5, 0.1, 0.7),
+    )
+    top_k: int | None = _setting(None, "Top-k sampling: sample from the K likeliest tokens.", "K", least=1)
+    top_p: float | None = _setting(
+        None,
+        "Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P.",
+        "P",
+        above=0,
+        most=1,
+        slider=Slider("Top-p", 0.1, 1, 0.05, 0.9),
+    )
+    seed: int | None = _setting(
+        None, "Random seed for sampling; the same seed gives the same text.", "N", least=0
+    )
+    # Beyond these, quotients overflow float32.
+    repetition_penalty: float = _setting(
+        1.0,
+        "Above 1 makes repeated tokens less likely.",
+        "X",
+        least=0.01,
+        most=100,
+        note="1 changes nothing",
+    )
+    no_repeat_ngram_size: int = _setting(0, "Never repeat a sequence of N tokens; 0 allows it.", "N", least=0)
+    stop: tuple[str, ...] = _setting((), "Stop before this text, which is left out.", "TEXT")
 
     def __post_init__(self) -> None:
-        self._require_types()
-        for wrong, rule in self._faults():
-            if wrong:
-                raise GenerationError(rule)
-
-    def _require_types(self) -> None:
-        """Numbers of NumPy count as Python's; True and False are no numbers here."""
-        for names, kind, said, optional in (
-            (_WHOLE, Integral, "a whole number", False),
-            (_WHOLE_OR_NONE, Integral, "a whole number or None", True),
-            (_NUMBERS, Real, "a number", False),
-            (_NUMBERS_OR_NONE, Real, "a number or None", True),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                right = isinstance(value, kind) and not isinstance(value, bool)
-                if not right and not (optional and value is None):
-                    raise GenerationError(f"{name} is {value!r}; give {said}")
+        for name, setting in SETTINGS.items():
+            if name != "stop":
+                setting.check(getattr(self, name))
         wrong = [one for one in self.stop if not isinstance(one, str) or not one]
         if wrong:
             raise GenerationError(f"stop holds {wrong[0]!r}; give strings of at least one character")
+        for name, rule in self._conflicts():
+            raise GenerationError(setting=name, value=getattr(self, name), rule=rule)
 
-    def _faults(self) -> list[tuple[bool, str]]:
-        sampling = self.temperature > 0
-        return [
-            (self.max_new_tokens < 1, f"max_new_tokens is {self.max_new_tokens}; give at least 1"),
-            (self.min_new_tokens < 0, f"min_new_tokens is {self.min_new_tokens}; give 0 or more"),
-            (
-                self.min_new_tokens > self.max_new_tokens,
-                f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}",
-            ),
-            (self.num_beams < 1, f"num_beams is {self.num_beams}; give at least 1"),
-            (self.num_answers < 1, f"num_answers is {self.num_answers}; give at least 1"),
-            (not 0 <= self.temperature < float("inf"), f"temperature is {self.temperature}; give 0 or more"),
-            (self.top_k is not None and self.top_k < 1, f"top_k is {self.top_k}; give at least 1"),
-            (
-                self.top_p is not None and not 0 < self.top_p <= 1,
-                f"top_p is {self.top_p}; give more than 0 and at most 1",
-            ),
-            (
-                not sampling and (self.top_k is not None or self.top_p is not None),
-                "top_k and top_p choose among drawn tokens: set a temperature above 0, such as 0.7",
-            ),
-            (self.seed is not None and self.seed < 0, f"seed is {self.seed}; give 0 or more"),
-            (sampling and self.num_beams > 1, "beams and a temperature exclude each other: set one of them"),
-            (
-                self.num_beams > 1 and self.num_answers > self.num_beams,
-                f"num_answers {self.num_answers} is more than num_beams {self.num_beams}",
-            ),
-            (
-                # Beyond, powers of an answer's length overflow float32.
-                not -10 <= self.length_penalty <= 10,
-                f"length_penalty is {self.length_penalty}; give -10 to 10 (0 ranks by the sum alone)",
-            ),
-            (
-                # transformers' third choice, "never", would pass for True.
-                not isinstance(self.early_stopping, bool),
-                f"early_stopping is {self.early_stopping!r}; give True or False",
-            ),
-            (
-                self.num_answers > 1 and self.num_beams == 1 and not sampling,
-                "several answers need beams (num_beams) or draws (temperature above 0): one greedy answer exists",
-            ),
-            (
-                # Beyond, quotients overflow float32.
-                not 0.01 <= self.repetition_penalty <= 100,
-                f"repetition_penalty is {self.repetition_penalty}; give 0.01 to 100 (1 changes nothing)",
-            ),
-            (
-                self.no_repeat_ngram_size < 0,
-                f"no_repeat_ngram_size is {self.no_repeat_ngram_size}; give 0 or more",
-            ),
-        ]
+    def _conflicts(self) -> list[tuple[str, str]]:
+        """Settings that another one forbids, with the reason."""
+        sampling, beams = self.temperature > 0, self.num_beams > 1
+        found = []
+        if self.min_new_tokens > self.max_new_tokens:
+            found.append(
+                ("min_new_tokens", f"give at most {{max_new_tokens}}, which is {self.max_new_tokens}")
+            )
+        for name in ("top_k", "top_p"):
+            if getattr(self, name) is not None and not sampling:
+                found.append((name, "it applies to sampling only: set {temperature} above 0, such as 0.7"))
+        if sampling and beams:
+            found.append(
+                ("temperature", f"beam search ({{num_beams}} is {self.num_beams}) does not sample: use one")
+            )
+        if beams and self.num_answers > self.num_beams:
+            found.append(("num_answers", f"give at most {{num_beams}}, which is {self.num_beams}"))
+        if self.num_answers > 1 and not beams and not sampling:
+            rule = "greedy decoding has only one answer: set {num_beams} above 1 or {temperature} above 0"
+            found.append(("num_answers", rule))
+        return found
 
     @classmethod
     def of(cls, **settings: Unpack[Settings]) -> Decoding:
-        """From keyword arguments; an unknown name is a `GenerationError` that suggests a known one, and lists
-        all."""
-        known = list(cls.__dataclass_fields__)
-        unknown = sorted(set(settings) - set(known))
+        """From keyword arguments; an unknown name is a `GenerationError` that suggests a known one, and lists all."""
+        unknown = sorted(set(settings) - set(SETTINGS))
         if unknown:
-            close = _ELSEWHERE.get(unknown[0]) or next(iter(get_close_matches(unknown[0], known, 1)), None)
+            name = unknown[0]
+            close = _ELSEWHERE.get(name) or next(iter(get_close_matches(name, SETTINGS, 1)), None)
             meant = f" (did you mean {close}?)" if close else ""
-            raise GenerationError(f"unknown setting {unknown[0]!r}{meant}; known: {', '.join(known)}")
+            raise GenerationError(
+                f"unknown setting {name!r}{meant}; known: {', '.join(SETTINGS)}", setting=name
+            )
         stop = settings.get("stop") or ()
         if isinstance(stop, str):
             stop = (stop,)
         if not isinstance(stop, Iterable):
-            raise GenerationError(f"stop is {stop!r}; give a string, or several in a list")
+            raise GenerationError(setting="stop", value=stop, rule="give a string, or several in a list")
         given: dict[str, Any] = {**settings, "stop": tuple(stop)}
         return cls(**given)
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Natural-log probabilities along the last axis, float32."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
-def constrain(
-    scores: Row, decoding: Decoding, history: Sequence[int], generated: int, eos_ids: Sequence[int]
-) -> Row:
-    """Repetition penalty, no-repeat-ngram and the minimum length, in transformers' order.
-
-    `scores` [V] are logits or log-probabilities; `history` is the row so far (for OPT with the picture tokens
-    and the prompt, as transformers counts it), `generated` how many of its tokens are new. Returns a new row
-    when anything changes.
-    """
-    if decoding.repetition_penalty != 1.0 and history:
-        scores = scores.copy()
-        seen = np.unique(np.asarray(history, dtype=np.int64))
-        kept = scores[seen]
-        scores[seen] = np.where(
-            kept < 0, kept * decoding.repetition_penalty, kept / decoding.repetition_penalty
+def _table() -> dict[str, Setting]:
+    hints = get_type_hints(Decoding)
+    bare: dict[str, Any] = {"least": None, "above": None, "most": None, "note": "", "slider": None}
+    table = {}
+    for field in dataclasses.fields(Decoding):
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        table[field.name] = Setting(
+            field.name, kinds[0], NoneType in kinds, field.default, **{**bare, **field.metadata}
         )
-    size = decoding.no_repeat_ngram_size
-    if size and len(history) + 1 >= size:
-        banned = _would_repeat(history, size)
-        if banned:
-            scores = scores.copy()
-            scores[banned] = -np.inf
-    if generated < decoding.min_new_tokens:
-        scores = scores.copy()
-        scores[list(eos_ids)] = -np.inf
-    return scores
+    return table
 
 
-def _would_repeat(history: Sequence[int], size: int) -> list[int]:
-    """The tokens that would complete an n-gram of `size` for the second time."""
-    tail = tuple(history[len(history) - size + 1 :])
-    starts = range(len(history) - size + 1)
-    return sorted({history[at + size - 1] for at in starts if tuple(history[at : at + size - 1]) == tail})
-
-
-def probabilities(scores: Row, decoding: Decoding) -> NDArray[np.float64]:
-    """Temperature, then top-k, then top-p (nucleus: Holtzman et al. 2020) -> a distribution over V tokens."""
-    scores = scores.astype(np.float64)
-    with np.errstate(over="ignore"):
-        # The likeliest becomes 0, so that near temperature 0 quotients are beyond all numbers downwards only.
-        scaled = (scores - scores.max()) / decoding.temperature
-    if decoding.top_k is not None and decoding.top_k < scaled.size:
-        smallest = np.partition(scaled, -decoding.top_k)[-decoding.top_k]
-        scaled = np.where(scaled < smallest, -np.inf, scaled)
-    chances: NDArray[np.float64] = np.exp(scaled)
-    chances /= chances.sum()
-    if decoding.top_p is not None and decoding.top_p < 1:
-        order = np.argsort(chances, kind="stable")
-        # As transformers: the least likely tokens whose sum stays within 1 - top_p go; the likeliest stays.
-        unlikely = order[np.cumsum(chances[order]) <= 1 - decoding.top_p]
-        unlikely = unlikely[unlikely != order[-1]]
-        chances[unlikely] = 0
-        chances /= chances.sum()
-    return chances
-
-
-def choose(scores: Row, decoding: Decoding, rng: np.random.Generator) -> int:
-    """The next token of one row: the likeliest, or a draw."""
-    if decoding.temperature == 0:
-        return int(scores.argmax())
-    chances = probabilities(scores, decoding)
-    return int(rng.choice(chances.size, p=chances))
+SETTINGS = _table()

@@ -73,3 +73,9 @@ def _overlap(text: str, stop: str) -> int:
     """The length of the longest ending of `text` with which `stop` begins."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def clean(text: str, stop: Sequence[str]) -> str:
+    """The answer in what a model wrote: cut before the first stop string, white space stripped."""
+    cut = first_stop(text, stop)
+    return (text if cut is None else text[:cut]).strip()

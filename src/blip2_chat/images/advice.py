@@ -1,8 +1,9 @@
-"""What would make answers about a picture better. Measured and said, never an error.
+"""Advice about pictures that may give bad answers: measured, and never an error.
 
 The thresholds were chosen on 27 photographs, scans and drawings (scikit-image's and matplotlib's
-samples), as they are and after known harm: exposure lowered by 2 to 5 stops, contrast cut to a half
-down to a tenth, Gaussian blur of sigma 1 to 7 pixels at 448 across. What each one caught stands beside it.
+samples), unchanged and degraded: exposure lowered by 2 to 5 stops, contrast cut to a half
+down to a tenth, Gaussian blur of sigma 1 to 7 pixels at 448 across. The comment at each threshold says what it
+caught.
 """
 
 from __future__ import annotations
@@ -18,30 +19,32 @@ from .picture import Picture
 
 AdviceKind = Literal["dark", "washed out", "blurred", "tiny"]
 
-# Light and sharpness are judged at the detail the model gets: twice the common 224 pixels, which leaves
+# Light and sharpness are judged at the detail that the model sees: twice the usual 224 pixels, which leaves
 # room for the 364-pixel checkpoints and makes the numbers independent of the camera's resolution.
 _VIEW = 448
-# 95th percentile of luminance. Whole pictures: 76 and up, but for a star field (52). Caught: all of 27 five
+# 95th percentile of luminance. Good pictures: 76 and up, except a star field (52). Caught: all of 27 five
 # stops under, 19 four stops under. A percentile and not the mean, so that an object well lit before
 # black is fine; the 95th and not the 99th, so that one lamp in a dark room is not light enough.
 _DARK = 60
-# Range of luminance without the extreme 1 %. Whole pictures: 56 and up. Caught: all with a tenth of their
+# Range of luminance without the extreme 1 %. Good pictures: 56 and up. Caught: all with a tenth of their
 # contrast, half of those with a fifth.
 _WASHED_OUT = 45
-# Contrast over the steepest step between neighbours, but for the 0.05 % of pixels with steeper ones. Whole
-# pictures: 1 to 3 pixels, but for a soft microscope slide (7.8) and a smooth colour gradient (15). Caught:
+# Contrast over the steepest step between neighbours, except the 0.05 % of pixels with steeper ones. Good
+# pictures: 1 to 3 pixels, except a soft microscope slide (7.8) and a smooth colour gradient (15). Caught:
 # 22 of 27 at sigma 5, 18 at sigma 4. Dividing by the contrast keeps faded pictures from counting as
 # blurred, as they do by the usual variance of the Laplacian. The shares belong together: anything large
 # enough to count in the contrast (0.5 % of the picture) has an outline of more than 0.05 %.
 _BLURRED = 9
-# At 224 pixels the vision tower cuts the picture into 16 x 16 patches: below 64 pixels a patch is made up
+# At 224 pixels the vision encoder cuts the picture into 16 x 16 patches: below 64 pixels a patch is
+# interpolated
 # from fewer than 4 x 4 real ones.
 _TINY = 64
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing that may spoil answers: its kind, the measured number, and a line to show with that number.
+    """A problem that may make answers worse: its kind, the measured number, and a line of text with that
+    number.
 
     measured, by kind - "dark": the luminance (0-255) that 95 % of the picture stays below; "washed out":
     the luminance range (0-255) of all but the extreme 1 %; "blurred": the width of the sharpest edges,
@@ -54,7 +57,7 @@ class Advice:
 
 
 def advise(picture: Picture | Image.Image) -> list[Advice]:
-    """What to tell the person about this picture; [] when it is fine.
+    """The advice about a picture; [] if there is none.
 
     Takes a Picture or an RGB image, upright or not. A picture that is tiny is not judged for blur, and
     one that is dark is not called washed out as well: one cause, one advice.
@@ -107,11 +110,11 @@ def advise(picture: Picture | Image.Image) -> list[Advice]:
 
 def _view(image: Image.Image) -> npt.NDArray[np.float32]:
     """Luminance 0-255, [H, W], of the picture shrunk to at most 448 pixels on its longer side."""
-    image = image.convert("L")  # before shrinking: a third of the work
+    image = image.convert("L")  # before resizing, which is then a third of the work
     scale = _VIEW / max(image.size)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        # Averaging blocks is what a sensor with fewer pixels would do: it invents no sharpness.
+        # Averaging blocks, as a sensor with fewer pixels would: it adds no sharpness.
         image = image.resize(size, Image.Resampling.BOX)
     return np.asarray(image, dtype=np.float32)
 

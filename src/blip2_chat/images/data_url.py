@@ -1,13 +1,13 @@
-"""Percent-encoding in memory that grows with the text's length, whatever it is made of.
+"""Percent-decoding with memory proportional to the length of the text, whatever its content.
 
-`urllib.parse.unquote_to_bytes` makes an object of each escape: 30 MB of them take 2.5 GB.
+`urllib.parse.unquote_to_bytes` creates an object for each escape: 30 MB of them take 2.5 GB.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Bytes that are looked at side by side.
+# Bytes processed at a time.
 _STRETCH = 1 << 20
 _HEX = np.full(256, 255, np.uint8)
 for _digits in (b"0123456789abcdef", b"0123456789ABCDEF"):
@@ -15,7 +15,7 @@ for _digits in (b"0123456789abcdef", b"0123456789ABCDEF"):
 
 
 def unquoted(text: str) -> bytes:
-    """The bytes that percent-encoded `text` stands for; what is no escape stays as it is, as in `urllib`."""
+    """Decodes percent-encoded `text`; invalid escapes are unchanged, as in `urllib`."""
     data = text.encode("utf-8", "surrogatepass")
     if b"%" not in data:
         return data
@@ -23,7 +23,7 @@ def unquoted(text: str) -> bytes:
     start = 0
     while start < len(data):
         end = min(start + _STRETCH, len(data))
-        # An escape is not cut in two.
+        # Do not split an escape.
         cut = data.rfind(b"%", max(start, end - 2), end)
         if end < len(data) and cut > start:
             end = cut

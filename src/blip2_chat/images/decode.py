@@ -20,26 +20,28 @@ from .naming import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A JPEG of more pixels is decoded at a half, a quarter or an eighth of its size, until it has fewer. That
-# is still ten times what any BLIP-2 looks at, and needs the memory of a small picture.
+# A JPEG of more pixels is decoded at half, a quarter or an eighth of its size, until it has fewer. That is
+# still ten times what any BLIP-2 sees, and needs little memory.
 _REDUCE_ABOVE = 40_000_000
-# The libraries' decoders unpack a tile at a time, of a size that the file declares.
+# Decoders unpack one tile at a time, whose size is declared in the file.
 _LARGEST_TILE = 40_000_000
-# What Pillow's readers raise for a file that is of another format.
+# Exceptions of Pillow's readers for files of another format.
 _ANOTHER_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
-# Not a byte of it looks like a marker. Any would do, but the same each time.
+# Bytes without a marker. Any would do, as long as they are the same each time.
 _MORE_DATA = bytes(random.Random(0).choices(range(1, 255), k=2048))
 
 
 def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     """The first frame of an encoded picture, loaded, in whatever mode the file has.
 
-    `name` is what the picture is called in a message. A JPEG of more than 40 million pixels comes at a reduced
-    size. Raises PictureError for bytes that are no picture, too many pixels or too much work (read from
-    the header, before memory is taken), and damage.
+    `name` is the name of the picture in messages. A JPEG of more than 40 million pixels is returned at a
+    reduced size. Raises PictureError for bytes that are not a picture, for too many pixels or too much work
+    (read from the header, before memory is allocated), and for damage.
     """
     if not data:
-        raise PictureError(f"{name} is empty (0 bytes); copy or download it again")
+        raise PictureError(
+            f"{name} is empty (0 bytes); copy or download it again", name=name, fault="damaged"
+        )
     brands = iso_brands(data)
     if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
         return _decode_heif(data, name, limits)
@@ -59,17 +61,19 @@ def _decode_with_pillow(
     prepare: Callable[[ImageFile.ImageFile], object] | None = None,
 ) -> Image.Image:
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
-    # MemoryError, zlib.error ...), so only the broad net keeps the promise of one clear error.
+    # MemoryError, zlib.error ...), so only a broad except guarantees one clear error.
     try:
         image = _opened(data)
     except Image.DecompressionBombError as error:
         raise PictureError(
-            f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that"
+            f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that",
+            name=name,
+            fault="too large",
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     if image is None:
-        raise PictureError(f"{name} {_what_it_is(data)}")
+        raise PictureError(f"{name} {_what_it_is(data)}", name=name, fault="unsupported")
     # OpenJPEG needs 20 bytes for each pixel, where the others need 8 with all that comes after them.
     limits.require_pixels(*image.size, name, share=0.5 if image.format == "JPEG2000" else 1)
     try:
@@ -82,10 +86,10 @@ def _decode_with_pillow(
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile | None:
-    """The image, not loaded yet; None if it is of no format that we open.
+    """The image, not loaded yet; None if it has none of our formats.
 
-    Does what `Image.open` does, but for its guard against pictures of many pixels, which is one number for the
-    whole program, and its warning, which would be printed among a run's own lines.
+    Like `Image.open`, but without its limit on pixels, which is global to the program, and without its warning,
+    which would be printed in the middle of a run's output.
     """
     Image.init()
     for kind in FORMATS:
@@ -94,7 +98,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile | None:
         factory, accept = Image.OPEN[kind]
         accepted = accept is None or accept(data[:16])
         if accepted is not True:
-            continue  # False, or a text that says which library is missing
+            continue  # False, or a text with the missing library
         try:
             return factory(io.BytesIO(data), "")
         except _ANOTHER_FORMAT:
@@ -122,7 +126,7 @@ def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
         return _decode_with_pillow(data, name, limits, reduce)
     data = jpeg.without_padding(data)
     whole = _decode_with_pillow(data + jpeg.END, name, limits, reduce)
-    # Bytes after the last pixel change nothing; where pixels are missing, they would become some.
+    # Bytes after the last pixel change nothing, but if pixels are missing, they would be read as pixels.
     other = _decode_with_pillow(data + _MORE_DATA + jpeg.END, name, limits, reduce)
     if not (facts.whole and _same(whole, other)):
         raise _damaged(name, OSError("part of the picture is missing"))
@@ -146,7 +150,11 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
 def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     known = tiff.readable(data)
     if known.tile > max(_LARGEST_TILE, limits.max_pixels):
-        raise PictureError(f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that")
+        raise PictureError(
+            f"{name} has tiles of {known.tile:,} pixels; save it as PNG or JPEG and use that",
+            name=name,
+            fault="unsupported",
+        )
     with quiet_libtiff():
         image = _decode_with_pillow(known.data, name, limits, tiff.mend)
     for tag, value in known.truly.items():
@@ -156,11 +164,13 @@ def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
 
 def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
     try:
-        # Not `register_heif_opener`: that would change what Pillow opens for the whole program.
+        # Not `register_heif_opener`, which would change what Pillow opens in the whole program.
         import pillow_heif
     except ImportError as error:
         raise PictureError(
-            f"{name} is a HEIC picture, which needs pillow-heif: pip install pillow-heif"
+            f"{name} is a HEIC picture, which needs pillow-heif: pip install pillow-heif",
+            name=name,
+            fault="unsupported",
         ) from error
     try:
         container = pillow_heif.open_heif(io.BytesIO(data))
@@ -178,11 +188,13 @@ def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
 
 def _damaged(name: str, error: Exception) -> PictureError:
     reason = one_line(str(error)) or type(error).__name__
-    return PictureError(f"{name} is damaged or cut short ({reason}); copy or download it again")
+    return PictureError(
+        f"{name} is damaged or cut short ({reason}); copy or download it again", name=name, fault="damaged"
+    )
 
 
 def _what_it_is(data: bytes) -> str:
-    """The rest of the sentence "cat.jpg ...", for bytes Pillow does not know."""
+    """The rest of the sentence "cat.jpg ..." for bytes that Pillow does not recognise."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if iso_brands(data) & AVIF_BRANDS:
         return "is an AVIF picture, which needs Pillow 11.3 or newer: pip install -U pillow"

@@ -1,4 +1,4 @@
-"""Downloading a picture: GETs with a cap on bytes, on redirects, on tries and on the whole time they take."""
+"""Downloading a picture, with limits on bytes, redirects, retries and total time."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ if TYPE_CHECKING:
 
 _HEADERS = {
     "Accept": "image/*,*/*;q=0.5",
-    # Pictures are compressed already, and an answer that unpacks to a thousand times its size is an attack.
+    # Pictures are already compressed, and a response that unpacks to a thousand times its size is an attack.
     "Accept-Encoding": "identity",
     "User-Agent": "blip2-chat (python-httpx)",
 }
 
 
-# Said by servers that are busy or restarting, and by the proxies in front of them.
+# Status codes of servers that are busy or restarting, and of proxies in front of them.
 _BUSY = frozenset((408, 425, 429, 500, 502, 503, 504))
 _FIRST_PAUSE = 0.5
 
 
 class _TryAgain(Exception):
-    """A failure that may pass. `after`: the seconds that the server asks to wait, if it does."""
+    """A temporary failure. `after`: the seconds that the server asks to wait, if it does."""
 
-    def __init__(self, told: str, advice: str, after: float | None = None) -> None:
+    def __init__(self, told: str, advice: str, name: str, after: float | None = None) -> None:
         super().__init__(told)
-        self.told, self.advice, self.after = told, advice, after
+        self.told, self.advice, self.name, self.after = told, advice, name, after
 
     def as_error(self, tries: int) -> PictureError:
         asked = f", and asks to wait {self.after:.0f} seconds" if self.after else ""
         often = f", {tries} times" if tries > 1 else ""
-        return PictureError(f"{self.told}{often}{asked}; {self.advice}")
+        return PictureError(f"{self.told}{often}{asked}; {self.advice}", name=self.name, fault="download")
 
 
 def fetch(url: str, limits: PictureLimits) -> bytes:
-    """The body behind an http(s) URL: at most `limits.max_bytes` bytes.
+    """Downloads the body of an http(s) URL: at most `limits.max_bytes` bytes.
 
-    A busy server (429, 503 and the like) and a connection that breaks off are tried again, after the
-    pause that the server asks for or a growing one of our own.
-    Raises PictureError, in one line that names the URL without its query: URLs switched off or refused
-    by `limits.check_url` or `limits.check_address`, a name that does not resolve, no connection, an
+    If the server is busy (429, 503 and the like) or the connection breaks, the download is retried after the
+    pause that the server asks for, or a growing one of our own.
+    Raises PictureError, in one line that names the URL without its query: URLs disabled or refused by
+    `limits.check_url` or `limits.check_address`, a name that does not resolve, no connection, an
     answer other than 2xx, too many redirects, too many bytes, or too long a wait.
     """
     name = url_name(url)
     if not limits.allow_urls:
         raise PictureError(
-            f"{name}: opening pictures by URL is switched off here; upload the picture instead"
+            f"{name}: opening pictures by URL is switched off here; upload the picture instead",
+            name=name,
+            fault="refused",
         )
     seconds, patience = limits.timeout_seconds, limits.max_wait_seconds
     for tries in itertools.count(1):
@@ -66,7 +68,7 @@ def fetch(url: str, limits: PictureLimits) -> bytes:
         try:
             return _try(url, name, seconds, limits)
         except _TryAgain as failure:
-            # Not exactly alike, or all threads of a run would come back at the same moment.
+            # With jitter; otherwise all threads of a run would retry at the same moment.
             pause = failure.after if failure.after is not None else _FIRST_PAUSE * 2 ** (tries - 1)
             pause *= random.uniform(1.0, 1.25)
             if tries > limits.max_retries or pause > patience:
@@ -90,23 +92,29 @@ def _try(url: str, name: str, seconds: float, limits: PictureLimits) -> bytes:
         with watch, httpx.Client(trust_env=not direct) as client:
             return _follow(client, url, name, limits, watch)
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ImportError, OSError, ValueError) as error:
-        # Every failure after the deadline is the deadline's doing: the watchdog cuts the connection.
+        # Every failure after the deadline is caused by the watchdog, which cuts the connection.
         if watch.expired or isinstance(error, httpx.TimeoutException):
             raise PictureError(
                 f"{name} did not arrive within {limits.timeout_seconds:g} seconds; "
-                "try again, or download it and open the file"
+                "try again, or download it and open the file",
+                name=name,
+                fault="download",
             ) from error
         told = f"{name} could not be downloaded ({one_line(str(error)) or type(error).__name__})"
-        # The connection stood, and broke off.
+        # The connection was established, then broke.
         if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
-            raise _TryAgain(told, "try again later") from error
-        raise PictureError(f"{told}; check the address") from error
+            raise _TryAgain(told, "try again later", name) from error
+        raise PictureError(f"{told}; check the address", name=name, fault="download") from error
 
 
 def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, watch: _Watchdog) -> bytes:
     for _ in range(limits.max_redirects + 1):
         if not url.lower().startswith(("http://", "https://")):
-            raise PictureError(f"{name} leads to {url_name(url)}, which is not an http or https address")
+            raise PictureError(
+                f"{name} leads to {url_name(url)}, which is not an http or https address",
+                name=name,
+                fault="refused",
+            )
         if limits.check_url is not None:
             limits.check_url(url)
         request = client.build_request(
@@ -118,10 +126,12 @@ def _follow(client: httpx.Client, url: str, name: str, limits: PictureLimits, wa
                 return _body(response, name, limits, watch)
             url = str(response.next_request.url)
         finally:
-            # Closed unread, its connection is not reused: each hop opens one the watchdog sees.
+            # Closed unread, so its connection is not reused: each redirect opens one that the watchdog sees.
             response.close()
     raise PictureError(
-        f"{name} redirects more than {limits.max_redirects} times; use the address of the picture itself"
+        f"{name} redirects more than {limits.max_redirects} times; use the address of the picture itself",
+        name=name,
+        fault="download",
     )
 
 
@@ -129,7 +139,11 @@ def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Wa
     if not response.is_success:
         raise _refused(response, name)
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise PictureError(f"{name} came compressed though asked not to be; download it and open the file")
+        raise PictureError(
+            f"{name} came compressed though asked not to be; download it and open the file",
+            name=name,
+            fault="download",
+        )
     length = response.headers.get("content-length", "")
     if length.isdecimal():
         limits.require_bytes(int(length), name)
@@ -137,13 +151,13 @@ def _body(response: httpx.Response, name: str, limits: PictureLimits, watch: _Wa
     for chunk in response.iter_raw():
         body += chunk
         limits.require_bytes(len(body), name)
-    # A cut connection is how a body without a declared length ends: make sure it was the server's cut.
+    # A body without a declared length ends when the connection closes: make sure the server closed it.
     watch.remaining()
     return bytes(body)
 
 
 def _refused(response: httpx.Response, name: str) -> _TryAgain | PictureError:
-    """What an answer other than 2xx means for the person, and whether it may pass."""
+    """The error for a status other than 2xx; a `_TryAgain` if it may be temporary."""
     status = response.status_code
     told = f"{name} answered {one_line(f'{status} {response.reason_phrase}')}"
     if status in _BUSY:
@@ -152,16 +166,18 @@ def _refused(response: httpx.Response, name: str) -> _TryAgain | PictureError:
             if status == 429
             else "the server is in trouble: try again later"
         )
-        return _TryAgain(told, advice, _seconds(response.headers.get("retry-after", "")))
+        return _TryAgain(told, advice, name, _seconds(response.headers.get("retry-after", "")))
     if status in (401, 402, 403, 407, 451):
         return PictureError(
-            f"{told}: it is not given to everyone; download it in a browser and open the file"
+            f"{told}: it is not given to everyone; download it in a browser and open the file",
+            name=name,
+            fault="download",
         )
-    return PictureError(f"{told}; check the address")
+    return PictureError(f"{told}; check the address", name=name, fault="download")
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Retry-After, which is a number of seconds or a date."""
+    """Retry-After in seconds, from a number of seconds or a date."""
     text = retry_after.strip()
     if text.isdecimal() and text.isascii():
         return float(text[:9])
@@ -173,12 +189,12 @@ def _seconds(retry_after: str) -> float | None:
 
 
 class _Watchdog:
-    """Ends a download at its deadline, whatever it is doing.
+    """Ends a download at its deadline, whatever state it is in.
 
     httpx's timeouts are per read, so a server that drips one byte at a time, in the header or in the
     body, would hold the caller for days. The watchdog learns each connection's socket through httpx's
     `trace` extension and shuts it down from a timer thread; the blocked read then fails at once.
-    Shutting down (rather than closing) is safe from another thread: the descriptor stays the reader's.
+    Shutting down (rather than closing) is safe from another thread, because the reader keeps its descriptor.
     """
 
     def __init__(self, seconds: float, check_address: Callable[[str], None] | None) -> None:
@@ -208,7 +224,7 @@ class _Watchdog:
         return left
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """httpx's trace callback: note the socket of each new connection and check where it leads."""
+        """httpx's trace callback: records the socket of each new connection and checks its address."""
         if event not in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             return
         stream = info["return_value"]
@@ -221,7 +237,7 @@ class _Watchdog:
             if self._check_address is not None and event == "connection.connect_tcp.complete":
                 self._check_address(str(stream.get_extra_info("server_addr")[0]))
         except BaseException:
-            # The pool does not own the connection yet, so nobody else would close it.
+            # The pool does not own the connection yet, so nothing else would close it.
             stream.close()
             raise
 

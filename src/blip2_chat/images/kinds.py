@@ -1,4 +1,4 @@
-"""Which files are pictures: by their ending where it tells, else by their first bytes."""
+"""Which files are pictures: decided by the extension, or if that is ambiguous by the first bytes."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ HEAD_BYTES = 256
 
 _HEIF_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
 _AVIF_ENDINGS = frozenset((".avif", ".avifs"))
-# Camera raw files are TIFF containers whose first picture is a thumbnail of the size of a stamp; downloads that
-# were broken off begin like the picture that they did not become.
+# Camera raw files are TIFF containers whose first picture is a small thumbnail; interrupted downloads begin
+# like the picture.
 _RAW_FORMATS = (
     "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
 )
 CAMERA_RAW = frozenset(f".{ending}" for ending in _RAW_FORMATS.split())
 _NEVER = frozenset((*CAMERA_RAW, ".crdownload", ".download", ".part", ".partial"))
-# Endings of anything at all, as the standard library's table has them.
+# The type that the standard library's table gives to ambiguous extensions.
 _SAYS_NOTHING = "application/octet-stream"
 _BMP_HEADER_SIZES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 
 
 @functools.cache
 def picture_endings() -> frozenset[str]:
-    """The endings, lower case with their dot, of every format that `open_picture` opens."""
+    """The extensions, in lower case with the dot, of every format that `open_picture` opens."""
     Image.init()
     kinds = {*FORMATS, "MPO"}
-    # Older Pillow knows no AVIF: such a file is a picture nevertheless, and opening it says what it needs.
+    # Older versions of Pillow do not know AVIF: such a file is still a picture, and opening it explains what
+    # is needed.
     return frozenset(
         {ending for ending, kind in Image.EXTENSION.items() if kind in kinds} | _HEIF_ENDINGS | _AVIF_ENDINGS
     )
 
 
 def looks_like_picture(name: str, head: bytes | Callable[[], bytes]) -> bool:
-    """Whether a file is one that `open_picture` is to open; the one place where that is decided.
+    """Whether a file is a picture that `open_picture` should open.
 
-    name: its file name, path, or key in an archive. Upper and lower case endings count alike. Do not give the
-        query of a URL.
+    name: its file name, path, or key in an archive, without the query of a URL. Case is ignored.
     head: its first `HEAD_BYTES` bytes (fewer if it is shorter), or a function that reads them. The function
-        is called only where the ending does not tell, so that a folder of .jpg is listed without
-        opening one file; what it raises (a file that may not be read) is passed on.
+        is called only if the extension is ambiguous, so that a folder of .jpg files is listed without opening
+        them; its exceptions (an unreadable file) are passed on.
 
-    An ending of a format that Pillow opens here, or of HEIC, says yes: a damaged `cat.jpg` is then reported
-    as damaged and not passed over. An ending of something else (.txt, .json, .mp4, .tar, .dng ...) says no.
-    Without an ending, or with one that says nothing (`photo`, `a.0001`, `x.bin`, `image.php`), the signature at
-    the beginning decides.
+    With the extension of a supported format, a file counts as a picture, so a damaged `cat.jpg` is reported as
+    damaged instead of being skipped. With the extension of another format (.txt, .json, .mp4, .tar, .dng ...),
+    it does not. Without an extension, or with an ambiguous one (`photo`, `a.0001`, `x.bin`, `image.php`), the
+    signature in the first bytes decides.
     """
     told = _told_by_ending(os.path.splitext(name)[1].lower())
     if told is not None:
@@ -62,12 +62,31 @@ def looks_like_picture(name: str, head: bytes | Callable[[], bytes]) -> bool:
     return begins_like_picture(head if isinstance(head, bytes) else head())
 
 
+def is_picture_file(path: str | os.PathLike[str]) -> bool:
+    """`looks_like_picture` for a file of this machine, which is opened only if its ending does not tell. Hidden files
+    are none: macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk."""
+    return not os.path.basename(path).startswith(".") and looks_like_picture(
+        os.fspath(path), lambda: _head(path)
+    )
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    """The beginning of a file; nothing for pipes and devices, and for what may not be read."""
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
 def begins_like_picture(head: bytes) -> bool:
-    """Whether a file's first `HEAD_BYTES` bytes are the beginning of a picture that `open_picture` opens."""
+    """Whether `HEAD_BYTES` bytes are the beginning of a picture that `open_picture` opens."""
     brands = iso_brands(head)
     if brands:
         return bool(brands & (HEIF_BRANDS | AVIF_BRANDS))
-    # Two letters are a signature that words have as well: what follows them has to fit too.
+    # Words may begin with the same two letters, so the following bytes have to fit as well.
     if head[:2] == b"BM":
         return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
     if head[:1] == b"P":
@@ -97,6 +116,6 @@ def _told_by_ending(ending: str) -> bool | None:
         return True
     if ending in _NEVER:
         return False
-    # The built-in table: the system's own files would make the answer differ between machines.
+    # The built-in table, because the system's own files differ between machines.
     kind = mimetypes.MimeTypes().types_map[True].get(ending, _SAYS_NOTHING)
     return None if kind == _SAYS_NOTHING or kind.startswith("image/") else False

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import PictureError
+from ..sizes import mebibytes
 
-# The passes over a picture of the largest size that are decoded; a smaller one may make more.
+# The number of passes allowed for a JPEG of the largest size; a smaller one may have more.
 _PASSES = 16
 _SMALL = 4_000_000
 
@@ -20,18 +21,18 @@ class PictureLimits:
     max_bytes: encoded size of a file, download, data URL or file object.
     max_pixels: width x height, read from the header before anything is decoded. A JPEG of more than 40
         million is decoded at a reduced size, and takes the memory of that.
-    pixels_option: how a message about too many pixels names what to raise, with {pixels} and {megapixels}
-        for what the picture needs; empty where whoever reads the message cannot raise it.
-    max_side: width or height. Memory goes by rows as well as by pixels.
-    max_scans: passes over a JPEG. A progressive one makes about 10; a hostile one makes thousands, each as
-        long as the first.
+    pixels_option: how a message about too many pixels names the option to raise, with {pixels} and {megapixels}
+    for what the picture needs; empty if the reader of the message cannot raise it.
+    max_side: width or height, because memory depends on rows as well as on pixels.
+    max_scans: passes over a JPEG. A progressive one has about 10; a hostile one has thousands, each as slow as
+    the first.
     timeout_seconds: the whole download with its redirects, from connecting to the last byte, all tries
-        together. The system's own name lookup cannot be interrupted and is bounded by the system.
-    max_retries, max_wait_seconds: how often a busy server or a broken connection is tried again, and how
-        long all pauses between tries may be together. A server that asks for more is not tried again.
+        together. The system's name lookup cannot be interrupted, but has a time limit of its own.
+    max_retries, max_wait_seconds: number of retries after a busy server or a broken connection, and the maximum
+    of all pauses together. If a server asks for a longer pause, there is no retry.
     max_redirects: hops after the first URL.
-    allow_urls, allow_paths: a server that takes text from strangers turns paths off. `data:` URLs,
-        bytes and open files are neither.
+    allow_urls, allow_paths: a server that accepts text from strangers disables paths. `data:` URLs, bytes and
+    open files are always allowed.
     check_url: called with the first URL and with the target of every redirect, before a connection
         is made; it refuses by raising `PictureError`.
     check_address: called with the IP address of every connection, before a byte of the request is
@@ -58,18 +59,26 @@ class PictureLimits:
         """Raise `PictureError` if `count` encoded bytes are too many."""
         if count > self.max_bytes:
             raise PictureError(
-                f"{name} is larger than the limit of {_mebibytes(self.max_bytes)}; "
-                "save a smaller copy and use that"
+                f"{name} is larger than the limit of {mebibytes(self.max_bytes)}; "
+                "save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
 
     def require_pixels(self, width: int, height: int, name: str, share: float = 1) -> None:
         """Raise `PictureError` if a picture of this size has no pixels, or more than this share of the most."""
         if width < 1 or height < 1:
-            raise PictureError(f"{name} has no pixels ({width} x {height}); choose another picture")
+            raise PictureError(
+                f"{name} has no pixels ({width} x {height}); choose another picture",
+                name=name,
+                fault="unsupported",
+            )
         if max(width, height) > self.max_side:
             raise PictureError(
                 f"{name} has {width} x {height} pixels, more than {self.max_side:,} in one direction; "
-                "cut it into pieces, or save a smaller copy and use that"
+                "cut it into pieces, or save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
         pixels = width * height
         most = int(self.max_pixels * share)
@@ -80,7 +89,9 @@ class PictureLimits:
             raise PictureError(
                 f"{name} has {width} x {height} pixels, more than the limit of {most:,}; "
                 + (f"raise the limit with {option}, or " if option else "")
-                + "save a smaller copy and use that"
+                + "save a smaller copy and use that",
+                name=name,
+                fault="too large",
             )
 
     def require_work(self, scans: int, pixels: int, name: str) -> None:
@@ -88,9 +99,7 @@ class PictureLimits:
         if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _SMALL):
             raise PictureError(
                 f"{name} is a progressive JPEG of {scans:,} scans, which would take too long to decode; "
-                "save it anew and use that"
+                "save it anew and use that",
+                name=name,
+                fault="too large",
             )
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count:,} bytes"

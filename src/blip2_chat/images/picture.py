@@ -1,4 +1,4 @@
-"""Opening a picture from whatever a person has: a path, URL, bytes, open file, PIL image or array."""
+"""Opening a picture from a path, URL, bytes, open file, PIL image or array."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from .rgb import array_to_image, upright_rgb
 class Picture:
     """A picture ready for the model.
 
-    image: PIL image, mode RGB, upright. Treat it as read-only: `digest` stands for its pixels.
-    name: what a person is shown: the file name, the URL without query and password, or "picture".
-    digest: sha256, in hex, of the size and the RGB bytes. The same pixels have the same digest whatever
-        file they came from; query vectors are kept under it.
+    image: PIL image, mode RGB, upright. Treat it as read-only, because `digest` identifies its pixels.
+    name: for display: the file name, the URL without query and password, or "picture".
+    digest: SHA-256, in hex, of the size and the RGB bytes. Identical pixels have the same digest, whatever file
+    they came from; query vectors are cached by it.
     """
 
     image: Image.Image
@@ -55,25 +55,26 @@ PictureSource: TypeAlias = (
 )
 
 _DEFAULT_LIMITS = PictureLimits()
-# Two letters at least before the colon, so that C:\cat.jpg stays a path.
+# At least two letters before the colon, so that C:\cat.jpg is a path.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
 def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
-    """Open a picture: EXIF orientation applied, alpha over white, 16-bit scaled, first frame of many.
+    """Open a picture: EXIF orientation applied, transparency over white, 16-bit levels scaled, first frame
+    only.
 
     source: a path (str or PathLike, `~` expanded), an http(s), `file:` or `data:` URL, the bytes of a file, a file
         opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
         array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
-        {"bytes": ..., "path": ...} as Hugging Face datasets keep pictures, in which one of both may be None.
-    Raises PictureError, one line that names the picture and the way out, and nothing else that comes
-    from the picture, the disk or the network.
+        {"bytes": ..., "path": ...} as in Hugging Face datasets, in which either may be None.
+    Raises only PictureError for problems with the picture, the disk or the network: one line that names the
+    picture and what to do.
     """
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
         name = _attribute_name(source, "filename")
-        # The caller may go on drawing on it.
+        # The caller may continue to draw on it.
         return _picture(_loaded(source, name, limits), name, copy=True)
     if isinstance(source, np.ndarray):
         if source.ndim >= 2:
@@ -84,12 +85,11 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
 
 
 def is_one_picture(value: object) -> bool:
-    """Whether `open_picture` takes `value` as one picture, rather than as something that holds several.
+    """Whether `open_picture` accepts `value` as a single picture, rather than a collection.
 
-    For callers that accept a picture or a collection of them. True says what kind of thing it is, not that it
-    opens: a path that is not there, broken bytes, and an array [N, H, W], which is taken for a picture with its
-    channels in an odd place, are told by `open_picture`. Arrays of objects or text, and those of four or more
-    dimensions, hold several.
+    For callers that accept a picture or a collection of them. True does not mean that it can be opened:
+    `open_picture` reports missing paths, damaged bytes, and arrays [N, H, W], which look like a picture with
+    misplaced channels. Arrays of objects or text, and those of four or more dimensions, are collections.
     """
     if isinstance(value, np.ndarray):
         return value.ndim in (2, 3) and value.dtype.kind not in "OUS"
@@ -108,7 +108,9 @@ def _picture(image: Image.Image, name: str, *, copy: bool = False) -> Picture:
             rgb = image.copy()
     except Exception as error:  # Pillow's conversions raise nearly anything on damaged palettes and notes
         raise PictureError(
-            f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that"
+            f"{name} cannot be converted to RGB ({one_line(str(error))}); save it as PNG or JPEG and use that",
+            name=name,
+            fault="unsupported",
         ) from error
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height} RGB\n".encode())
     for box in strips(rgb.size):
@@ -121,15 +123,17 @@ def _loaded(image: Image.Image, name: str, limits: PictureLimits) -> Image.Image
     try:
         mend(image)
         image.load()
-    except Exception as error:  # a lazily opened file fails here, in as many ways as decode() meets
+    except Exception as error:  # a lazily opened file fails here, in as many ways as in decode()
         raise PictureError(
-            f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again"
+            f"{name} is damaged or cut short ({one_line(str(error))}); copy or download it again",
+            name=name,
+            fault="damaged",
         ) from error
     return image
 
 
 def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
-    """(name, encoded bytes) of a source that holds a picture file."""
+    """(name, encoded bytes) of a source that is a picture file."""
     if isinstance(source, str):
         scheme = _SCHEME.match(source)
         if source[:5].lower() == "data:":
@@ -141,7 +145,9 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
             return file_name(local), _from_path(local, limits)
         if scheme:
             raise PictureError(
-                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path"
+                f"{url_name(source)}: {scheme[1]} addresses are not opened; give an http(s) or file URL, or a path",
+                name=url_name(source),
+                fault="unsupported",
             )
         return file_name(source), _from_path(source, limits)
     if _is_record(source):
@@ -157,19 +163,23 @@ def _read(source: Any, limits: PictureLimits) -> tuple[str, bytes]:
         return name, _from_stream(source, name, limits)
     raise PictureError(
         f"a {type(source).__name__} is not a picture; "
-        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}"
+        "give a path, URL, bytes, file opened with 'rb', PIL image, numpy array or {'bytes': ...}",
+        fault="unsupported",
     )
 
 
 def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str, bytes]:
     data, path = record.get("bytes"), record.get("path")
     if data is None and path is None:
-        raise PictureError("the picture is missing: neither its bytes nor its path are given")
+        raise PictureError(
+            "the picture is missing: neither its bytes nor its path are given", fault="missing"
+        )
     if data is None:
         return _read(path, limits)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise PictureError(
-            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file'
+            f'the "bytes" of a picture are a {type(data).__name__}; give the bytes of its file',
+            fault="unsupported",
         )
     name = file_name(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else UNNAMED
     limits.require_bytes(memoryview(data).nbytes, name)
@@ -177,21 +187,27 @@ def _from_record(record: Mapping[str, Any], limits: PictureLimits) -> tuple[str,
 
 
 def _attribute_name(source: object, attribute: str) -> str:
-    # Open files may carry a descriptor number as their name, and PIL images b"" or nothing.
+    # The name of an open file may be a descriptor number, and that of a PIL image b"" or missing.
     value = getattr(source, attribute, None)
     return file_name(os.fsdecode(value)) if isinstance(value, (str, bytes, os.PathLike)) else UNNAMED
 
 
 def _path_of(url: str) -> str:
-    """The path that a file: URL stands for, on this machine."""
+    """The local path of a file: URL."""
     from urllib.request import url2pathname  # which imports an HTTP client
 
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise PictureError(f"{one_line(url)} is not a valid address; give a path") from error
+        raise PictureError(
+            f"{one_line(url)} is not a valid address; give a path", name=one_line(url), fault="unreadable"
+        ) from error
     if parts.netloc.lower() not in ("", "localhost"):
-        raise PictureError(f"{url_name(url)} is on another machine; give a path, or file:///... for this one")
+        raise PictureError(
+            f"{url_name(url)} is on another machine; give a path, or file:///... for this one",
+            name=url_name(url),
+            fault="refused",
+        )
     return url2pathname(parts.path)
 
 
@@ -199,43 +215,57 @@ def _from_path(path: str, limits: PictureLimits) -> bytes:
     name = file_name(path)
     if not limits.allow_paths:
         raise PictureError(
-            f"{name}: opening pictures by path is switched off here; upload the picture instead"
+            f"{name}: opening pictures by path is switched off here; upload the picture instead",
+            name=name,
+            fault="refused",
         )
     try:
         expanded = Path(path).expanduser()
         mode = expanded.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise PictureError(f"{name} is a folder; give the path of one picture in it")
+            raise PictureError(
+                f"{name} is a folder; give the path of one picture in it", name=name, fault="unsupported"
+            )
         if not stat.S_ISREG(mode):  # reading a pipe or a device might never end
-            raise PictureError(f"{name} is a pipe or device, not a file; give its bytes or an open file")
+            raise PictureError(
+                f"{name} is a pipe or device, not a file; give its bytes or an open file",
+                name=name,
+                fault="unsupported",
+            )
         with expanded.open("rb") as file:
             return _from_stream(file, name, limits)
     except FileNotFoundError as error:
-        raise PictureError(f"{one_line(path)} was not found; check the path") from error
+        raise PictureError(
+            f"{one_line(path)} was not found; check the path", name=one_line(path), fault="missing"
+        ) from error
     except (
         OSError,
         ValueError,
         RuntimeError,
     ) as error:  # ValueError: a NUL in it; RuntimeError: no such ~user
         reason = getattr(error, "strerror", None) or str(error)
-        raise PictureError(f"{name} cannot be opened ({one_line(reason)}); check the path") from error
+        raise PictureError(
+            f"{name} cannot be opened ({one_line(reason)}); check the path", name=name, fault="unreadable"
+        ) from error
 
 
 def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
     data = bytearray()
     try:
-        # Pipes, sockets and objects with nothing but read() are taken from where they stand.
+        # Pipes, sockets and objects with nothing but read() are read from their current position.
         with contextlib.suppress(AttributeError, OSError):
             stream.seek(0)
-        # They also give less than asked for, and nothing only at their end.
+        # They may return less than requested, and return nothing only at their end.
         while chunk := stream.read(limits.max_bytes + 1 - len(data)):
             data += chunk
             limits.require_bytes(len(data), name)
     except PictureError:
         raise
-    except Exception as error:  # the object is the caller's, and so is what it raises
+    except Exception as error:  # the caller's object may raise anything
         raise PictureError(
-            f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'"
+            f"{name} cannot be read ({one_line(str(error))}); give a file opened with 'rb'",
+            name=name,
+            fault="unreadable",
         ) from error
     return bytes(data)
 
@@ -243,7 +273,7 @@ def _from_stream(stream: IO[bytes], name: str, limits: PictureLimits) -> bytes:
 def _from_data_url(url: str, limits: PictureLimits) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
-        raise PictureError("the data: URL has no comma before its data; copy it whole")
+        raise PictureError("the data: URL has no comma before its data; copy it whole", fault="unreadable")
     # Base64 spends 4 characters on 3 bytes, percent-encoding at most 3 on 1: refuse before unpacking.
     is_base64 = head.lower().rstrip().endswith(";base64")
     limits.require_bytes(len(body) // 4 * 3 - 2 if is_base64 else len(body) // 3, "the data: URL")
@@ -253,6 +283,8 @@ def _from_data_url(url: str, limits: PictureLimits) -> bytes:
         try:
             data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as error:
-            raise PictureError(f"the data: URL is not valid base64 ({error}); copy it whole") from error
+            raise PictureError(
+                f"the data: URL is not valid base64 ({error}); copy it whole", fault="unreadable"
+            ) from error
     limits.require_bytes(len(data), "the data: URL")
     return data

@@ -1,4 +1,4 @@
-"""From RGB pictures to the model's input, number for number as transformers' BLIP-2 processor makes it."""
+"""From RGB pictures to the model's input, with exactly the same numbers as transformers' BLIP-2 processor."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SWITCHES = ("do_resize", "do_rescale", "do_normalize")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a checkpoint wants its pictures. The defaults are those of transformers' BlipImageProcessor.
+    """How a checkpoint preprocesses pictures. The defaults are those of transformers' BlipImageProcessor.
 
-    size: (height, width) in pixels, resized to without keeping the proportions.
+    size: (height, width) in pixels; the aspect ratio is not kept.
     mean, std: per channel RGB, on the scale after `rescale_factor`.
     resample: one of `PIL.Image.Resampling`, by number.
     """
@@ -57,24 +57,26 @@ class Preprocess:
             return cls._from_settings(combined, root / _PROCESSOR_FILE)
         path = root / _IMAGE_PROCESSOR_FILE
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing; copy it from the model's repository")
+            raise CheckpointError(f"{path} is missing; copy it from the model's repository", path=path)
         return cls._from_settings(_read_object(path), path)
 
     @classmethod
     def for_model(cls, folder: Path, image_size: int) -> Preprocess:
-        """`from_folder`, for a model of pictures of `image_size` pixels; CheckpointError, too, when the settings
+        """`from_folder` for a model with inputs of `image_size` pixels; CheckpointError also if the settings
         are those of another model."""
         preprocess = cls.from_folder(folder)
         if not preprocess.do_resize:
             raise CheckpointError(
                 f"{folder} says that pictures are not resized (do_resize), and its model takes those of "
-                f"{image_size} x {image_size} pixels: copy its picture settings again from the model's repository"
+                f"{image_size} x {image_size} pixels: copy its picture settings again from the model's repository",
+                path=folder,
             )
         if preprocess.size != (image_size, image_size):
             height, width = preprocess.size
             raise CheckpointError(
                 f"{folder} makes pictures {width} x {height} pixels large, and its model is for {image_size} x "
-                f"{image_size}: take config.json and preprocessor_config.json from the same checkpoint"
+                f"{image_size}: take config.json and preprocessor_config.json from the same checkpoint",
+                path=folder,
             )
         return preprocess
 
@@ -131,19 +133,20 @@ def to_pixels_batch(
     Raises PictureError if there is no picture, or if resizing is off and their sizes differ.
     """
     if not pictures:
-        raise PictureError("there is no picture in the batch; give at least one")
+        raise PictureError("there is no picture in the batch; give at least one", fault="missing")
     planes = [_planes(open_picture(picture).image, preprocess) for picture in pictures]
     sizes = {plane.shape for plane in planes}
     if len(sizes) > 1:
         raise PictureError(
             "the pictures of a batch have different sizes and this checkpoint does not resize; "
-            "give one at a time"
+            "give one at a time",
+            fault="unsupported",
         )
     return np.stack(planes)
 
 
 def _planes(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.float32]:
-    """One RGB image as float32 [3, H, W], each operation at the reference's precision and in its order."""
+    """One RGB image as float32 [3, H, W], with the operations, precision and order of the reference."""
     if preprocess.do_resize:
         height, width = preprocess.size
         image = image.resize((width, height), Image.Resampling(preprocess.resample))
@@ -167,7 +170,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     except MissingFileError:
         return {}
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object; copy it again from the model's repository")
+        raise CheckpointError(
+            f"{path} holds no JSON object; copy it again from the model's repository", path=path
+        )
     return value
 
 
@@ -202,5 +207,6 @@ def _is_number(value: Any) -> bool:
 def _unusable(path: Path, key: str, value: Any) -> CheckpointError:
     return CheckpointError(
         f"{path}: {key} is {json.dumps(value)[:80]}, which BLIP-2 cannot use; "
-        "copy the file again from the model's repository"
+        "copy the file again from the model's repository",
+        path=path,
     )

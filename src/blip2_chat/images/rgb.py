@@ -12,7 +12,7 @@ from ..errors import PictureError
 from .formats.levels import from_levels, holds_levels, strips
 
 _ORIENTATION = 0x0112
-# What each EXIF orientation asks of a viewer (EXIF 2.32, table 6); 1 asks nothing.
+# The operation for each EXIF orientation (EXIF 2.32, table 6); 1 needs none.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,10 +27,10 @@ _TURNS = {
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An RGB image: EXIF orientation applied, alpha over white, 16-bit and float grey scaled to 8 bits.
 
-    `image` must be loaded; it is not changed, and it is what comes back if it is upright RGB already. CMYK
+    `image` must be loaded; it is not changed, and is returned as is if it is already upright RGB. CMYK
     goes through Pillow's plain conversion (Pillow undoes Adobe's inversion when it reads the JPEG); colour
-    profiles are not applied, as they were not when BLIP-2 was trained. A picture that is wholly transparent is shown
-    opaque: programs that write 32 bits per pixel and know nothing of alpha leave it at 0.
+    profiles are not applied, as they were not when BLIP-2 was trained. A picture that is transparent everywhere
+    is treated as opaque, because some programs write 32 bits per pixel and leave alpha at 0.
     May raise whatever Pillow raises on a damaged image.
     """
     turn = _turn(image)
@@ -42,8 +42,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # EXIF is a note beside the picture, often mangled by editors, and parsing it can raise anything;
-        # a picture that may lie on its side is better than none.
+        # EXIF data is often mangled by editors, and parsing it can raise anything; a picture that may be
+        # rotated is better than none.
         return None
 
 
@@ -54,7 +54,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         try:
             return _over_white(image)
         except (TypeError, ValueError):
-            # A note left over from another mode (a palette's, after editing) marks nothing here.
+            # A transparency entry left over from another mode (such as a palette) means nothing here.
             return _without_transparent_colour(image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -105,9 +105,15 @@ def array_to_image(array: npt.NDArray[Any], name: str) -> Image.Image:
             if planes_first
             else "give height x width, or height x width x 1, 3 or 4 channels"
         )
-        raise PictureError(f"{name}: an array of shape {shape} is not a picture; {way_out}")
+        raise PictureError(
+            f"{name}: an array of shape {shape} is not a picture; {way_out}", name=name, fault="unsupported"
+        )
     if array.size == 0:
-        raise PictureError(f"{name}: an array of shape {shape} has no pixels; choose another picture")
+        raise PictureError(
+            f"{name}: an array of shape {shape} has no pixels; choose another picture",
+            name=name,
+            fault="unsupported",
+        )
     levels = _array_levels(array, name)
     if levels.ndim == 3 and levels.shape[2] == 1:
         levels = levels[:, :, 0]
@@ -121,7 +127,9 @@ def _array_levels(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "uif":
         raise PictureError(
-            f"{name}: an array of {array.dtype} is not a picture; give uint8, or float in 0 to 1"
+            f"{name}: an array of {array.dtype} is not a picture; give uint8, or float in 0 to 1",
+            name=name,
+            fault="unsupported",
         )
     low, high = float(array.min()), float(array.max())
     if array.dtype == np.uint16:
@@ -130,12 +138,14 @@ def _array_levels(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         white = 1.0
     else:
         white = 255.0
-    # A float just over 1 is more likely a 0-1 picture that overshot than a black one in 0-255: ask.
+    # A float slightly above 1 is more likely an overshoot of 0-1 than a black picture in 0-255: raise.
     ambiguous = array.dtype.kind == "f" and 1.0 < high <= 2.0
     if not 0.0 <= low <= high <= white or ambiguous:
         raise PictureError(
             f"{name}: an array of {array.dtype} with values from {low:g} to {high:g} has no clear scale; "
-            "clip floats to 0 to 1, or give uint8 in 0 to 255"
+            "clip floats to 0 to 1, or give uint8 in 0 to 255",
+            name=name,
+            fault="unsupported",
         )
     if white == 255.0 and array.dtype.kind != "f":
         return array.astype(np.uint8)

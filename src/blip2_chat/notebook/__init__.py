@@ -1,8 +1,8 @@
-"""For notebooks: a live chat about a picture, and what pictures, answers and conversations look like in a cell.
+"""For notebooks: a live chat about a picture.
 
     from blip2_chat.notebook import ChatWidget
 
-    ChatWidget(model)               # or a model's name, which it then loads itself
+    ChatWidget(model)               # or the name of a model, which it then loads
 
 `ChatWidget` needs the [widget] extra (which [notebook] includes); nothing else here does.
 """

@@ -1,4 +1,4 @@
-"""One engine, several threads: a widget answers in its own thread while cells may use the same model."""
+"""An engine used from several threads: a widget answers in its own thread while cells use the same model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..engines.engine import Engine, Floats, State
 
 
 class LockedEngine:
-    """An engine whose calls wait for each other. Between two calls another conversation may have its turn:
-    what an engine knows of a conversation is in that conversation's own state."""
+    """An engine whose calls are serialised. Conversations may interleave between two calls, because each has
+    its own state."""
 
     def __init__(self, engine: Engine) -> None:
         self.inner = engine
@@ -26,7 +26,7 @@ class LockedEngine:
         return engine if isinstance(engine, cls) else cls(engine)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)  # what only one kind of engine has
+        return getattr(self.inner, name)  # attributes of a particular engine
 
     def encode_image(self, pixels: Floats) -> Floats:
         with self._lock:

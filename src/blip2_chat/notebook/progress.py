@@ -8,17 +8,17 @@ from typing import Any
 
 from IPython.display import DisplayHandle, display
 
-from ..system.memory import gigabytes
+from ..sizes import amounts
 
-# Nothing is shown for what is over sooner, and not more often than this. Seconds.
+# Seconds before the bar appears, and between updates.
 _PATIENCE = 0.5
 _BETWEEN = 0.1
 
 
 class LoadingBar:
-    """`blip2_chat.load(name, on_progress=LoadingBar())`: one line that says what is done and how far it is.
+    """`blip2_chat.load(name, on_progress=LoadingBar())`: one line with the current step and a progress bar.
 
-    It goes when everything is done, so that a notebook is not saved with it.
+    It disappears at the end, so that it is not saved with the notebook.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,6 @@ class LoadingBar:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
-
-
-def amounts(done: int, total: int) -> str:
-    """Bytes as people read them; small numbers are tensors or files."""
-    if total < 100_000:
-        return f"{done} of {total}"
-    return f"{gigabytes(done)} of {gigabytes(total)}"
 
 
 def _bundle(what: str, done: int, total: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-// The page's side of ChatWidget (widget.py): shows its traits, sends its messages. No libraries, no network.
+// The browser side of ChatWidget (widget.py): shows its traits and sends messages. No libraries, no network.
 
-// Notebook servers close a connection over messages of more than 10 MB, so pictures go in parts of 1 MB.
+// Notebook servers close the connection on messages of more than 10 MB, so pictures are sent in parts of 1 MB.
 const PART = 1 << 20;
 let views = 0;
 
@@ -19,17 +19,17 @@ function render({ model, el }) {
   const id = `blip2-chat-${++views}`;
   const send = (kind, more = {}) => model.send({ kind, ...more });
 
-  // Files go one after another: the parts of two would be taken for one file's.
+  // Files are sent one after another, because parts of two files would be mixed up.
   let given = Promise.resolve();
   function give(file) {
     error.textContent = "";
     given = given.then(() => upload(file)).catch(() => {
-      // A folder, or a file that is gone by now.
-      error.textContent = `${file.name} cannot be read; choose a picture's file`;
+      // A folder, or a file that has been removed.
+      error.textContent = `${file.name} cannot be read; choose an image file`;
     });
   }
 
-  /** Text that is dragged into one of the fields is the browser's to put there. */
+  /** Whether text is dragged into one of the fields; the browser handles that. */
   const isText = (event) =>
     (event.target === question || event.target === url) &&
     !["Files", "text/uri-list"].some((type) => event.dataTransfer?.types.includes(type));
@@ -55,7 +55,7 @@ function render({ model, el }) {
   const pick = element("button", {
     type: "button", class: "b2c-pick", "aria-describedby": `${id}-how`, onclick: () => file.click(),
   });
-  const how = element("span", { id: `${id}-how`, class: "b2c-how", text: "or drop it here, or paste it" });
+  const how = element("span", { id: `${id}-how`, class: "b2c-how", text: "or drop or paste one here" });
   const url = element("input", {
     id: `${id}-url`, type: "text", inputmode: "url", autocomplete: "off", spellcheck: "false",
     placeholder: "https://… or a path",
@@ -96,7 +96,7 @@ function render({ model, el }) {
       onsubmit: (event) => {
         event.preventDefault();
         const text = question.value.trim();
-        // One question at a time: a second one would wait without anything to see.
+        // One question at a time, because a second one would wait invisibly.
         if (!text || model.get("busy")) return;
         send("ask", { question: text });
         question.value = "";
@@ -106,15 +106,15 @@ function render({ model, el }) {
     question,
     ask,
   );
-  let saving = false; // what is saved was asked for here, not in another view
+  let saving = false; // whether this view, and not another one, asked to save
   const action = (kind, text, title) =>
     element("button", {
       type: "button", text, title,
       onclick: () => { saving = kind === "save"; send(kind); question.focus(); },
     });
   const stop = action("stop", "Stop", "Stop the answer (Escape)");
-  const undo = action("undo", "Undo", "Take back the last question");
-  const over = action("start_over", "Start over", "Forget all questions; the picture stays");
+  const undo = action("undo", "Undo", "Undo the last question");
+  const over = action("start_over", "Start over", "Remove all questions; the picture stays");
   const save = action("save", "Save", "Save the conversation as a file");
   const bar = element("div", { class: "b2c-actions", role: "group", "aria-label": "Conversation" }, stop, undo, over, save);
   const status = element("div", { class: "b2c-status", role: "status" });
@@ -126,14 +126,14 @@ function render({ model, el }) {
     "section",
     {
       class: "b2c", role: "region", "aria-label": "Chat about a picture",
-      // JupyterLab's own keys ("Enter", "d d") stay out of here.
+      // Keep JupyterLab's keyboard shortcuts ("Enter", "d d") out of the widget.
       "data-lm-suppress-shortcuts": "true",
       onkeydown: (event) => {
         if (event.key === "Escape" && model.get("busy")) send("stop");
         event.stopPropagation();
       },
       onpaste: (event) => {
-        const pasted = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+        const pasted = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
         if (pasted) { event.preventDefault(); event.stopPropagation(); give(pasted); }
       },
       ondragover: (event) => {
@@ -150,7 +150,7 @@ function render({ model, el }) {
         event.preventDefault();
         const [dropped, ...others] = event.dataTransfer?.files ?? [];
         const link = event.dataTransfer?.getData("text/uri-list")?.split("\n")[0];
-        if (others.length) error.textContent = "one picture at a time: choose one of those files";
+        if (others.length) error.textContent = "one picture at a time: drop a single file";
         else if (dropped) give(dropped);
         else if (link) send("url", { url: link.trim() });
       },
@@ -159,13 +159,13 @@ function render({ model, el }) {
   );
   el.append(root);
 
-  function turn(one, growing = false) {
+  function turn(each, growing = false) {
     const said = element("p", { class: "b2c-answer" }, element("span", { class: "b2c-who", text: "Answer: " }));
-    said.append(one.answer || (growing ? "…" : "(nothing)"));
-    if (one.note) said.append(" ", element("small", { text: `(${one.note})` }));
+    said.append(each.answer || (growing ? "…" : "(nothing)"));
+    if (each.note) said.append(" ", element("small", { text: `(${each.note})` }));
     return element(
       "div", { class: "b2c-turn" },
-      element("p", { class: "b2c-question" }, element("span", { class: "b2c-who", text: "You: " }), one.question),
+      element("p", { class: "b2c-question" }, element("span", { class: "b2c-who", text: "You: " }), each.question),
       said,
     );
   }
@@ -186,7 +186,7 @@ function render({ model, el }) {
       advice.replaceChildren(...lines.map((line) => element("li", { text: line })));
     },
     turns: () => {
-      log.replaceChildren(...model.get("turns").map((one) => turn(one)));
+      log.replaceChildren(...model.get("turns").map((each) => turn(each)));
       draw.partial();
     },
     partial: () => {
@@ -200,7 +200,7 @@ function render({ model, el }) {
       } else {
         caption.textContent = model.get("picture").caption || model.get("partial");
       }
-      // A screen reader should hear the answer once it is there, not at every word.
+      // A screen reader should announce the whole answer, not every word.
       log.setAttribute("aria-busy", String(Boolean(asking)));
       log.scrollTop = log.scrollHeight;
     },
@@ -217,13 +217,13 @@ function render({ model, el }) {
       const said = model.get("turns").length > 0;
       stop.disabled = !busy;
       ask.disabled = !has || Boolean(busy);
-      question.placeholder = has ? "what is on the left?" : "first choose a picture";
+      question.placeholder = has ? "what is on the left?" : "choose a picture first";
       undo.disabled = over.disabled = !said;
       save.disabled = !has;
     },
     error: () => {
       error.textContent = model.get("error");
-      if (error.textContent) error.scrollIntoView({ block: "nearest" });  // it may be below the window's edge
+      if (error.textContent) error.scrollIntoView({ block: "nearest" });  // it may be outside the window
     },
   };
   const listeners = [
@@ -235,7 +235,7 @@ function render({ model, el }) {
   for (const redraw of [draw.label, draw.picture, draw.advice, draw.turns, draw.busy, draw.error]) redraw();
 
   const saved = (message) => {
-    // All views of one widget get the message.
+    // Every view of a widget gets the message.
     if (message?.kind !== "saved" || !saving) return;
     saving = false;
     const blob = URL.createObjectURL(new Blob([message.text], { type: "application/json" }));

@@ -1,15 +1,14 @@
 """`ChatWidget`: a live chat about a picture, in the output of a notebook cell.
 
-Three parties. The page (widget.js) shows the traits and sends messages. The kernel's threads deliver a message,
-put it into a queue and are free again at once. One worker thread takes them in order, talks to the model and is the
-only one that sets traits. So cells run while an answer is written, and interrupting the kernel interrupts cells
-as ever; "Stop" ends an answer.
+The browser (widget.js) shows the traits and sends messages. The kernel's threads put each message into a queue
+and return immediately. One worker thread takes them in order, runs the model, and is the only one that sets
+traits. So cells can run while an answer is written, and interrupting the kernel interrupts cells only; "Stop"
+ends an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 import tempfile
 import threading
@@ -20,51 +19,55 @@ from typing import Any, cast
 
 import anywidget
 import traitlets
+from typing_extensions import Unpack
 
 from ..chat import Chat
-from ..checkpoint.catalogue import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED
 from ..display import picture_url
 from ..errors import Blip2ChatError
-from ..generation.settings import Decoding
+from ..generation.settings import Decoding, Settings
 from ..images import PictureLimits, PictureSource
-from ..images.naming import file_name
+from ..images.naming import NamedBytes, file_name
 from ..model import Model
+from ..sizes import amounts
 from .locked import LockedEngine
-from .progress import amounts
 
 _HERE = Path(__file__).parent
-# Seconds between two updates of a growing answer or a loading bar: the page need not be told each token.
+# Seconds between two updates of a growing answer or a loading bar; not every token needs an update.
 _BETWEEN = 0.05
-# Pixels of the longer side of the picture as it is shown.
+# Pixels of the longer side of the displayed picture.
 _SHOWN = 640
 
 
 class ChatWidget(anywidget.AnyWidget):
-    """A chat to look at and type into: `ChatWidget(model)` as the last line of a cell.
+    """A live chat in a notebook: `ChatWidget(model)` as the last line of a cell.
 
-    `model` may be a name or folder too: it is then loaded in the background (`blip2_chat.load`) while the widget
-    shows how far that is. `picture` is one to begin with; `settings` are `Decoding`'s, for all answers.
-    `chat` is the conversation, a `blip2_chat.Chat`; `look_at` and `ask` do what the page does.
+    `model` may also be a name or folder, which is loaded in the background (`blip2_chat.load`) while the widget
+    shows the progress. `picture` is the first picture; `settings` are those of `Decoding`, for all answers.
+    `chat` is the conversation, a `blip2_chat.Chat`; `look_at` and `ask` do the same as the controls.
     """
 
     _esm = _HERE / "widget.js"
     _css = _HERE / "widget.css"
 
-    label = traitlets.Unicode().tag(sync=True)  # the model, for people
-    busy = traitlets.Unicode().tag(sync=True)  # what is being done, in words; "" when nothing is
-    amount = traitlets.Float(-1).tag(sync=True)  # how much of it is done, 0 to 1; below 0 when nobody knows
+    label = traitlets.Unicode().tag(sync=True)  # the model, for display
+    busy = traitlets.Unicode().tag(sync=True)  # the current activity, in words; "" if there is none
+    amount = traitlets.Float(-1).tag(sync=True)  # its progress, 0 to 1; below 0 if unknown
     picture = traitlets.Dict().tag(sync=True)  # {"name", "src", "caption"}; {} before the first
     advice = traitlets.List(traitlets.Unicode()).tag(sync=True)
     turns = traitlets.List(traitlets.Dict()).tag(sync=True)  # [{"question", "answer", "note"}]
     asking = traitlets.Unicode().tag(sync=True)  # the question being answered
     partial = traitlets.Unicode().tag(sync=True)  # its answer so far
-    error = traitlets.Unicode().tag(sync=True)  # one line, until the next thing is done
-    max_bytes = traitlets.Int(PictureLimits.max_bytes).tag(sync=True)  # of a picture's file
+    error = traitlets.Unicode().tag(sync=True)  # one line, until the next action
+    max_bytes = traitlets.Int(PictureLimits.max_bytes).tag(sync=True)  # limit on the size of a picture file
 
     def __init__(
-        self, model: Model | str | Path = EMBEDDED, picture: PictureSource | None = None, **settings: Any
+        self,
+        model: Model | str | Path = EMBEDDED,
+        picture: PictureSource | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
-        Decoding.of(**settings)  # a wrong setting is said now, not at the first question
+        Decoding.of(**settings)  # reports a wrong setting now, not at the first question
         super().__init__()
         self.chat: Chat | None = None
         self.model: Model | None = None
@@ -83,10 +86,10 @@ class ChatWidget(anywidget.AnyWidget):
             self._jobs.put(lambda: self._open(lambda: picture))
         threading.Thread(target=self._work, daemon=True, name="blip2-chat widget").start()
 
-    # What the page, or a cell, may ask for. All return at once.
+    # Requests from the browser or a cell. All return immediately.
 
     def look_at(self, picture: PictureSource) -> None:
-        """Goes over to another picture, and captions it."""
+        """Switches to another picture, and captions it."""
         self._stop.set()
         self._jobs.put(lambda: self._open(lambda: picture))
 
@@ -95,33 +98,33 @@ class ChatWidget(anywidget.AnyWidget):
         self._jobs.put(lambda: self._ask(question))
 
     def stop(self) -> None:
-        """Ends the answer that is being written; what there is of it stays."""
+        """Stops the current answer and keeps what was written."""
         self._stop.set()
 
     def undo(self) -> None:
-        """Takes back the last question."""
+        """Removes the last question."""
         self._stop.set()
         self._jobs.put(self._undo)
 
     def start_over(self) -> None:
-        """Forgets all questions; the picture stays."""
+        """Removes all questions; the picture stays."""
         self._stop.set()
         self._jobs.put(self._start_over)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits until everything asked for is done; False when it is not within `seconds`."""
+        """Waits until all requests are done; False if they are not after `seconds`."""
         done = threading.Event()
         self._jobs.put(done.set)
         return done.wait(seconds)
 
     def close(self) -> None:
-        """Takes the widget off the page and ends its thread. The model stays open."""
+        """Removes the widget and ends its thread. The model stays open."""
         if getattr(self, "_jobs", None) is not None:
             self._stop.set()
             self._jobs.put(None)
         super().close()
 
-    # In the worker thread, one after the other.
+    # In the worker thread, one after another.
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -152,7 +155,7 @@ class ChatWidget(anywidget.AnyWidget):
             shown = picture_url(chat.picture.image, _SHOWN)
             self.picture = {"name": chat.picture.name, "src": shown, "caption": ""}
             self.advice = [one.message for one in chat.advice]
-            self._stop.clear()  # before it shows that there is something to stop
+            self._stop.clear()  # before the Stop button becomes active
             self.busy = "looking at the picture"
             self._write(chat.stream_caption())
             self._show(chat)
@@ -204,7 +207,7 @@ class ChatWidget(anywidget.AnyWidget):
                     self.partial, drawn = text, time.monotonic()
 
     def _show(self, chat: Chat) -> None:
-        """The conversation as it now is, all at once: the answer moves from `partial` to the turns."""
+        """Updates all traits of the conversation at once: the answer moves from `partial` to the turns."""
         captions = [turn.text for turn in chat.turns if turn.question is None]
         with self.hold_sync():
             self.picture = {**self.picture, "caption": captions[-1] if captions else ""}
@@ -224,21 +227,22 @@ class ChatWidget(anywidget.AnyWidget):
 
     @contextlib.contextmanager
     def _doing(self, what: str) -> Iterator[None]:
-        """Says what is being done; an error becomes one line, and the chat goes on."""
+        """Shows the current activity; an error becomes one line, and the chat continues."""
         with self.hold_sync():
             self.error, self.busy, self.amount = "", what, -1.0
         try:
             yield
         except Blip2ChatError as error:
             self.error = str(error)
-        except Exception as error:  # whatever it is, the next question should find the worker at work
+        except Exception as error:  # whatever it is, the worker has to survive for the next question
             self.error = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         finally:
             with self.hold_sync():
                 self.busy, self.amount, self.asking, self.partial = "", -1.0, "", ""
 
     def _part(self, name: str, size: int, at: int, data: bytes) -> None:
-        """A picture comes in parts: notebook servers close a connection over messages of more than 10 MB."""
+        """Receives a part of a picture, because notebook servers close the connection on messages of more than
+        10 MB."""
         if at == 0:
             self._upload = bytearray()
         self._upload += data
@@ -246,13 +250,12 @@ class ChatWidget(anywidget.AnyWidget):
             with self._doing("opening the picture"):
                 PictureLimits(max_bytes=self.max_bytes).require_bytes(size, name)
         elif len(self._upload) == size:
-            whole, self._upload = io.BytesIO(self._upload), bytearray()
-            whole.name = name  # what errors call it
+            whole, self._upload = NamedBytes(self._upload, name), bytearray()
             self._open(lambda: whole)
 
 
 def _received(widget: ChatWidget, content: dict[str, Any], buffers: Sequence[Any]) -> None:
-    """A message from the page, in whichever thread the kernel has for it."""
+    """A message from the browser, in some thread of the kernel."""
     kind = content.get("kind")
     if kind == "picture":
         name, size, at = file_name(str(content["name"])), int(content["size"]), int(content["at"])

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as people read them: "4.8 GB" (10**9), "310 MB" below one gigabyte."""
-    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
 
 
 def available_memory() -> int:
@@ -20,18 +13,27 @@ def available_memory() -> int:
 
     `sys.maxsize` where the system does not tell: an unknown amount refuses nothing.
     """
-    if sys.platform == "win32":
-        return _windows()
-    if sys.platform == "darwin":
-        return _macos(_output("vm_stat"))
-    return min([*_linux(Path("/"))], default=sys.maxsize)
+    machine = _machine("available") or sys.maxsize
+    return min([machine, *group_limits(Path("/"))]) if sys.platform == "linux" else machine
 
 
-def _linux(root: Path) -> Iterator[int]:
-    """What the machine has, and what each enclosing control group leaves."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
-    if found:
-        yield int(found[1]) * 1024
+def total_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not tell."""
+    return _machine("total")
+
+
+def _machine(what: str) -> int | None:
+    import psutil  # a hundredth of a second, which `--help` need not wait for
+
+    try:
+        return int(getattr(psutil.virtual_memory(), what))
+    except (psutil.Error, OSError, RuntimeError, ValueError, NotImplementedError):
+        return None
+
+
+def group_limits(root: Path) -> Iterator[int]:
+    """What each Linux control group around this process leaves, which psutil does not count. `root`: of the system's
+    files."""
     mounts = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -61,44 +63,6 @@ def _group_limits(mount: Path, group: str, limit: str, usage: str, reclaimable: 
         yield max(0, int(most) - max(0, int(used) - int(found[1] if found else 0)))
 
 
-def _macos(vm_stat: str) -> int:
-    """From `vm_stat`: free, inactive and speculative pages are handed out without swapping."""
-    page = re.search(r"page size of (\d+) bytes", vm_stat)
-    pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)", vm_stat, re.MULTILINE)
-    return int(page[1]) * sum(map(int, pages)) if page and pages else sys.maxsize
-
-
-class _MemoryStatus(ctypes.Structure):
-    """Windows' MEMORYSTATUSEX."""
-
-    _fields_ = (
-        ("length", ctypes.c_uint32),
-        ("load", ctypes.c_uint32),
-        ("total", ctypes.c_uint64),
-        ("available", ctypes.c_uint64),
-        ("total_page_file", ctypes.c_uint64),
-        ("available_page_file", ctypes.c_uint64),
-        ("total_virtual", ctypes.c_uint64),
-        ("available_virtual", ctypes.c_uint64),
-        ("available_extended", ctypes.c_uint64),
-    )
-
-
-def _windows() -> int:
-    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-    # `windll` exists on Windows only, for the type checker too.
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009
-    return int(status.available) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else sys.maxsize
-
-
-def _output(command: str) -> str:
-    """What a system command prints; empty when it cannot be run."""
-    try:
-        return subprocess.run([command], capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 def _text(path: Path) -> str:
     """A small system file; empty when it is absent or may not be read."""
     try:
@@ -113,31 +77,13 @@ def peak_memory() -> int:
     On Linux of this program alone: `getrusage` counts what the parent held when it started this one.
     """
     if sys.platform == "linux":
-        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        found = re.search(r"^VmHWM:\s+(\d+) kB", _text(Path("/proc/self/status")), re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
     if sys.platform == "win32":
-        return _windows_peak()
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     import resource
 
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
-
-
-class _Counters(ctypes.Structure):
-    """Windows' PROCESS_MEMORY_COUNTERS."""
-
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("page_faults", ctypes.c_uint32),
-        ("peak_working_set", ctypes.c_size_t),
-        ("rest", ctypes.c_size_t * 7),
-    )
-
-
-def _windows_peak() -> int:
-    counters = _Counters(size=ctypes.sizeof(_Counters))
-    # `windll` exists on Windows only, for the type checker too.
-    library = getattr(ctypes, "windll")  # noqa: B009
-    process = ctypes.c_void_p(library.kernel32.GetCurrentProcess())
-    told = library.psapi.GetProcessMemoryInfo(process, ctypes.byref(counters), counters.size)
-    return int(counters.peak_working_set) if told else 0

@@ -30,6 +30,10 @@ SETTINGS = (
 COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model")
 
 
+# What makes a folder one of our own conversions: what is in it.
+MANIFEST = "blip2-chat.json"
+
+
 class MissingFileError(CheckpointError):
     """There is no such file."""
 
@@ -61,22 +65,27 @@ def read_small(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise CheckpointError(f"{path} is not a regular file; put the checkpoint's own in its place")
+                raise CheckpointError(
+                    f"{path} is not a regular file; put the checkpoint's own in its place", path=path
+                )
             # One more than is allowed, since a file may grow and those of some file systems have no size.
             content = file.read(most + 1)
     except FileNotFoundError:
-        raise MissingFileError(f"{path} is missing; copy it from where the checkpoint came from") from None
+        raise MissingFileError(
+            f"{path} is missing; copy it from where the checkpoint came from", path=path
+        ) from None
     except (OSError, ValueError) as error:
         # Windows and Python refuse to open folders and sockets, each with another error.
         if path.exists() and not path.is_file():
             raise CheckpointError(
-                f"{path} is not a regular file; put the checkpoint's own in its place"
+                f"{path} is not a regular file; put the checkpoint's own in its place", path=path
             ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise CheckpointError(f"{path} cannot be read: {reason}") from None
+        raise CheckpointError(f"{path} cannot be read: {reason}", path=path) from None
     if len(content) > most:
         raise CheckpointError(
-            f"{path} is larger than {most / 1e6:.0f} MB, which no such file of a BLIP-2 checkpoint is; fetch it again"
+            f"{path} is larger than {most / 1e6:.0f} MB; no such file of a BLIP-2 checkpoint is; fetch it again",
+            path=path,
         )
     return content
 
@@ -88,5 +97,5 @@ def read_json(path: Path) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as JSON ({short(str(error), 100)}); fetch it again"
+            f"{path} cannot be read as JSON ({short(str(error), 100)}); fetch it again", path=path
         ) from None

@@ -1,9 +1,8 @@
-"""A page and an OpenAI-compatible API over one model or several: `blip2-chat serve`.
+"""A web page and an OpenAI-compatible API over one or several models: `blip2-chat serve`.
 
-request -> guard.py      host, origin, key
-        -> intake.py     a place in the queue, a bounded body
-        -> openai_api.py / caption_api.py
-        -> served.py     the model that was chosen
-        -> pictures.py   bytes or URL -> pixels, in threads of their own
-        -> scheduler.py  each model's thread and batch: all requests' rows are written side by side
+request -> middleware/       access log, authentication, admission (queue and size limits)
+        -> routes/           the endpoints
+        -> pictures/         bytes or URL -> pixels, in a thread pool
+        -> model_worker.py   the chosen model
+        -> scheduler.py      its thread and its batch, which all requests share
 """

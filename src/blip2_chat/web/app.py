@@ -1,4 +1,4 @@
-"""The application, put together: routes in the middle, around them what takes in, guards and records."""
+"""The ASGI application: the routes, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def make_app(service: Service) -> ASGIApp:
         yield
         await anyio.to_thread.run_sync(service.close)
 
-    # FastAPI's own documentation pages load scripts from elsewhere: there is /openapi.json and docs/serve.md.
+    # FastAPI's documentation pages load scripts from other sites; use /openapi.json and docs/serve.md
+    # instead.
     app = FastAPI(
         title="blip2-chat",
         version=__version__,
@@ -67,7 +68,7 @@ def make_app(service: Service) -> ASGIApp:
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
-    # Some load balancers ask for the status alone.
+    # Some load balancers send HEAD requests.
     @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="The process is there")
     async def health() -> dict[str, str]:
@@ -111,15 +112,16 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> Response:
-        return internal_error().response()  # Starlette raises it on, for `Record` to log
+        return internal_error().response()  # Starlette re-raises it, and `Record` logs it
 
     @app.exception_handler(ClientGoneError)
     async def gone(_: Request, __: ClientGoneError) -> Response:
-        return Response(status_code=499)  # for the log: nobody reads it
+        return Response(status_code=499)  # only for the log: the client has left
 
 
 def _openapi(app: FastAPI, locked: bool) -> dict[str, Any]:
-    """FastAPI's document, with the key if there is one, and without its own 422: a wrong request is 400 here."""
+    """FastAPI's document, with the API key if there is one, and without its 422: an invalid request is a 400
+    here."""
     schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     chat = schemas.ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema["components"]["schemas"] |= {**chat.pop("$defs"), "ChatRequest": chat}

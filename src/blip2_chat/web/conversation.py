@@ -1,4 +1,4 @@
-"""A chat request's messages -> the picture they are about and the prompt that continues them."""
+"""The messages of a chat request -> their picture, and the prompt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..errors import GenerationError
 from ..generation.settings import Decoding
 from ..model import Model
 from ..prompts import Exchange, FittedPrompt, fit
-from .errors import ApiError, in_requests_words
+from .errors import ApiError, worded
 from .schemas import ImagePart, Message, TextPart
 from .settings import Settings
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is asked about which picture, and what was said about it before. No question: a caption."""
+    """A picture, earlier questions and answers about it, and the new question; None for a caption."""
 
     picture: str
     exchanges: tuple[Exchange, ...]
@@ -23,10 +23,10 @@ class Conversation:
 
 
 def read(messages: list[Message], settings: Settings) -> Conversation:
-    """400 for messages without a picture or a question, or with more than this server takes.
+    """Raises a 400 for messages without a picture or a question, or beyond the limits of this server.
 
-    BLIP-2 looks at one picture: the last one. Turns before it were about another and are left out, as are system
-    messages, for which it has no place.
+    BLIP-2 sees one picture: the last one. Earlier turns were about another picture and are left out; so are
+    system messages, which BLIP-2 does not have.
     """
     if len(messages) > settings.max_messages:
         raise _wrong(f"{len(messages)} messages; this server allows {settings.max_messages}")
@@ -66,19 +66,17 @@ def read(messages: list[Message], settings: Settings) -> Conversation:
 
 
 def prompt(conversation: Conversation, model: Model, decoding: Decoding) -> FittedPrompt:
-    """The conversation in the model's words, as much of it as fits; 400 when not even the question does."""
+    """The prompt of the conversation, with as many turns as fit; a 400 if not even the question fits."""
     if not conversation.question:
         text = model.template.caption
         return FittedPrompt(text, model.tokenizer.encode(text), 0)
     budget = model.prompt_budget(decoding)
-    # A turn takes more than one token: the rest could not fit, and would be tried in vain.
+    # A turn takes more than one token, so more turns than this cannot fit and need not be tried.
     recent = conversation.exchanges[-max(budget, 1) :]
     try:
         fitted = fit(model.template, model.tokenizer.encode, recent, conversation.question, budget)
     except GenerationError as error:
-        raise ApiError(
-            400, in_requests_words(error), param="messages", code="context_length_exceeded"
-        ) from None
+        raise ApiError(400, worded(error), param="messages", code="context_length_exceeded") from None
     unread = len(conversation.exchanges) - len(recent)
     return FittedPrompt(fitted.text, fitted.token_ids, fitted.dropped_turns + unread)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import GenerationError
+from ..errors import Blip2ChatError
 
 _TYPES = {
     401: "authentication_error",
@@ -20,12 +20,12 @@ _TYPES = {
     504: "timeout_error",
 }
 
-# Settings that are called otherwise in requests.
+# Parameters that are called otherwise in requests.
 _NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_answers": "n"}
 
 
 class ApiError(Exception):
-    """What a client did wrong, or what the server cannot do now. The message is fit to show as it is."""
+    """An error of a client, or something that the server cannot do now. The message can be shown unchanged."""
 
     def __init__(
         self,
@@ -53,11 +53,12 @@ class ApiError(Exception):
 
 
 def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
-    """pydantic's findings about a request, one of them said."""
-    # Where there are alternatives it tells what is wrong with each: the one that was meant went deepest.
+    """One error from pydantic's list of errors in a request."""
+    # For alternatives, pydantic reports the errors of each; the deepest one belongs to the alternative that
+    # was meant.
     fault = max(faults, key=lambda one: len(one["loc"]))
     if fault["type"] == "json_invalid":
-        # The parser's reason has a place and no words of the body.
+        # The parser's reason contains a position, but no text of the body.
         why = str((fault.get("ctx") or {}).get("error", ""))[:200]
         if "surrogate" in why or "hex escape" in why:
             why += " (a lone surrogate, such as \\ud800, is no character)"
@@ -73,12 +74,14 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(400, f"{param or 'the body'}: {message}", param=param)
 
 
-def in_requests_words(error: GenerationError) -> str:
-    """The error's message, with settings by the names that requests have for them."""
-    message = str(error)
-    for name, asked in _NAMES.items():
-        message = message.replace(name, asked)
-    return message
+def worded(error: Blip2ChatError) -> str:
+    """The error's message, with parameters by the names that requests have for them."""
+    return error.worded(lambda parameter: request_name(parameter.name))
+
+
+def request_name(setting: str) -> str:
+    """The field of a request for a parameter of the library: "max_new_tokens" -> "max_tokens"."""
+    return _NAMES.get(setting, setting)
 
 
 def shutting_down() -> ApiError:
@@ -86,5 +89,5 @@ def shutting_down() -> ApiError:
 
 
 def internal_error() -> ApiError:
-    """Says nothing of what happened inside: an exception's text may hold a user's words."""
+    """Reveals nothing about the cause, because the text of an exception may contain a user's text."""
     return ApiError(500, "something went wrong in the server; its log says what", code="internal_error")

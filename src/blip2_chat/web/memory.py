@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system, where glibc would keep it."""
+"""Returning freed memory to the system, which glibc would keep."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-# Bodies and pictures come in crowds: once after several is enough.
+# Bodies and pictures come in bursts; once after several of them is enough.
 _DELAY = 1.0
 
 
@@ -24,13 +24,13 @@ _trim = _find_trim()
 
 
 class Trimmer:
-    """`later()` after work that took much memory; called on the event loop."""
+    """Call `later()` on the event loop after work that used much memory."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
 
     def later(self) -> None:
-        """Gives freed memory back within a second or so, in a thread."""
+        """Returns freed memory within about a second, in a thread."""
         if _trim is None or self._timer is not None:
             return
         self._timer = asyncio.get_running_loop().call_later(_DELAY, self._start)

@@ -1,4 +1,4 @@
-"""What a server's models are called: the ids that requests choose by."""
+"""Ids of the models of a server, by which requests choose one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from ..model import Model
 
 
 class SameNameError(Blip2ChatError):
-    """Two models of one server that requests could not tell apart."""
+    """Two models of a server would have the same id."""
 
 
 def name_of(model: Model) -> str:
-    """A hub name; a folder's name, not its path: how the host's disk is laid out is nobody's business."""
+    """A name on the hub; for a folder its name, not its path, so that clients do not learn the paths of the
+    host."""
     path = Path(model.name).expanduser()
     return path.absolute().name if path.is_dir() else model.name
 
 
 def ids_of(models: Sequence[Model]) -> list[str]:
-    """One for each: the first model of a name goes by the name, which clients know; others by `name:precision`.
+    """An id for each model: the name for the first model of that name, and `name:precision` for others.
 
-    Raises `SameNameError` where that leaves two with one id.
+    Raises `SameNameError` if two would have the same id.
     """
     ids: list[str] = []
     described: list[str] = []

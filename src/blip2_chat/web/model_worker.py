@@ -11,12 +11,13 @@ from ..checkpoint.catalogue import KNOWN
 from ..checkpoint.inspect import EMBEDDED
 from ..errors import GenerationError, PictureError
 from ..generation.rows import End, Task
-from ..generation.settings import Decoding
+from ..generation.settings import SETTINGS, Decoding
+from ..images import PreparedPicture
 from ..model import Model
 from . import schemas
-from .errors import ApiError, in_requests_words, shutting_down
+from .errors import ApiError, request_name, shutting_down, worded
 from .model_ids import name_of
-from .pictures.open import Pictures, Seen
+from .pictures.open import Pictures
 from .scheduler import Scheduler, Stopped, Ticket
 from .settings import Settings
 
@@ -58,9 +59,27 @@ class Served:
                 max_text=settings.max_text,
                 slots=settings.slots,
                 allow_urls=settings.allow_urls,
+                settings=self._sliders(),
                 samples=samples,
             ),
         )
+
+    def _sliders(self) -> list[schemas.SettingAbout]:
+        """The settings that have a slider, with what this model and server allow."""
+        allowed = {"num_beams": self._settings.slots, "max_new_tokens": self.longest_answer}
+        return [
+            schemas.SettingAbout(
+                name=request_name(name),
+                title=slider.title,
+                help=setting.help,
+                minimum=slider.least,
+                maximum=min(slider.most, allowed.get(name, slider.most)),
+                step=slider.step,
+                value=slider.start,
+            )
+            for name, setting in SETTINGS.items()
+            if (slider := setting.slider) is not None
+        ]
 
     def _description(self) -> str:
         if self.is_embedded:
@@ -113,19 +132,20 @@ class Served:
                 stop=tuple(stop),
             )
         except GenerationError as error:
-            raise ApiError(400, in_requests_words(error)) from None
+            param = error.setting and request_name(error.setting)
+            raise ApiError(400, worded(error), param=param) from None
 
-    async def open(self, source: str | bytes, name: str = "", client: str = "") -> Seen:
+    async def open(self, source: str | bytes, name: str = "", client: str = "") -> PreparedPicture:
         """A picture that a request brought; 400 with what is wrong with it."""
         try:
             return await self._pictures.open(source, self.model.preprocess, name, client)
         except PictureError as error:
-            raise ApiError(400, str(error), code="invalid_image") from None
+            raise ApiError(400, worded(error), code="invalid_image") from None
 
-    def submit(self, seen: Seen, task: Task, request: Request) -> Ticket:
+    def submit(self, picture: PreparedPicture, task: Task, request: Request) -> Ticket:
         """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
         try:
-            return self.scheduler.submit(seen, task, client_of(request))
+            return self.scheduler.submit(picture, task, client_of(request))
         except Stopped:
             raise shutting_down() from None
 

@@ -1,4 +1,4 @@
-"""The page's own files: read once, from the package, and served from memory under fixed names."""
+"""The files of the page: read once from the package, and served from memory under fixed names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Page = dict[str, tuple[bytes, str]]
 
 
 def load(samples: bool = False) -> Page:
-    """Path -> content and type. A request's path is looked up here and never becomes a path on the disk.
+    """Path -> content and type. The path of a request is looked up here, and never used as a path on disk.
 
-    `samples`: with the embedded model's sample pictures, under /samples/.
+    `samples`: include the embedded model's sample pictures, under /samples/.
     """
     folder = files("blip2_chat.web") / "page"
     found: Page = {}

@@ -1,4 +1,4 @@
-"""What a Prometheus server may ask: counts and times, never what was said or shown."""
+"""Metrics for Prometheus: counts and times, never texts or pictures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One server's numbers, in a registry of their own; of requests as a whole, of answers by model."""
+    """The metrics of one server, in a separate registry; those of answers have a label for the model."""
 
     def __init__(self, schedulers: Mapping[str, Scheduler]) -> None:
-        """`schedulers`: each model's, by its id."""
+        """`schedulers`: the scheduler of each model, by id."""
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "blip2_chat_requests", "Answered requests.", ["route", "status"], registry=self._registry
@@ -53,7 +53,7 @@ class Metrics:
                 gauge.labels(model).set_function(partial(value, scheduler))
 
     def answered(self, model: str, ticket: Ticket, prompt_tokens: int, completion_tokens: int) -> None:
-        """An answer is complete."""
+        """Counts a complete answer."""
         if ticket.started is not None:
             self._queue_seconds.labels(model).observe(ticket.started - ticket.submitted)
         self._tokens.labels(model, "prompt").inc(prompt_tokens)

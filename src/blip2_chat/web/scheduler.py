@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..engines.engine import Floats, State
-from ..generation.reuse import QueryVectorCache
-from ..generation.rows import Event, Rows, Task, rows_of
+from ..generation.loop import Batch, Member
+from ..generation.rows import Event, Task
+from ..images import PreparedPicture
 from ..model import Model
-from .pictures.open import Seen
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Stopped(Exception):
 class Ticket:
     """A submitted task, seen from the event loop: iterate for its events. `cancel` it when nobody listens."""
 
-    seen: Seen
+    picture: PreparedPicture
     task: Task
     client: str
     loop: asyncio.AbstractEventLoop
@@ -45,6 +45,7 @@ class Ticket:
     ended: float | None = None
     cached_tokens: int = 0  # of picture and prompt, found in the state of an earlier request
     cancelled: bool = False
+    member: Member | None = None  # of the batch, from when its prompt has been read
     _mail: asyncio.Queue[Event | BaseException | None] = field(default_factory=asyncio.Queue)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -59,30 +60,19 @@ class Ticket:
             self._mail.put_nowait(event)
 
 
-@dataclass
-class _Job:
-    """A ticket in the batch. `width`: how many of the state's rows are its own."""
-
-    ticket: Ticket
-    rows: Rows
-    width: int
-
-
 class Scheduler:
     """`submit` from the event loop; everything else happens in the thread."""
 
     def __init__(self, model: Model, slots: int) -> None:
         self.slots = slots
         self._model = model
-        self._vectors = QueryVectorCache()
         self._changed = threading.Condition()
         # Per client, first come first served; clients take turns.
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._closing = False
         # Below: the thread's own.
-        self._jobs: list[_Job] = []
-        self._state: State | None = None
-        self._logits: Floats | None = None
+        self._batch = Batch(model.engine, model.tokenizer, self._keep)
+        self._tickets: dict[Member, Ticket] = {}  # those that are being written
         self._mail: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, list[Event | BaseException | None]]]]
         self._mail = defaultdict(list)
         self._pace = 1.0  # seconds that an answer takes, a moving average
@@ -96,7 +86,7 @@ class Scheduler:
 
     @property
     def busy_rows(self) -> int:
-        return sum(job.width for job in list(self._jobs))
+        return sum(member.width for member in list(self._batch.members))
 
     @property
     def wait(self) -> float:
@@ -107,7 +97,7 @@ class Scheduler:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
 
-    def submit(self, seen: Seen, task: Task, client: str = "") -> Ticket:
+    def submit(self, picture: PreparedPicture, task: Task, client: str = "") -> Ticket:
         """Takes a place in the queue. `ValueError` for more rows than there are slots, `Stopped` after `close`."""
         if task.rows > self.slots:
             raise ValueError(f"{task.rows} rows are more than the {self.slots} slots")
@@ -115,7 +105,7 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise Stopped
-            ticket = Ticket(seen, task, client, asyncio.get_running_loop(), now)
+            ticket = Ticket(picture, task, client, asyncio.get_running_loop(), now)
             self._waiting.setdefault(client, deque()).append(ticket)
             self._changed.notify()
         return ticket
@@ -123,6 +113,8 @@ class Scheduler:
     def cancel(self, ticket: Ticket) -> None:
         """Frees the ticket's slots at the next token; nothing more is delivered. Also for one that is over."""
         ticket.cancelled = True
+        if ticket.member is not None:
+            ticket.member.cancelled = True
         with self._changed:
             line = self._waiting.get(ticket.client)
             if line and ticket in line:
@@ -140,17 +132,19 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._waiting and not self._closing:
+                while not self._batch.members and not self._waiting and not self._closing:
                     self._changed.wait()
-                if self._closing and not self._jobs and not self._waiting:
+                if self._closing and not self._batch.members and not self._waiting:
                     return
             try:
                 self._admit()
                 self._advance()
             except Exception as error:
                 log.error("a step of the batch failed: %s", type(error).__name__)
-                self._fail(self._jobs, error)
-                self._jobs, self._state, self._logits = [], None, None
+                self._batch.clear()
+                for ticket in self._tickets.values():
+                    self._post(ticket, [error])
+                self._tickets.clear()
             self._send()
 
     # Joining
@@ -165,13 +159,13 @@ class Scheduler:
             if ticket is None:
                 break
             try:
-                joining.append((ticket, self._read(ticket.seen)))
+                joining.append((ticket, self._model.query_vectors(ticket.picture)))
                 free -= ticket.task.rows
             except Exception as error:
                 self._refuse([ticket], error)
         fresh: list[tuple[Ticket, Floats]] = []
         for ticket, vectors in joining:
-            state = self._model.states.take(ticket.seen.digest, ticket.task.prompt)
+            state = self._model.states.take(ticket.picture.digest, ticket.task.prompt)
             if state is None:
                 fresh.append((ticket, vectors))
             else:
@@ -194,33 +188,13 @@ class Scheduler:
                 return ticket
         return None
 
-    def _read(self, seen: Seen) -> Floats:
-        vectors = self._vectors.get(seen.digest)
-        if vectors is None:
-            vectors = self._model.engine.encode_image(seen.pixels)
-            self._vectors.put(seen.digest, vectors)
-        return vectors
-
     def _join(self, group: list[tuple[Ticket, Floats]], state: State | None = None) -> None:
         tickets = [ticket for ticket, _ in group]
-        prompts = [ticket.task.prompt for ticket in tickets]
         if state is not None:
-            tickets[0].cached_tokens = self._reused(state, prompts[0])
+            tickets[0].cached_tokens = self._reused(state, tickets[0].task.prompt)
         try:
-            model = self._model
-            written = [rows_of(ticket.task, model.tokenizer, model.engine.config) for ticket in tickets]
             vectors = np.concatenate([vectors for _, vectors in group])
-            state, logits = model.engine.prefill(vectors, prompts, state)
-            widths = [ticket.task.rows for ticket in tickets]
-            if max(widths) > 1:
-                copies = [row for row, width in enumerate(widths) for _ in range(width)]
-                state.reorder(copies)
-                logits = logits[copies]
-            if self._state is None or self._logits is None:
-                self._state, self._logits = state, logits
-            else:
-                self._state.append(state)
-                self._logits = np.concatenate([self._logits, logits])
+            members = self._batch.join(vectors, [ticket.task for ticket in tickets], state)
         except Exception as error:
             if len(group) > 1:
                 for one in group:  # one may be to blame, or all at once be too large for the memory
@@ -229,9 +203,11 @@ class Scheduler:
                 self._refuse(tickets, error)
             return
         now = time.monotonic()
-        for ticket, rows, width in zip(tickets, written, widths, strict=True):
+        for ticket, member in zip(tickets, members, strict=True):
             ticket.started = now
-            self._jobs.append(_Job(ticket, rows, width))
+            ticket.member = member
+            member.cancelled = ticket.cancelled  # it may have been before it had a member
+            self._tickets[member] = ticket
 
     def _reused(self, state: State, prompt: list[int]) -> int:
         """Tokens of picture and prompt that need not be read with this state."""
@@ -245,59 +221,32 @@ class Scheduler:
 
     def _advance(self) -> None:
         """One token for every row; rows that end, and those of the abandoned, leave."""
-        if self._state is None or self._logits is None:
+        if not self._batch.members:
             return
-        rows: list[int] = []
-        tokens: list[int] = []
-        staying: list[_Job] = []
-        offset = 0
-        for job in self._jobs:
-            own = range(offset, offset + job.width)
-            offset += job.width
-            parents: list[int] = []
-            failure: Exception | None = None
-            if not job.ticket.cancelled:
-                try:
-                    parents, new = job.rows.advance(self._logits[own.start : own.stop])
-                except Exception as error:  # of this answer alone: the others' rows are as they were
-                    log.error("an answer failed at a token: %s", type(error).__name__)
-                    failure = error
-            if parents:
-                staying.append(job)
-                rows += [own.start + parent for parent in parents]
-                tokens += new
-                job.width = len(parents)
-            else:
-                if failure is None:  # what it failed of, its state may have
-                    self._keep(job, own.start)
-                job.ticket.ended = time.monotonic()
-                self._learn_pace(job.ticket)
-            ending = [] if parents else [failure]  # None: as it should
-            self._post(job.ticket, [*job.rows.events, *ending])
-            job.rows.events = []
-        self._jobs = staying
+        over = self._batch.choose()
+        for member, ticket in list(self._tickets.items()):
+            events: list[Event | BaseException | None] = [*member.rows.events]
+            member.rows.events.clear()
+            if member in over:
+                if member.failure is not None:
+                    log.error("an answer failed at a token: %s", type(member.failure).__name__)
+                events.append(member.failure)  # None: it ended as it should
+                ticket.ended = time.monotonic()
+                self._learn_pace(ticket)
+                del self._tickets[member]
+            self._post(ticket, events)
         self._send()
-        if not rows:
-            self._state = self._logits = None
-            return
-        if rows != list(range(offset)):
-            self._state.reorder(rows)
-        self._logits = self._model.engine.step(self._state, tokens)
-        self.steps += 1
+        if self._batch.members:
+            self._batch.step()
+            self.steps += 1
 
     def _learn_pace(self, ticket: Ticket) -> None:
         took = (ticket.ended or 0.0) - (ticket.started or 0.0)
         self._pace += 0.1 * (took - self._pace)
 
-    def _keep(self, job: _Job, row: int) -> None:
-        """Keeps what the row knows, for the conversation's next question."""
-        assert self._state is not None
-        task = job.ticket.task
-        state = self._state.take([row])
-        if task.decoding.num_beams > 1:
-            # A beam's row is one of many ways on; the prompt is what they share.
-            state.truncate(0 if self._model.engine.config.family == "t5" else len(task.prompt))
-        self._model.states.put(job.ticket.seen.digest, state)
+    def _keep(self, member: Member, state: State) -> None:
+        """Keeps what a request leaves behind, for the conversation's next question."""
+        self._model.states.put(self._tickets[member].picture.digest, state)
 
     # Telling
 
@@ -318,10 +267,6 @@ class Scheduler:
         log.error("a request could not be read: %s", type(error).__name__)
         for ticket in tickets:
             self._post(ticket, [error])
-
-    def _fail(self, jobs: list[_Job], error: BaseException) -> None:
-        for job in jobs:
-            self._post(job.ticket, [error])
 
 
 def _deliver(letters: list[tuple[Ticket, list[Event | BaseException | None]]]) -> None:

@@ -7,9 +7,11 @@ servers; those that would change the answer and cannot be honoured are refused b
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ..generation.settings import SETTINGS
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -48,24 +50,34 @@ class StreamOptions(_Strict):
     include_usage: bool = False
 
 
+def _setting(name: str, **changes: Any) -> Any:
+    """The field for one of `Decoding`'s settings; `changes` where OpenAI's format or this server's limits differ."""
+    setting = SETTINGS[name]
+    known = {"default": setting.default, "ge": setting.least, "gt": setting.above, "le": setting.most}
+    known = {"description": setting.help, **known, **changes}
+    return Field(**{key: value for key, value in known.items() if value is not None or key == "default"})
+
+
 class Writing(_Strict):
     """How an answer is written. All but OpenAI's own are this server's additions, named as in transformers."""
 
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="0 takes the likeliest word each time, which is the default here."
+    temperature: float | None = _setting(
+        "temperature",
+        default=None,
+        le=2,
+        description=f"{SETTINGS['temperature'].help} 0 unless top_p, top_k or n ask for sampling.",
     )
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1, le=1_000_000)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    num_beams: int = Field(
-        1, ge=1, le=64, description="Above 1: beam search. Cannot be drawn at the same time."
-    )
-    length_penalty: float = Field(1.0, ge=-10, le=10)
-    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
-    no_repeat_ngram_size: int = Field(0, ge=0, le=100)
-    min_tokens: int = Field(0, ge=0, le=1_000_000)
-    max_tokens: int | None = Field(None, ge=1, description="At most the server's own limit.")
-    stop: Stop | list[Stop] | None = None
+    top_p: float | None = _setting("top_p")
+    top_k: int | None = _setting("top_k", le=1_000_000)
+    # OpenAI's seeds have 64 bits with a sign.
+    seed: int | None = _setting("seed", ge=-(2**63), le=2**63 - 1)
+    num_beams: int = _setting("num_beams", le=64)
+    length_penalty: float = _setting("length_penalty")
+    repetition_penalty: float = _setting("repetition_penalty")
+    no_repeat_ngram_size: int = _setting("no_repeat_ngram_size", le=100)
+    min_tokens: int = _setting("min_new_tokens", le=1_000_000)
+    max_tokens: int | None = _setting("max_new_tokens", default=None)
+    stop: Stop | list[Stop] | None = Field(None, description=SETTINGS["stop"].help)
 
 
 class ChatRequest(Writing):
@@ -77,8 +89,8 @@ class ChatRequest(Writing):
         min_length=1,
         description="The answer is about the last picture in them. What was said before that picture is not read.",
     )
-    max_completion_tokens: int | None = Field(None, ge=1)
-    n: int | None = Field(1, ge=1, le=64)
+    max_completion_tokens: int | None = _setting("max_new_tokens", default=None)
+    n: int | None = _setting("num_answers", le=64)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     logprobs: bool | None = False
@@ -155,6 +167,18 @@ class Sample(BaseModel):
     name: str
 
 
+class SettingAbout(BaseModel):
+    """A setting worth a slider, in the range that is worth trying with this model."""
+
+    name: str = Field(description="The field of a request.")
+    title: str
+    help: str
+    minimum: float
+    maximum: float
+    step: float
+    value: float = Field(description="Where to start.")
+
+
 class ModelAbout(BaseModel):
     """What the page tells about the model, and the limits it keeps to."""
 
@@ -171,6 +195,7 @@ class ModelAbout(BaseModel):
     max_text: int
     slots: int
     allow_urls: bool
+    settings: list[SettingAbout] = Field(description="What the page offers to change.")
     samples: list[Sample]
 
 

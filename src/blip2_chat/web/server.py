@@ -1,4 +1,4 @@
-"""Running the application: where it may be bound, and how it ends."""
+"""Running the application: binding, and shutting down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from ..errors import Blip2ChatError
+from ..errors import Blip2ChatError, Parameter
 from ..images import PictureLimits
 from ..model import Model
 from .app import make_app
@@ -19,16 +19,16 @@ from .middleware.connection import Connection
 from .service import Service
 from .settings import Settings
 
-# Names under which this machine reaches itself, whatever the bind address.
+# Names of this machine, whatever the bind address.
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 class BindError(Blip2ChatError):
-    """An address that cannot, or should not without a key, be served at."""
+    """An address that cannot be bound to, or should not be without a key."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what is bound to `host`."""
+    """Whether `host` can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
-    """`BindError` for an address that others reach, without a key and without a word that this is meant."""
+    """Raises `BindError` for a public address without a key, unless `insecure`."""
     if api_key is not None and not api_key.strip():
         raise BindError("the API key is empty; give one of some length, such as `openssl rand -hex 24` makes")
     if api_key is not None and not (
@@ -50,30 +50,33 @@ def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
         )
     if not (is_loopback(host) or api_key is not None or insecure):
         raise BindError(
-            f"{host} can be reached by others: give --api-key (or BLIP2_CHAT_API_KEY) so that only those who have "
-            "the key are answered, or --insecure if everyone may use this model and this machine's time"
+            f"{host} can be reached by others: give ",
+            Parameter("api_key"),
+            " (or BLIP2_CHAT_API_KEY) so that only those who have the key are answered, or ",
+            Parameter("insecure", True),
+            " if everyone may use this model and this machine's time",
         )
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. `BindError` when it cannot be had."""
+    """A listening socket; port 0 chooses a free port. `BindError` if that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # there it would let two servers share a port
+        if sys.platform != "win32":  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(512)
     except (OSError, OverflowError, UnicodeError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
-        # No other port mends a name that is none, or an address that is not this machine's.
+        # Another port does not help with an invalid name, or with an address of another machine.
         elsewhere = isinstance(error, (socket.gaierror, UnicodeError)) or (
             getattr(error, "errno", None) == errno.EADDRNOTAVAIL
         )
-        option = "--host" if elsewhere else "--port"
         raise BindError(
-            f"{host} port {port} cannot be bound ({reason}); choose another with {option}"
+            f"{host} port {port} cannot be bound ({reason}); choose another with ",
+            Parameter("host" if elsewhere else "port"),
         ) from None
     return listener
 

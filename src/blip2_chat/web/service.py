@@ -1,4 +1,4 @@
-"""A server's models and what they share; what the routes have in common."""
+"""The models of a server, and what they share."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """The models of one server and what they share: limits, places, pictures and numbers. `close` it."""
+    """The models of a server and what they share: limits, queue, pictures and metrics. Call `close` at the
+    end."""
 
     def __init__(
         self, models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
     ) -> None:
-        """The first of `models` answers requests that name none."""
+        """The first of `models` answers requests that name no model."""
         ids = ids_of(models)
         self.settings = settings
         self.pictures = Pictures(limits or picture_limits(settings))
@@ -44,23 +45,23 @@ class Service:
         self.page = page_files.load(samples=any(served.is_embedded for served in self.models))
 
     def close(self) -> None:
-        """Finishes what runs, of all models."""
+        """Finishes the running requests of all models."""
         for served in self.models:
             served.scheduler.close()
         self.pictures.close()
 
     @property
     def alive(self) -> bool:
-        """Whether every model takes requests."""
+        """Whether every model accepts requests."""
         return all(served.scheduler.alive for served in self.models)
 
     @property
     def wait(self) -> float:
-        """Seconds until a request that came now would have its turn, roughly: of the model most asked for."""
+        """Roughly the seconds until a new request would be processed, for the model with the longest queue."""
         return max(served.scheduler.wait for served in self.models)
 
     def served(self, model_id: str | None) -> Served:
-        """The model that a request chose, the first where it chose none; 404 for what is not here."""
+        """The model that a request names, or the first one; a 404 for an unknown model."""
         if model_id is None:
             return self.models[0]
         for served in self.models:
@@ -74,14 +75,14 @@ class Service:
         )
 
     def about(self, served: Served) -> schemas.ModelEntry:
-        """What `/v1/models` tells of one model."""
+        """The entry of a model in `/v1/models`."""
         samples = [path for path in self.page if path.startswith("/samples/")] if served.is_embedded else []
         return served.entry([schemas.Sample(path=path, name=path.rpartition("/")[2]) for path in samples])
 
     def finish(
         self, served: Served, ticket: Ticket, ends: Sequence[End], prompt: str, copies: int = 1
     ) -> schemas.Usage:
-        """What every complete answer comes to, whichever route asked: counted, and logged with `--log-text`."""
+        """Counts a complete answer of any route, and logs it with `--log-text`."""
         usage = served.usage([(ticket, ends)], copies)
         self.metrics.answered(served.id, ticket, usage.prompt_tokens, usage.completion_tokens)
         if self.settings.log_text:

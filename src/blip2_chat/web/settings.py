@@ -1,4 +1,4 @@
-"""What a server allows, in one place."""
+"""The limits of a server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """The limits of one server. The defaults suit a small machine and strangers' requests.
+    """The limits of a server. The defaults suit a small machine and untrusted clients.
 
-    slots: answers written side by side; also the most `n` or beams of one request.
-    queue: requests that may wait beside those; one more is answered 429.
-    max_body_bytes: of one request; all requests held at a time share `max_held_bytes`.
-    max_tokens: of one answer; a client that asks for more gets this many.
+    slots: sequences generated at the same time; also the maximum of `n` or beams of a request.
+    queue: requests that may wait in addition; further ones get a 429.
+    max_body_bytes: of one request; the bodies of all current requests together: `max_held_bytes`.
+    max_tokens: of one answer; larger requests are reduced to this.
     max_text: characters of all messages of a request.
+    pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
     time_limit: seconds from a request's arrival to its last word.
     allowed_hosts: what the `Host` header may say, lower case, without port; empty means anything.
     """
@@ -29,6 +30,7 @@ class Settings:
     max_held_bytes: int = 256 * MIB
     max_picture_bytes: int = 20 * MIB
     max_pixels: int = 40_000_000
+    pixels_option: str = ""
     max_pictures: int = 16
     max_tokens: int = 256
     max_messages: int = 256

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,8 @@ from blip2_chat.engines.onnx.graph.activations import UnknownActivation, activat
 from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph
 from blip2_chat.engines.onnx.run.runtime import ort
 from blip2_chat.errors import CheckpointError
-from tests.checkpoint.test_inspect import change_json
-from tests.support.checkpoints import make_checkpoint, randomise
+from tests.support.checkpoints import change_json, make_checkpoint
+from tests.support.transformers_checkpoints import randomise
 
 # Parameters of their own, which T5 and OPT have no tensors for, or nobody's.
 ABSENT = {"laplace", "prelu", "sqrtsoftplus", "xielu"}
@@ -37,7 +41,7 @@ def test_every_activation_is_transformers_own(name: str) -> None:
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=3e-6)
 
 
-def test_others_are_named() -> None:
+def test_unknown_activations_are_refused() -> None:
     with pytest.raises(UnknownActivation, match=r"activation 'laplace': use engine='torch'$"):
         activate(Graph("one"), "laplace", "x")
 

@@ -31,7 +31,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 @pytest.mark.parametrize(("precision", "fall"), [("int8", 0.005), ("int4", 0.02)])
-def test_answers_stay_right(tmp_path: Path, exact: Report, precision: str, fall: float) -> None:
+def test_quantised_answers_stay_right(tmp_path: Path, exact: Report, precision: str, fall: float) -> None:
     report = evaluated(tmp_path, precision)
     assert exact.asked.total() >= 1000
     assert report.exact_match >= exact.exact_match - fall

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import json
 from collections.abc import Callable
 from functools import cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,19 +57,6 @@ PROMPTS = [[2, 10, 11], [2, 20, 21, 22, 23, 24, 25, 26], [2], [2, 30, 31, 32, 33
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
 
-def test_ragged_prompts_in_one_batch(reference: Reference, engine: TorchEngine) -> None:
-    vectors = engine.encode_image(reference.pixels)
-    state, logits = engine.prefill(vectors, PROMPTS)
-    np.testing.assert_allclose(logits, [reference.logits(i, p) for i, p in enumerate(PROMPTS)], **CLOSE)
-    written = [[7, 8, 9, 12][i : i + 1] for i in range(4)]
-    for token in (14, 15):
-        logits = engine.step(state, [row[-1] for row in written])
-        expected = [reference.logits(i, p, written[i]) for i, p in enumerate(PROMPTS)]
-        np.testing.assert_allclose(logits, expected, **CLOSE)
-        for row in written:
-            row.append(token)
-
-
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_decoder_may_have_other_layers_than_its_encoder(
     checkpoint: Callable[..., Path], layers: int
@@ -80,49 +71,6 @@ def test_a_decoder_may_have_other_layers_than_its_encoder(
     logits = engine.step(state, [9, 10])
     expected = [reference.logits(0, PROMPTS[1], [8, last]) for last in (9, 10)]
     np.testing.assert_allclose(logits, expected, **CLOSE)
-
-
-def test_reorder_truncate_and_append(reference: Reference, engine: TorchEngine) -> None:
-    vectors = engine.encode_image(reference.pixels)
-    state, _ = engine.prefill(vectors[:3], PROMPTS[:3])
-    engine.step(state, [7, 8, 9])
-    engine.step(state, [17, 18, 19])
-    state.reorder([1, 1, 2, 0, 1])
-    rows: list[tuple[int, list[int]]] = [(1, [8, 18]), (1, [8, 18]), (2, [9, 19]), (0, [7, 17]), (1, [8, 18])]
-    logits = engine.step(state, [30, 31, 32, 33, 34])
-    rows = [(i, [*written, 30 + place]) for place, (i, written) in enumerate(rows)]
-    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
-
-    state.reorder([2, 3])
-    other, _ = engine.prefill(vectors[3:], PROMPTS[3:])
-    engine.step(other, [5])
-    state.append(other)
-    logits = engine.step(state, [40, 41, 42])
-    rows = [(2, [9, 19, 32, 40]), (0, [7, 17, 33, 41]), (3, [5, 42])]
-    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
-
-    before = [list(row) for row in state.tokens]
-    state.truncate(3)
-    assert state.tokens == [row[:3] for row in before]
-    logits = engine.step(state, [46, 47, 48])
-    for place, (i, _) in enumerate(rows):
-        kept = [*before[place][:3], 46 + place]
-        prompt, written = (kept, []) if reference.config.family == "opt" else (PROMPTS[i], kept)
-        np.testing.assert_allclose(logits[place], reference.logits(i, prompt, written), **CLOSE)
-
-
-def test_rows_are_taken_as_a_state_of_their_own(reference: Reference, engine: TorchEngine) -> None:
-    vectors = engine.encode_image(reference.pixels[:3])
-    state, _ = engine.prefill(vectors, PROMPTS[:3])
-    engine.step(state, [7, 8, 9])
-    taken = state.take([2, 0])
-    logits = engine.step(taken, [19, 17])
-    rows = [(2, [9, 19]), (0, [7, 17])]
-    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
-    logits = engine.step(state, [27, 28, 29])
-    rows = [(i, [7 + i, 27 + i]) for i in range(3)]
-    np.testing.assert_allclose(logits, [reference.logits(i, PROMPTS[i], w) for i, w in rows], **CLOSE)
-    assert state.take([0]).nbytes < state.nbytes / 2
 
 
 def test_a_state_is_reused_as_far_as_the_prompts_agree(
@@ -149,14 +97,6 @@ def test_a_state_is_reused_as_far_as_the_prompts_agree(
     assert state.nbytes > 0
     if reference.config.family == "t5":
         assert embedded == [], "the same prompt should not be encoded again"
-
-
-def test_several_rows_go_on_from_one_state(reference: Reference, engine: TorchEngine) -> None:
-    vectors = engine.encode_image(reference.pixels[:2])
-    state, _ = engine.prefill(vectors, [[2, 10, 11], [2, 10, 11, 12, 13]])
-    prompts = [[2, 10, 11, 20, 21, 22], [2, 10, 11, 30]]
-    state, logits = engine.prefill(vectors, prompts, state)
-    np.testing.assert_allclose(logits, [reference.logits(i, p) for i, p in enumerate(prompts)], **CLOSE)
 
 
 def test_bf16_keeps_the_qformer_in_fp32(checkpoint: Callable[..., Path]) -> None:

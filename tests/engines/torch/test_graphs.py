@@ -5,6 +5,10 @@ No GPU is needed: `recorded` does what a CUDA graph does, with the kernels of a 
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +183,7 @@ def test_a_graph_that_went_stale_is_found_out(plain: Model, caplog: pytest.LogCa
     assert [one.getMessage() for one in caplog.records] == [f"CUDA graphs are not used: {graph.off}"]
 
 
-def test_what_cannot_be_captured_is_done_plainly(plain: Model) -> None:
+def test_a_step_that_cannot_be_captured_runs_without_a_graph(plain: Model) -> None:
     def reads_a_number(compute: Compute) -> Compute:
         return recorded(lambda: compute() * float(compute().max().item()))
 
@@ -189,7 +193,7 @@ def test_what_cannot_be_captured_is_done_plainly(plain: Model) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_only_on_request_and_only_where_it_can_be(plain: Model) -> None:
+def test_graphs_are_used_only_on_request_and_where_they_can_be(plain: Model) -> None:
     engine = plain.engine
     assert isinstance(engine, TorchEngine) and engine._graph is None
     with pytest.raises(CheckpointError, match="need a model on one CUDA GPU; this one is on cpu"):
@@ -197,7 +201,7 @@ def test_only_on_request_and_only_where_it_can_be(plain: Model) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_on_a_gpu(plain: Model) -> None:
+def test_graphs_on_a_real_gpu(plain: Model) -> None:
     model = blip2_chat.load(engine="torch", device="cuda", precision="fp32")
     engine = model.engine
     assert isinstance(engine, TorchEngine)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -75,7 +79,7 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 @pytest.mark.parametrize(
     ("precision", "kind"), [("int8", bnb.nn.Linear8bitLt), ("int4", bnb.nn.Linear4bit)], ids=["int8", "int4"]
 )
-def test_what_is_quantised_and_what_stays_high(folder: Path, precision: str, kind: type[nn.Linear]) -> None:
+def test_only_the_intended_layers_are_quantised(folder: Path, precision: str, kind: type[nn.Linear]) -> None:
     model = TorchEngine.load(folder, precision, "cpu")._model
     layers = linear_layers(model)
     for name, layer in layers.items():
@@ -119,7 +123,8 @@ def test_int8_is_what_llm_int8_says(checkpoint: Callable[..., Path]) -> None:
     steps = usual.abs().amax(1, keepdim=True) / 127
     expected = (usual / steps).round() * steps @ as_stored.T + x[:, 5:6] * as_stored[:, 5] + full.bias
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x), expected, rtol=0, atol=2e-3)
+        # What is larger is rounded more coarsely: the layer answers in half precision.
+        torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=2e-3)
     assert layer.weight.dtype == torch.int8
 
 

@@ -1,1 +1,1 @@
-"""What a user points at -> pictures: folders, globs, lists, tables, archives, URLs."""
+"""Sources of a run -> pictures: folders, patterns, lists, tables, archives, URLs."""

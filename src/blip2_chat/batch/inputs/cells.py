@@ -1,4 +1,4 @@
-"""What stands in the picture column of one row of a table -> pictures."""
+"""The picture column of one row of a table -> pictures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from ...images.kinds import begins_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, content_key, path_item, showable
-from ..storage import NamedBytes, exists, is_web, parent
+from ..storage import exists, is_web, parent
 from .lists import resolve
 
-# No system has longer paths, and no server takes longer URLs.
+# No system has longer paths, and no server accepts longer URLs.
 _LONGEST = 32_768
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -25,8 +25,9 @@ _URL_SAFE = str.maketrans("-_", "+/")
 def row_items(
     path: str, number: int, row: Mapping[str, Any], column: str, name_column: str | None
 ) -> Iterator[Item]:
-    """The picture in one row: a path, a URL, the bytes of a file, those in base64, or `{"bytes": ..., "path": ...}`
-    as `datasets` keeps them; of a list of such, each is an item of its own, named `table.parquet#row[place]`."""
+    """The pictures in one row: a path, a URL, the bytes of a file, those bytes in base64, or `{"bytes": ...,
+    "path": ...}` as in `datasets`. Each element of a list is an item of its own, named
+    `table.parquet#row[index]`."""
     value = row.get(column)
     row_name = showable(f"{path}#{number}")
     where = f"row {number} of {one_line(path)}"
@@ -49,7 +50,7 @@ def row_items(
 
 
 def _several(value: Any) -> list[Any] | None:
-    """The elements of a list, which CSV has as JSON; None for anything else."""
+    """The elements of a list (in CSV: as JSON); None for anything else."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, str) and value[:1] == "[" and value.rstrip()[-1:] == "]":
@@ -62,7 +63,8 @@ def _several(value: Any) -> list[Any] | None:
 
 
 def _item(value: Any, key: str, shown: str | None, path: str, nothing: str) -> Item:
-    """`shown`: the name from the table's name column, if it has one. `nothing`: the error if there is no picture."""
+    """`shown`: the name from the table's name column, if there is one. `nothing`: the error for an empty
+    cell."""
     name = shown or key
     inner_name = None
     if isinstance(value, Mapping):
@@ -91,9 +93,8 @@ def _item(value: Any, key: str, shown: str | None, path: str, nothing: str) -> I
 
 
 def from_base64(text: str) -> bytes | None:
-    """The file of a picture that is written as base64, in lines or not, with or without Python's `b'...'` around it;
-    None for other text. What is no valid base64 further on is left out: opening the picture says that it is
-    damaged."""
+    """The bytes of a base64 picture, with or without line breaks or Python's `b'...'` around it; None for other
+    text. Invalid base64 later in the text is dropped; opening the picture then reports the damage."""
     if text[:2] in ("b'", 'b"') and text[-1:] == text[1]:
         text = text[2:-1]
     head = "".join(text[:400].split())[:344]
@@ -104,7 +105,7 @@ def from_base64(text: str) -> bytes | None:
 
 def _decoded(text: str) -> bytes:
     packed = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
-    # One character more than a multiple of four is what is left of a text that was cut.
+    # A single character after a multiple of four means that the text was cut off.
     packed = packed[: len(packed) - (len(packed) % 4 == 1)]
     try:
         return base64.b64decode(packed + "=" * (-len(packed) % 4))

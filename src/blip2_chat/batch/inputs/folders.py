@@ -1,4 +1,4 @@
-"""The pictures in folders, and those that a pattern matches."""
+"""The pictures in folders, and those that match a pattern."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...images import HEAD_BYTES, looks_like_picture
+from ...images import is_picture_file
 from ...images.naming import one_line
 from ..errors import RunError
 from ..items import is_excluded
@@ -24,12 +24,12 @@ _MOST_IN_BRACES = 1_000_000
 
 @dataclass
 class Walk:
-    """Pictures of a folder and of those in it, by name, files before folders, hidden ones left out. The names of one
-    folder are in memory at a time.
+    """Pictures of a folder and its subfolders by name, files before folders, without hidden ones. Only the
+    names of one folder are in memory at a time.
 
     Linked folders come last, each once: none that was read already, and none that the folder itself is in.
-    exclude: patterns of --exclude. own: absolute paths that the run itself writes. passed: counts what is passed
-    over. closed: gets the folders that may not be read.
+    exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
+    passed: counts what is passed over. closed: gets the folders that may not be read.
     """
 
     root: str
@@ -51,7 +51,7 @@ class Walk:
                 yield from self._folder(path, name)
 
     def _folder(self, folder: str, name: str) -> Iterator[str]:
-        """`name`: its path from the root."""
+        """`name`: its path relative to the root."""
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in self._seen:
@@ -93,22 +93,16 @@ class Walk:
                 self.passed[kind_of(entry)] += 1
 
 
-def is_picture_file(path: str) -> bool:
-    """Whether a file is a picture; it is opened only if its ending does not tell."""
-    # A dot hides a file; macOS puts "._name.jpg", which is no picture, beside every file on a foreign disk.
-    return not os.path.basename(path).startswith(".") and looks_like_picture(path, lambda: _head(path))
-
-
 def is_sidecar(path: str, pictures: Collection[str]) -> bool:
-    """Whether a text file is about one of the pictures beside it, given without their endings."""
+    """Whether a text file belongs to a picture in the same folder. `stems`: their names without extension."""
     stem, dotted = os.path.splitext(path)
     return dotted[1:] in SIDECAR_ENDINGS and stem in pictures
 
 
 def globbed(pattern: str) -> Iterator[str]:
-    """What a pattern matches, hidden files apart. Folders in front that are there under their literal name are taken
-    literally (`photos[1]/*.jpg`). `**` does not follow links, which may lead back up (the module `glob` would go
-    round until the path is too long)."""
+    """What a pattern matches, without hidden files. Leading folders that exist under their literal name are
+    taken literally (`photos[1]/*.jpg`). `**` does not follow links, which may lead back up (the module `glob`
+    would loop until the path is too long)."""
     path = Path(pattern)
     plain = next(at for at, part in enumerate(path.parts) if GLOB.search(part))
     while plain < len(path.parts) - 1 and os.path.isdir(Path(*path.parts[: plain + 1])):
@@ -131,8 +125,8 @@ def globbed(pattern: str) -> Iterator[str]:
 
 
 def in_braces(address: str) -> Iterator[str] | None:
-    """The addresses that `s-{00..12}.tar` stands for; None if it stands for itself, as a folder that has such a name
-    does. Raises `RunError` for a million or more."""
+    """Expands `s-{00..12}.tar`; None if there is nothing to expand, or if a file or folder of that name exists.
+    Raises `RunError` for a million paths or more."""
     for braces in _BRACES.finditer(address):
         end = min(
             (at for at in (address.find(sep, braces.end()) for sep in "/\\") if at >= 0), default=len(address)
@@ -148,17 +142,6 @@ def in_braces(address: str) -> Iterator[str] | None:
             for number in range(int(first), int(last) + step, step)
         )
     return None
-
-
-def _head(path: str) -> bytes:
-    """The beginning of a file; nothing for pipes and devices, and for what may not be read."""
-    try:
-        if not os.path.isfile(path):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except (OSError, ValueError):
-        return b""
 
 
 def _is_within(path: str, folder: str) -> bool:

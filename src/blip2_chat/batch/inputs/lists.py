@@ -19,10 +19,10 @@ LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
 def listed(path: str, passed: Counter[str]) -> Iterator[str]:
-    """The pictures of a list. Relative paths are looked for beside the list first, then from the current folder.
+    """The pictures of a list. Relative paths are looked up next to the list first, then in the current folder.
 
-    A line is a path as it stands, since names may begin with `#` or end in a space; only when there is no such file
-    are spaces and quotes around it taken off. A line with `#` in front that is no file is a comment, counted in
+    A line is a path exactly as written, because names may begin with `#` or end in a space. Only if no such
+    file exists are surrounding spaces and quotes removed, and a line with `#` is a comment, counted in
     `passed`. Raises `UnreadableError`.
     """
     folder = parent(path)
@@ -45,7 +45,7 @@ def listed(path: str, passed: Counter[str]) -> Iterator[str]:
 
 
 def stdin_lines() -> tuple[str, ...]:
-    """The paths on standard input, one per line. Raises `RunError` when there are none."""
+    """The paths on standard input, one per line. Raises `RunError` if there are none."""
     raw: Iterable[str] = sys.stdin
     if isinstance(sys.stdin, io.TextIOWrapper):
         raw = _lines(io.BytesIO(sys.stdin.buffer.read()))
@@ -56,7 +56,7 @@ def stdin_lines() -> tuple[str, ...]:
 
 
 def resolve(name: str, folder: str) -> str:
-    """Where a name in a list or table leads: beside it, unless it is only in the current folder."""
+    """Resolves a name in a list or table: next to it, unless it exists only in the current folder."""
     beside = join(folder, name)
     if beside != name and not is_remote(folder) and not os.path.exists(beside) and os.path.exists(name):
         return name
@@ -66,18 +66,19 @@ def resolve(name: str, folder: str) -> str:
 def _lines(file: IO[bytes]) -> Iterator[str]:
     head = file.read(4)
     file.seek(0)
-    # File names may be any bytes. Only a line feed ends a line: the other characters that do may be in names.
+    # File names may be any bytes. Only a line feed ends a line, because other line separators may occur in
+    # names.
     text = io.TextIOWrapper(file, encoding(head), "surrogateescape", newline="\n")
     try:
         for line in text:
             yield line.rstrip("\r\n")
     finally:
-        with contextlib.suppress(ValueError):  # closed before, by whoever opened it
+        with contextlib.suppress(ValueError):  # already closed by its owner
             text.detach()
 
 
 def _entry(line: str, folder: str) -> str | None:
-    """Where a line leads if that is sure; None when it may be a comment, or leads nowhere."""
+    """The path or URL of a line if it is certain; None if it may be a comment or does not exist."""
     bare = line.strip()
     if is_web(bare):
         return bare

@@ -1,4 +1,4 @@
-"""What a run passes over because it is no picture: counted by kind, so that nobody misses it unknowingly."""
+"""Files that a run skips because they are not pictures, counted by kind for the summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PassedOver: TypeAlias = "Counter[str]"
 """How many of each kind: the kinds are `kind_of`'s, and what else the caller names, in the singular."""
 
 _OTHER = "other file"
-# What the standard library's table lacks, or counts among "applications".
+# Extensions that are missing in the standard library's table, or listed as "applications" there.
 _ENDINGS = {
     "text file": "json jsonl ndjson caption lst list md yaml yml xml srt xmp aae",
     "video": "mkv mts m2ts flv wmv m4v 3gp",
@@ -27,12 +27,12 @@ _ENDINGS = {
 _KINDS = {f".{ending}": kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
 _KINDS |= dict.fromkeys(CAMERA_RAW, "camera raw file")
 _BY_TYPE = {"text": "text file", "video": "video", "audio": "audio file"}
-# The built-in table: the system's own files would make the answer differ between machines.
+# The built-in table, because the system's own files differ between machines.
 _TYPES = mimetypes.MimeTypes().types_map[True]
 
 
 def kind_of(name: str) -> str:
-    """What a file of this name is, by its ending, in the singular: "video", "text file" ... or "other file"."""
+    """The kind of a file by its extension, in the singular: "video", "text file" ... or "other file"."""
     ending = os.path.splitext(name)[1].lower()
     return _KINDS.get(ending) or _BY_TYPE.get(_TYPES.get(ending, "").split("/")[0], _OTHER)
 

@@ -1,4 +1,4 @@
-"""Opening one picture of a collection: pixels and facts, or the reason there are none."""
+"""Opening one picture of a collection: its pixels and properties, or the reason why it cannot be opened."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
-from ...engines.engine import Floats
 from ...errors import PictureError
-from ...images import PictureLimits, Preprocess, advise, open_picture, to_pixels
+from ...images import PictureLimits, PreparedPicture, Preprocess, open_picture, prepare
+from ...images.naming import NamedBytes
 from ..errors import RunError
 from ..items import Item
-from ..storage import UNPLUGGED, NamedBytes, is_remote, parent, reading, reason, scheme
+from ..storage import UNPLUGGED, is_remote, parent, reading, reason, scheme
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A picture as the model reads it: float32 [1,3,H,W], with what may spoil its caption; or `error`, and nothing
-    else."""
+    """An item's picture as the model reads it, or the `error` why there is none."""
 
     item: Item
-    pixels: Floats | None = None
-    digest: str | None = None
-    width: int | None = None
-    height: int | None = None
+    picture: PreparedPicture | None = None
     error: str | None = None
-    advice: tuple[str, ...] = ()
+
+    def about(self) -> dict[str, Any]:
+        """What a `Result` says of the picture itself."""
+        about: dict[str, Any] = {"path": self.item.path, "error": self.error}
+        if self.picture is not None:
+            width, height = self.picture.size
+            advice = tuple(one.message for one in self.picture.advice)
+            about |= {"width": width, "height": height, "digest": self.picture.digest, "advice": advice}
+        return about
 
 
 class Opener:
-    """Opens pictures in any thread. A picture that cannot be opened is a result; folders that vanish while they
-    are read end the run, or a pulled cable would turn every further picture into a bad one."""
+    """Opens pictures in any thread. A picture that cannot be opened is a result with an error. A folder that
+    vanishes ends the run; otherwise an unplugged disk would turn every further picture into an error."""
 
     def __init__(self, preprocess: Preprocess, limits: PictureLimits) -> None:
         self._preprocess = preprocess
@@ -43,7 +48,7 @@ class Opener:
             return Opened(item, error=item.error)
         source = item.picture
         try:
-            # `open_picture` reads file:// addresses itself, as all others do.
+            # `open_picture` handles file:// URLs itself.
             if isinstance(source, str) and is_remote(source) and scheme(source) != "file":
                 source = self._fetched(source)
             picture = open_picture(source, limits=self._limits)
@@ -51,10 +56,7 @@ class Opener:
             self._folders.require(item.file, error)
             return Opened(item, error=str(error))
         self._folders.remember(item.file)
-        width, height = picture.image.size
-        pixels = to_pixels(picture, self._preprocess)
-        advice = tuple(one.message for one in advise(picture))
-        return Opened(item, pixels, picture.digest, width, height, advice=advice)
+        return Opened(item, prepare(picture, self._preprocess))
 
     def _fetched(self, address: str) -> NamedBytes:
         try:
@@ -63,15 +65,19 @@ class Opener:
         except RunError as error:
             if isinstance(error.__cause__, ImportError):
                 raise  # what lacks a library, lacks it for all pictures
-            raise PictureError(str(error)) from error
+            raise PictureError(str(error), name=address, fault="unreadable") from error
         except FileNotFoundError as error:
-            raise PictureError(f"{address} was not found; check the address") from error
+            raise PictureError(
+                f"{address} was not found; check the address", name=address, fault="missing"
+            ) from error
         except OSError as error:
-            raise PictureError(f"{address} cannot be read ({reason(error)})") from error
+            raise PictureError(
+                f"{address} cannot be read ({reason(error)})", name=address, fault="unreadable"
+            ) from error
 
 
 class _Folders:
-    """The folders that pictures came from lately, and which device each was on."""
+    """The folders of recent pictures, and the device of each."""
 
     def __init__(self, most: int = 64) -> None:
         self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -88,16 +94,16 @@ class _Folders:
         try:
             status = os.stat(folder)
         except OSError:
-            return  # it was there a moment ago; the next picture will tell
+            return  # it existed a moment ago; the next picture will show it
         with self._lock:
             self._seen[folder] = (status.st_dev, status.st_ino)
             if len(self._seen) > self._most:
                 self._seen.popitem(last=False)
 
     def require(self, file: str | None, error: PictureError) -> None:
-        """Raises `RunError` when a picture could not be read because what it is on is gone: its folder is, and so is
-        one that pictures came from. (Either alone is an entry of a list that leads nowhere, or a folder that was
-        done and moved away.)"""
+        """Raises `RunError` if a picture could not be read because its disk is gone: its folder has vanished,
+        and so has a folder of earlier pictures. (Only one of these means a wrong entry in a list, or a finished
+        folder that was moved.)"""
         if file is None or not isinstance(error.__cause__, OSError):
             return
         mine = parent(file)
@@ -116,7 +122,8 @@ class _Folders:
 
 
 def _lost(folder: str, where: tuple[int, int] | None) -> bool:
-    """Whether a folder cannot be listed, or is now another than it was (a mount point without its disk)."""
+    """Whether a folder cannot be listed, or is on another device than before (a mount point without its
+    disk)."""
     try:
         with os.scandir(folder) as entries:
             next(entries, None)

@@ -1,4 +1,4 @@
-"""WebDataset shards and other tar files: their members are pictures and what belongs to them."""
+"""Pictures in WebDataset shards and other tar files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from ...images import HEAD_BYTES, PictureLimits, looks_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
-from ..storage import NamedBytes, container_error, reading, reason
+from ..storage import container_error, reading, reason
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,14 +21,14 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.
 # WebDataset keeps pictures without their type as "img" or "image" too.
 _UNTYPED = (".img", ".image")
 _MOST = PictureLimits().max_bytes
-# `cat a.tar b.tar` puts zeros between the two: as many as a tape's block holds, which is at most this.
+# Concatenated tars have zeros between them: at most the size of a tape block.
 _MOST_PADDING = 64 << 20
 _LINKS_IN_A_ROW = 32
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A picture of the tar: its header and key; or an `error` in its place."""
+    """A picture in the tar: its header and key, or an `error`."""
 
     key: str
     archive: Any = None
@@ -38,26 +38,25 @@ class _Member:
 
 @dataclass(frozen=True)
 class Shard:
-    """The pictures of a tar file, read in one pass from its beginning to its end. Links come after the others: they
-    are read in a second pass over what they lead to."""
+    """The pictures of a tar file, read in one pass. Links come last, in a second pass over their targets."""
 
     path: str
     exclude: tuple[str, ...] = ()
 
     def items(self) -> Iterator[Item]:
-        """A damaged shard gives its pictures up to the damage, then an item that says so."""
+        """A damaged shard yields its pictures up to the damage, then an item with the error."""
         for one in self._members():
             if one.header is None:
                 yield Item(one.key, one.key, error=one.error)
                 continue
             try:
-                # A picture over the limit is read as far as `open_picture` needs to see that it is.
+                # Of a picture over the limit, read just enough for `open_picture` to notice.
                 wanted = min(one.header.size, _MOST + 1)
                 data = _beginning(one.archive, one.header, wanted)
                 if len(data) < wanted:
                     raise OSError("it is cut short")
-            except Exception as error:  # tarfile's, or those of gzip, xz and bzip2 below it
-                # Past the damage nothing can be trusted to begin where a member begins.
+            except Exception as error:  # of tarfile, or of gzip, xz and bzip2
+                # After the damage, the positions of members are unknown.
                 told = f"{one_line(one.key)} is damaged ({reason(error)}); copy the shard again"
                 yield Item(one.key, one.key, error=told)
                 return
@@ -98,10 +97,10 @@ class Shard:
             yield _Member(whole, error=container_error(self.path, error))
 
     def _is_picture(self, archive: Any, member: tarfile.TarInfo | None, name: str) -> bool:
-        """`member`: what the name stands for; None for a link that leads to nothing."""
+        """`member`: the file with the content; None for a link without a target."""
         if is_hidden(name) or is_excluded(name, self.exclude):
             return False
-        # WebDataset takes everything after the first dot for the type: "0001.left.jpg".
+        # WebDataset treats everything after the first dot as the type: "0001.left.jpg".
         if os.path.splitext(name)[1].lower() in _UNTYPED:
             return True
         return looks_like_picture(name, lambda: _beginning(archive, member, HEAD_BYTES) if member else b"")
@@ -112,14 +111,15 @@ class Shard:
 
 @dataclass
 class _Links:
-    """The links of a tar, and where in it the files are that they may lead to. Nothing outside it is looked at."""
+    """The links of a tar, and the positions of the files in it to which they may lead. Nothing outside is
+    read."""
 
     files: dict[str, int] = field(default_factory=dict)
     soft: dict[str, str] = field(default_factory=dict)
     hard: dict[str, int | None] = field(default_factory=dict)
 
     def place(self, member: tarfile.TarInfo) -> None:
-        """A file: the latest of a name counts, as it does for who unpacks the tar."""
+        """A file; the last one of a name counts, as when the tar is unpacked."""
         name = posixpath.normpath(member.name)
         self.files[name] = member.offset
         self.soft.pop(name, None)
@@ -137,8 +137,8 @@ class _Links:
             self.hard[name] = self.files.get(target, self.hard.get(target))
 
     def resolved(self) -> list[tuple[str, int | None]]:
-        """The names of all links with where in the tar their files are: in the tar's order, so that a compressed
-        one is read through once; first those that lead to nothing in it (None)."""
+        """The names of all links with the positions of their targets: first links without a target (None), then
+        in the order of the tar, so that a compressed tar is read only once."""
         found = list(self.hard.items())
         found += [(name, self._target(name)) for name in self.soft]
         return sorted(found, key=lambda one: (-1 if one[1] is None else one[1], one[0]))
@@ -149,7 +149,7 @@ class _Links:
                 return self.files[name]
             if name in self.hard:
                 return self.hard[name]
-            # A link, or something in a folder that is one.
+            # A link, or a path through a linked folder.
             parts = name.split("/")
             for end in range(1, len(parts) + 1):
                 head = "/".join(parts[:end])
@@ -162,8 +162,8 @@ class _Links:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. What is neither one nor the zeros of the archive's end is damage: `tarfile` alone would
-    take it for the end, and the pictures behind it would be missed in silence."""
+    """A member's header. Anything else than a header or the zeros at the end is damage; `tarfile` would treat
+    it as the end and silently skip the pictures after it."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -176,10 +176,10 @@ class _Header(tarfile.TarInfo):
 
 
 def _headers(archive: Any) -> Iterator[tarfile.TarInfo]:
-    """All headers, also of tars that were put one behind the other."""
+    """All headers, including those of concatenated tars."""
     while True:
         member = archive.next()
-        # `archive.members` would grow with every member; nothing looks back.
+        # Otherwise `archive.members` would grow with every member.
         archive.members.clear()
         if member is not None:
             yield member
@@ -188,7 +188,7 @@ def _headers(archive: Any) -> Iterator[tarfile.TarInfo]:
 
 
 def _goes_on(archive: Any) -> bool:
-    """Whether something follows the zeros that end a tar; then reading goes on there."""
+    """Whether another tar follows the zeros at the end; reading then continues there."""
     archive.fileobj.seek(archive.offset)
     at = archive.offset
     while at - archive.offset < _MOST_PADDING and (block := archive.fileobj.read(1 << 20)):
@@ -201,7 +201,7 @@ def _goes_on(archive: Any) -> bool:
 
 def _header_at(archive: Any, offset: int) -> tarfile.TarInfo:
     archive.offset = offset
-    # `next` moves by itself to any place but the first.
+    # `next` seeks by itself, except to the first position.
     archive.fileobj.seek(offset)
     member = archive.next()
     archive.members.clear()
@@ -217,10 +217,10 @@ def _beginning(archive: Any, member: tarfile.TarInfo, size: int) -> bytes:
 
 
 def _opened(raw: IO[bytes]) -> tarfile.TarFile:
-    """Raises `TarError` for damage, `OSError` for what the system says."""
+    """Raises `TarError` for damage and `OSError` for system errors."""
     try:
         return tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Header)
     except (tarfile.TarError, OSError):
         raise
-    except Exception as error:  # EOFError, or what the decompressor raises
+    except Exception as error:  # EOFError, or an exception of the decompressor
         raise tarfile.ReadError(one_line(str(error))) from error

@@ -1,4 +1,4 @@
-"""What a user points at -> the parts of a collection: folders, globs, lists, tables, shards, URLs."""
+"""Sources of a run -> the parts of a collection: folders, patterns, lists, tables, shards, URLs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ...images import HEAD_BYTES, PictureSource, looks_like_picture
+from ...images import HEAD_BYTES, PictureSource, is_picture_file, looks_like_picture
 from ...images.naming import one_line
 from ..errors import RunError, UnreadableError
 from ..items import Item, Part, is_excluded, is_hidden, path_item, showable
 from ..storage import file_system, is_remote, is_web, reason, translated
-from .folders import GLOB, Walk, globbed, in_braces, is_picture_file, is_sidecar
+from .folders import GLOB, Walk, globbed, in_braces, is_sidecar
 from .lists import LIST_SUFFIXES, listed, stdin_lines
 from .passed_over import kind_of, told
 from .shards import SHARD_SUFFIXES, Shard
@@ -40,8 +40,8 @@ class Paths:
 
 @dataclass(frozen=True)
 class Failed:
-    """Sources that cannot be read, such as a shard that is missing, or `lost+found` of a disk: (path, reason) each,
-    and each a row."""
+    """Sources that cannot be read, such as a missing shard or an unreadable `lost+found`: pairs (path, reason),
+    each of which becomes a row."""
 
     reasons: tuple[tuple[str, str], ...]
 
@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Pictures that a program handed over: named by their number."""
+    """Pictures passed from Python, named by their number."""
 
     pictures: tuple[PictureSource, ...]
     first: int = 0
@@ -73,7 +73,7 @@ Source: TypeAlias = "str | os.PathLike[str] | Part"
 
 @dataclass(frozen=True)
 class _Reading:
-    """How sources are read: `open_sources`'s arguments."""
+    """How sources are read: the arguments of `open_sources`."""
 
     columns: Columns
     chunk: int
@@ -93,14 +93,14 @@ def open_sources(
     passed: Counter[str] | None = None,
     lenient: bool = False,
 ) -> Iterator[Part]:
-    """The parts of all sources, in order, folders walked while they are asked for.
+    """The parts of all sources, in order; folders are walked lazily.
 
-    `but`: absolute paths that no pattern matches, because the run itself writes there. `exclude`: patterns of files
-    and folders that are passed over. `passed`: counts by kind what is passed over.
+    `but`: absolute paths that patterns must not match, because the run itself writes them. `exclude`: patterns
+    of files and folders to skip. `passed`: counts skipped files by kind.
 
-    A shard, table or list that is missing or damaged is a row, as long as another source can be read. Raises
-    `RunError` when none can, and for any other source that is not there, or holds no picture. `lenient`: those are
-    rows, too.
+    A missing or damaged shard, table or list becomes a row, as long as another source can be read. Raises
+    `RunError` if none can, and for any other source that does not exist or has no pictures; with `lenient`,
+    those become rows too.
     """
     how = _Reading(columns, chunk, but, tuple(exclude), lenient, Counter() if passed is None else passed)
     failed: list[Failed] = []
@@ -119,8 +119,8 @@ def open_sources(
 
 
 def check(sources: Sequence[Source], columns: Columns, exclude: Sequence[str] = ()) -> None:
-    """Raises `RunError` for the first source that does not begin well, before anything is loaded; of shards, tables
-    and lists, if none does."""
+    """Raises `RunError` for the first source that cannot be read, before a model is loaded; for shards, tables
+    and lists only if none can be read."""
     if not sources:
         raise RunError("give a folder, a pattern, a list, a table or shards to read pictures from")
     unreadable = []
@@ -159,7 +159,8 @@ def _source_parts(source: Source, how: _Reading) -> Iterator[Part]:
 
 
 def _guarded(address: str, parts: Iterator[Part], kind: type[RunError] = UnreadableError) -> Iterator[Part]:
-    """What can be read of one source, then the reason why no more can, if it is of that kind."""
+    """The readable parts of one source, then, if it is a shard, table or list, the reason why no more can be
+    read."""
     try:
         yield from parts
     except kind as error:
@@ -194,7 +195,7 @@ def _local(path: str, how: _Reading) -> Iterator[Part]:
     elif os.path.exists(path):
         yield from _file(path, how)
     elif GLOB.search(path) and ((matches := list(_matches(path, how))) or not how.lenient):
-        # Grouped, so that a pattern of pictures makes parts of many and not of one.
+        # Grouped, so that parts hold many pictures instead of one.
         for is_container, group in itertools.groupby(matches, _is_container):
             if is_container:
                 for one in group:
@@ -204,13 +205,13 @@ def _local(path: str, how: _Reading) -> Iterator[Part]:
     elif _is_container(path):
         raise UnreadableError(f"{one_line(path)} was not found; check the path")
     elif looks_like_picture(path, b"") or how.lenient:
-        yield Paths((path,))  # one missing picture is a row of the outcome, and the others are written about
+        yield Paths((path,))  # a missing picture becomes a row; the others are captioned
     else:
         raise RunError(f"{one_line(path)} was not found; check the path")
 
 
 def _matches(pattern: str, how: _Reading) -> Iterator[str]:
-    """The files that a pattern matches: pictures, and what holds pictures."""
+    """The files that a pattern matches: pictures, and files that contain pictures."""
     found = sorted(one for one in globbed(pattern) if os.path.abspath(one) not in how.but)
     base = os.path.dirname(re.split(GLOB, pattern)[0]) or "."
     stems = {os.path.splitext(one)[0] for one in found if looks_like_picture(one, b"")}
@@ -220,7 +221,7 @@ def _matches(pattern: str, how: _Reading) -> Iterator[str]:
         elif os.path.isdir(one):
             how.passed["folder"] += 1
         elif is_sidecar(one, stems):
-            continue  # it is about the picture beside it, and no list of others
+            continue  # it belongs to a picture and is not a list of pictures
         elif _is_container(one) or is_picture_file(one):
             yield one
         else:
@@ -267,7 +268,7 @@ def _is_remote_picture(fs: Any, path: str) -> bool:
 
 
 def _as_walked(path: str) -> list[tuple[bool, str]]:
-    """Sorts paths as `Walk` gives them: files before folders."""
+    """Sorts paths in the order of `Walk`: files before folders."""
     *folders, name = path.split("/")
     return [*((True, folder) for folder in folders), (False, name)]
 

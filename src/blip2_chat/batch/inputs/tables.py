@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ...errors import MissingExtraError
+from ...errors import MissingExtraError, Parameter
 from ...images.naming import one_line
 from ...system.text_files import delimiter, encoding
 from ..errors import RunError, UnreadableError
@@ -19,7 +19,7 @@ from ..storage import container_error, reading, reason, translated
 from .cells import row_items
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-# What picture columns are usually called, likeliest first.
+# Usual names of picture columns, most likely first.
 _NAMES = (
     *(
         "path",
@@ -39,13 +39,13 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column has the pictures (None: the first with a usual name), and which one their names."""
+    """The column with the pictures (None: the first with a usual name), and the one with their names."""
 
     picture: str | None = None
     name: str | None = None
 
     def find(self, present: Iterable[str], where: str) -> str:
-        """The picture column among those there are; `RunError` when there is none."""
+        """The picture column of a table with these columns; `RunError` if there is none."""
         names = list(present)
         listed = one_line(", ".join(names))
         if self.name is not None and self.name not in names:
@@ -58,11 +58,13 @@ class Columns:
         for usual in _NAMES:
             if usual in lower:
                 return lower[usual]
-        raise RunError(f"{where} has no column with a usual name; say with --column which of {listed} it is")
+        raise RunError(
+            f"{where} has no column with a usual name; give ", Parameter("column"), f": one of {listed}"
+        )
 
 
 def table(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
-    """The parts of a table; its columns are looked for now."""
+    """The parts of a table. Its columns are checked immediately."""
     if path.lower().endswith(".parquet"):
         yield from _row_groups(path, columns)
         return
@@ -73,13 +75,13 @@ def table(path: str, columns: Columns, chunk: int) -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class Lines:
-    """A CSV, TSV or JSONL file, read from its beginning."""
+    """A CSV, TSV or JSONL file, read from the beginning."""
 
     path: str
     columns: Columns
 
     def items(self) -> Iterator[Item]:
-        """Where the table can be read no further, the last item says so."""
+        """If the table cannot be read to its end, the last item has the error."""
         try:
             yield from self.read()
         except UnreadableError as error:
@@ -124,7 +126,7 @@ class Lines:
                 yield row
 
     def _json(self, raw: IO[bytes], written_in: str) -> Iterator[Mapping[str, Any] | str]:
-        # A line of UTF-8 that is damaged is an error of its own; in UTF-16 it is not known where the next begins.
+        # A damaged line of UTF-8 is one error; in UTF-16 it is unknown where the next line begins.
         if written_in == "utf-8-sig":
             yield from self._objects(raw)
             return
@@ -152,10 +154,10 @@ class RowGroup:
     number: int
     first_row: int
     rows: int
-    is_flat: bool = True  # one picture per row, and no lists of them
+    is_flat: bool = True  # one picture per row, not a list
 
     def items(self) -> Iterator[Item]:
-        """A row group that is damaged gives the rows before the damage, then an item that says so."""
+        """A damaged row group yields the rows before the damage, then an item with the error."""
         told = None
         try:
             with reading(self.path) as file:
@@ -201,7 +203,7 @@ def _row_groups(path: str, columns: Columns) -> Iterator[RowGroup]:
 
 
 def pyarrow_parquet() -> Any:
-    """`pyarrow.parquet`, or the error that says how to get it."""
+    """`pyarrow.parquet`, or `MissingExtraError`."""
     try:
         import pyarrow.parquet
     except ImportError:

@@ -1,4 +1,4 @@
-"""Zip files of pictures, read where they are: nothing is unpacked to the disk."""
+"""Zip files of pictures, read in place: nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...images import HEAD_BYTES, PictureLimits, looks_like_picture
-from ...images.naming import one_line
+from ...images.naming import NamedBytes, one_line
 from ..items import Item, MemberKeys, content_key, is_excluded, is_hidden, showable
-from ..storage import NamedBytes, container_error, reading, reason
+from ..storage import container_error, reading, reason
 
 ZIP_SUFFIXES = (".zip",)
-# What zipfile raises for members: damage, methods it does not have, passwords.
+# Exceptions of zipfile for members: damage, unsupported methods, passwords.
 _BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
 _MOST = PictureLimits().max_bytes
 _ENCRYPTED = 0x1
@@ -25,14 +25,14 @@ _LINKS_IN_A_ROW = 8
 
 @dataclass(frozen=True)
 class Zip:
-    """The pictures of a zip file, in the order of its directory. Of a member, never more is unpacked than a picture
-    may have, whatever the file says of its size."""
+    """The pictures of a zip file, in the order of its directory. No more than the size limit of a picture is
+    unpacked, whatever size the file declares."""
 
     path: str
     exclude: tuple[str, ...] = ()
 
     def items(self) -> Iterator[Item]:
-        """A member that is damaged or encrypted is an item with its error; the others are still read."""
+        """A damaged or encrypted member is an item with an error; the others are still read."""
         for archive, member, key in self._members():
             if archive is None or member is None:
                 yield Item(key, showable(self.path), error=key)
@@ -83,7 +83,7 @@ class Zip:
 
 
 def _head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The beginning of what a member or link holds. Of an encrypted one that is not known, and it is left out."""
+    """The first bytes of a member or link target; empty for an encrypted one, whose content is unknown."""
     try:
         target = _target(archive, member)
         return b"" if target is None else _read(archive, target, HEAD_BYTES)
@@ -97,7 +97,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes
 
 
 def _target(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> zipfile.ZipInfo | None:
-    """The member itself, or the one in the same file that a symbolic link leads to, if there is one."""
+    """The member itself or the target of a symbolic link in the same file, or None."""
     for _ in range(_LINKS_IN_A_ROW):
         if not stat.S_ISLNK(member.external_attr >> 16):
             return member

@@ -1,1 +1,1 @@
-"""Where a run's results go: one file (Parquet, JSONL, CSV, tar), text files beside the pictures, a report."""
+"""Outputs of a run: one file (Parquet, JSONL, CSV, tar), text files next to the pictures, a report."""

@@ -1,4 +1,4 @@
-"""Results with what an outcome needs beside them: the picture itself, or its place in a folder."""
+"""Results together with what some output formats need: the picture itself, or its path in a folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ...errors import PictureError
 from ...images import PictureLimits, open_picture
 from ...images.fetch import fetch
 from ...images.kinds import picture_endings
+from ...images.naming import NamedBytes
 from ..items import Item, showable, stamped
 from ..journal import Journal, Row
 from ..result import Result
-from ..storage import NamedBytes, is_remote, is_web, reading
+from ..storage import is_remote, is_web, reading
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Outcomes of these names are what `datasets` reads as `imagefolder`, beside the pictures."""
@@ -33,14 +34,14 @@ class _Extended(Result):
 
 @dataclass(frozen=True)
 class FolderResult(_Extended):
-    """file_name: the picture's path from the folder of the outcome, with slashes."""
+    """file_name: the picture's path relative to the folder of the output file, with slashes."""
 
     file_name: str | None = None
 
 
 @dataclass(frozen=True)
 class PicturedResult(_Extended):
-    """picture: the encoded file; None for one that failed, or cannot be read again. ending: ".jpg" ..."""
+    """picture: the encoded file; None if it failed or cannot be read again. ending: ".jpg" ..."""
 
     picture: bytes | None = None
     ending: str = ""
@@ -51,7 +52,7 @@ def is_metadata(address: str) -> bool:
 
 
 def in_folder(journal: Journal, folder: str) -> Iterator[FolderResult]:
-    """The results of pictures that could be read: `imagefolder` would stop at the others."""
+    """The results of readable pictures, because `imagefolder` stops at unreadable ones."""
     for row in journal.rows():
         if row.result.error is None:
             name = (
@@ -61,11 +62,11 @@ def in_folder(journal: Journal, folder: str) -> Iterator[FolderResult]:
 
 
 class Pictured:
-    """Iterate once for the results of a run with their pictures, which are read again: those that are no files in one
-    more pass over the sources. `missing` counts those that cannot be, or are not what they were."""
+    """Iterate once for the results of a run with their pictures, which are read again; those that are not
+    files, in a second pass over the sources. `missing` counts pictures that cannot be read or have changed."""
 
     def __init__(self, journal: Journal, items: Iterator[Item], limits: PictureLimits) -> None:
-        """`items`: the pictures of the run's sources, in order."""
+        """`items`: the items of the run's sources, in order."""
         self._journal = journal
         self._items = items
         self._limits = limits
@@ -89,11 +90,11 @@ class Pictured:
             self._next = next(self._items, None)
             if self._next is None:
                 return None
-        # The key of a picture inside a file has its content's hash.
+        # The key of a picture inside a file contains the hash of its content.
         return self._encoded(self._next) if self._next.key == row.key else None
 
     def _encoded(self, item: Item) -> bytes | None:
-        """The file of a picture as it is; of pixels, a PNG."""
+        """The unchanged file of a picture; for pixels, a PNG."""
         source = item.picture
         try:
             if isinstance(source, NamedBytes):

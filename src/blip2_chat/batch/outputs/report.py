@@ -1,28 +1,31 @@
-"""The result of a run as one HTML page that needs nothing else: no server, no network, no other file."""
+"""The results of a run as one self-contained HTML page: no server, no network, no other files."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ...errors import Parameter
+from ...images import PictureLimits
+from ...system.progress import Progress
+from ...system.whole_files import replacing
 from ..errors import RunError
 from ..inputs.tables import Columns
 from ..recorded import recorded_settings
 from ..result import Result
-from ..storage import is_remote, reason, sync_folder
+from ..storage import is_remote, reason
 from .thumbnails import Places, Thumbnails, thumbnails
 from .writers import read
 
-# Longest side of a thumbnail, by the number of different pictures: the page stays some tens of megabytes.
+# Longest side of a thumbnail by the number of different pictures, which keeps the page to tens of megabytes.
 _SIDES = ((400, 360), (2_000, 240), (6_000, 176))
 _SMALLEST = 144
-Progress = Callable[[str, int, int], None]
 
 
 def report(
@@ -34,14 +37,14 @@ def report(
     columns: Columns = Columns(),  # noqa: B008 - frozen
     on_progress: Progress | None = None,
 ) -> int:
-    """Reads what a run wrote, makes thumbnails of its pictures, writes the page -> how many pictures it shows.
+    """Reads the output of a run, makes thumbnails, and writes the page -> the number of pictures on it.
 
-    Pictures are looked for at the paths in the results, beside the results, and in `pictures`: the run's sources,
-    by default those that the run recorded, as are `columns`. Only a picture with the row's digest is shown; where
-    there is none, the card says so. Raises `RunError`.
+    Pictures are looked up at the paths in the results, relative to the results file, and in `pictures`
+    (sources; by default, like `columns`, those that the run recorded). A picture is shown only if it has the
+    digest of the row; otherwise the card says that it was not found. Raises `RunError`.
     """
     if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
-        raise RunError(f"{out} is the result itself, and would be replaced; give another --out")
+        raise RunError(f"{out} is the result itself, and would be replaced; give another ", Parameter("out"))
     rows = list(read(results))
     if not rows:
         raise RunError(f"{results} has no rows to show")
@@ -74,7 +77,10 @@ def _places(results: str, pictures: Sequence[str], columns: Columns) -> Places:
         columns = Columns(columns.picture or names[0], columns.name or names[1])
     sources = pictures or [one for one in recorded.get("sources") or [] if isinstance(one, str)]
     beside = "" if is_remote(results) else os.path.dirname(os.path.abspath(results))
-    return Places(beside, tuple(sources), columns)
+    limits, recorded_pixels = PictureLimits(), recorded.get("max_pixels")
+    if isinstance(recorded_pixels, int):
+        limits = replace(limits, max_pixels=max(limits.max_pixels, recorded_pixels))
+    return Places(beside, tuple(sources), columns, limits)
 
 
 def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str, int]) -> list[Any]:
@@ -104,18 +110,13 @@ def _row(row: Result, questions: list[str], made: Thumbnails, numbers: dict[str,
 
 def _write(out: Path, page: dict[str, Any]) -> None:
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    # "<" cannot end the script element early, nor begin a comment in it.
+    # Escape "<", so that it cannot end the script element or begin a comment in it.
     content = json.dumps(page, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     before, after = template.split("@DATA@")
-    draft = out.with_name(f".{out.name}.part")
     try:
-        with draft.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(before)
-            file.write(content)
-            file.write(after)
-        draft.replace(out)
-        sync_folder(out.absolute().parent)
+        # Looking for thousands of pictures takes minutes.
+        with replacing(out, survives_power_loss=True) as file:
+            for text in (before, content, after):
+                file.write(text.encode("utf-8", "replace"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise RunError(f"{out} cannot be written ({reason(error)})") from error

@@ -1,34 +1,38 @@
-"""A text file beside each picture, as trainers of picture generators read it."""
+"""Sidecar files: a text file next to each picture, as trainers of image generators read it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from ...errors import Parameter
+from ...images import is_picture_file
 from ...system.text_files import encoding
+from ...system.whole_files import replacing
 from ..errors import RunError
-from ..inputs.folders import SIDECAR_ENDINGS, is_picture_file
+from ..inputs.folders import SIDECAR_ENDINGS
 from ..items import Item
 from ..journal import Journal
 from ..result import Result
 from ..storage import reason
 
-# Folders whose names are remembered: pictures come folder by folder.
+# Folders whose names are remembered.
 _FOLDERS = 16
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the files are called and what is in them: one line per caption (or all answers on one line),
-    `prefix` before and `suffix` after it, `trigger` and a comma in front of all.
+    """Names and contents of sidecar files: one line per caption (or all answers on one line), between `prefix`
+    and `suffix`, after `trigger` and a comma.
 
-    A text file that something else wrote is left as it is; or replaced, if `overwrite`; or what is new is added
-    behind or before what is in it, if `join` is "append" or "prepend".
+    A text file from another program is kept; with `overwrite` it is replaced, and with `join` "append" or
+    "prepend" the new text is added after or before its content.
     """
 
     ending: str = "txt"
@@ -40,23 +44,28 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         if self.ending not in SIDECAR_ENDINGS:
-            raise RunError(f"--sidecar {self.ending!r} is none of {', '.join(SIDECAR_ENDINGS)}")
+            raise RunError(Parameter("sidecar", self.ending), f" is none of {', '.join(SIDECAR_ENDINGS)}")
         if self.overwrite and self.join:
-            raise RunError(f"--overwrite replaces what --{self.join} keeps: give one of them")
+            raise RunError(
+                Parameter("overwrite", True),
+                " replaces what ",
+                Parameter("join", self.join),
+                " keeps: give one of them",
+            )
 
     def text(self, result: Result) -> str:
-        """The whole content of a picture's file."""
+        """The content of a picture's sidecar file."""
         lines = result.captions or (", ".join(result.answers.values()),)
         return "".join(f"{self._line(line)}\n" for line in lines)
 
     def _line(self, text: str) -> str:
-        # A file of several lines means several captions, so a caption is one line.
+        # Several lines mean several captions, so each caption has to be one line.
         whole = " ".join(f"{self.prefix}{text}{self.suffix}".split())
         return f"{self.trigger}, {whole}" if self.trigger else whole
 
     def joined(self, present: bytes, content: bytes) -> bytes:
-        """What is in a text file, as UTF-8, with what is new: after a comma if both are one line, else as further
-        lines. A text that has it there already stays as it is."""
+        """The UTF-8 content of a text file with the new text added: after a comma if both are one line,
+        otherwise as new lines. A file that already contains it there is unchanged."""
         kind = encoding(present[:4])
         old = present.decode(kind, "surrogateescape").strip()
         new = content.decode().strip()
@@ -71,43 +80,39 @@ class Sidecar:
 
 
 class SidecarNames:
-    """Which file belongs to which picture: `name.txt` beside `name.png`. Where another picture of the folder has the
-    same name but for its ending, the whole name stays: `name.png.txt` and `name.jpg.txt`. That depends on what is in
-    the folder, and not on what a run reads or in which order."""
+    """The sidecar file of each picture: `name.txt` next to `name.png`. If another picture in the folder has the
+    same name except for the extension, the whole name is kept: `name.png.txt` and `name.jpg.txt`. This depends
+    only on the content of the folder, not on which pictures a run reads."""
 
     def __init__(self, ending: str) -> None:
         self._ending = ending
-        self._shared: OrderedDict[str, tuple[Counter[str], frozenset[str]]] = OrderedDict()
+        # Pictures come folder by folder.
+        self._in = lru_cache(_FOLDERS)(_pictures_in)
 
     def path(self, picture: str) -> Path:
         folder, name = os.path.split(picture)
         stem = os.path.splitext(name)[0]
         stems, names = self._in(folder)
-        # Some systems do not tell upper from lower case.
+        # Some file systems ignore case.
         is_shared = stems[stem.casefold()] > 1 or (stem != name and stem.casefold() in names)
         return Path(folder, f"{name if is_shared else stem}.{self._ending}")
 
-    def _in(self, folder: str) -> tuple[Counter[str], frozenset[str]]:
-        """The pictures of a folder: how many have each name without its ending, and their whole names."""
-        if folder not in self._shared:
-            try:
-                names = [
-                    name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))
-                ]
-            except OSError:
-                names = []  # writing into it will tell what is wrong
-            stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
-            self._shared[folder] = (stems, frozenset(name.casefold() for name in names))
-            if len(self._shared) > _FOLDERS:
-                self._shared.popitem(last=False)
-        return self._shared[folder]
+
+def _pictures_in(folder: str) -> tuple[Counter[str], frozenset[str]]:
+    """The pictures of a folder: how many have each name without its ending, and their whole names."""
+    try:
+        names = [name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))]
+    except OSError:
+        names = []  # writing into it will tell what is wrong
+    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+    return stems, frozenset(name.casefold() for name in names)
 
 
 @dataclass
 class SidecarWriter:
-    """Writes files, and never over one that somebody else wrote, unless told to.
+    """Writes sidecar files, and replaces files of other programs only if configured to.
 
-    The journal keeps a hash of what was written: a file that still has it is ours to replace.
+    The journal stores a hash of what was written; a file that still has this hash is ours and may be replaced.
     """
 
     sidecar: Sidecar
@@ -119,12 +124,13 @@ class SidecarWriter:
         self.names = SidecarNames(self.sidecar.ending)
 
     def is_left_alone(self, item: Item) -> bool:
-        """Whether nothing is to be written beside a picture without a result, because a text file of somebody else is
-        there: then the picture needs no caption either."""
+        """Whether a picture without a result keeps a text file of another program, so that it needs no
+        caption."""
         return not self.journal.has(item.key) and is_left_alone(self.sidecar, self.names, item)
 
     def write(self, results: Iterable[tuple[str, str | None, Result]]) -> None:
-        """(key, the picture's path on this machine, result) -> files. `RunError` when one cannot be written."""
+        """Writes the files for (key, local path of the picture, result). `RunError` if one cannot be
+        written."""
         marks = []
         for key, picture, result in results:
             if result.error is not None:
@@ -149,7 +155,7 @@ class SidecarWriter:
             self.journal.set_sidecars(marks)
 
     def _content(self, path: Path, content: bytes, key: str) -> bytes | None:
-        """What the file is to hold; None if it is to be left as it is."""
+        """The new content of the file; None to leave it unchanged."""
         try:
             present = path.read_bytes()
         except FileNotFoundError:
@@ -158,7 +164,7 @@ class SidecarWriter:
             return content
         is_ours = _mark(path, present) == self.journal.sidecar(key)
         if self.sidecar.join:
-            # What is ours may hold somebody's text as well, added to before.
+            # Our file may also contain another program's text, to which we added.
             return present if is_ours else self.sidecar.joined(present, content)
         return content if is_ours else None
 
@@ -168,18 +174,14 @@ class SidecarWriter:
                 return
         except FileNotFoundError:
             pass
-        draft = path.with_name(f".{path.name}.part")
-        try:
-            draft.write_bytes(content)
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        # The journal is on the disk, and they are written again from it; waiting for the disk would cost much time.
+        with replacing(path, survives_power_loss=False) as file:
+            file.write(content)
         self.told["written"] += 1
 
 
 def is_left_alone(sidecar: Sidecar, names: SidecarNames, item: Item) -> bool:
-    """Whether the sidecar of a picture that was not written about is there, and is to stay as it is."""
+    """Whether the sidecar file of a picture without a caption exists and is kept."""
     if item.file is None or sidecar.overwrite or sidecar.join:
         return False
     return names.path(item.file).exists()

@@ -1,4 +1,4 @@
-"""The outcome of a run as a WebDataset shard."""
+"""The results of a run as a WebDataset shard."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _MEMBER = re.compile(rf"(?P<shard>.*?)(?:{_SUFFIXES})/(?P<member>.+?)(?: \(\d+\)
 
 
 def write_tar(file: IO[bytes], results: Iterable[Result]) -> None:
-    """As WebDataset reads it: `key.json` with the whole row, `key.txt` with the caption, and of a `PicturedResult`
-    its picture. Keys are those of the source shard, so that the two can be joined; other pictures are numbered."""
+    """WebDataset members: `key.json` with the whole row, `key.txt` with the caption, and for a `PicturedResult`
+    the picture. Keys are those of the source shard, so that the two can be joined; other pictures are
+    numbered."""
     archive: Any  # typeshed does not have `members`
     with (
         closing(_Names()) as names,
@@ -45,8 +46,9 @@ def write_tar(file: IO[bytes], results: Iterable[Result]) -> None:
 
 
 class _Names:
-    """What members are called, without their type: `d/0001` of `shards/s-00.tar/d/0001.jpg`, and `0001.left` of
-    `0001.left.jpg`, which is of sample 0001, too. Kept in a temporary database, because a collection may be long."""
+    """Names of members without their type: `d/0001` for `shards/s-00.tar/d/0001.jpg`, and `0001.left` for
+    `0001.left.jpg`, another picture of sample 0001. Stored in a temporary database, because a collection may be
+    large."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
@@ -63,16 +65,16 @@ class _Names:
         name, ending = os.path.splitext(member)
         taken = self._db.execute("SELECT shard FROM names WHERE name = ?", (name,)).fetchone()
         if taken is None or taken[0] == shard:
-            # 0001.jpg and 0001.png of one sample.
+            # 0001.jpg and 0001.png of the same sample.
             return self._first([name, f"{name}{ending}", f"{name}-{number:09d}"], shard)
-        # Another shard begins to count anew.
+        # Another shard has the same keys.
         inner = os.path.basename(shard)
         return self._first(
             [f"{inner}/{name}", f"{inner}/{name}{ending}", f"{inner}/{name}-{number:09d}"], shard
         )
 
     def _first(self, names: Iterable[str], shard: str) -> str:
-        """The first that is not taken yet."""
+        """The first name that is not used yet."""
         name = ""
         for name in names:
             if self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (name, shard)).rowcount:
@@ -81,6 +83,6 @@ class _Names:
 
 
 def _safe(name: str) -> str:
-    """A name that does not lead out of the folder where the tar is unpacked."""
+    """A name that stays inside the folder where the tar is unpacked."""
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
     return "/".join(parts) or "picture"

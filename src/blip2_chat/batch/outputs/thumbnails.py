@@ -1,8 +1,9 @@
 """Thumbnails for a report, each made from exactly the picture that its row describes.
 
-A path may lead to another picture than the one the run read: a table has several picture columns, a name column names
-rows and not files, the report is made in another folder, a file was replaced. So pictures are compared with the
-digest in the row, and a row whose picture is not found again has no thumbnail.
+A path may lead to a different picture than the one that was captioned: a table may have several picture
+columns, a name column may name rows instead of files, the report may be made in another folder, or a file may
+have been replaced. So each picture is compared with the digest in the row, and a row without a match has no
+thumbnail.
 """
 
 from __future__ import annotations
@@ -20,35 +21,38 @@ from typing import Any
 from PIL import Image
 
 from ...errors import Blip2ChatError
-from ...images import Picture, open_picture
+from ...images import Picture, PictureLimits, open_picture
+from ...images.naming import NamedBytes
 from ..inputs.shards import SHARD_SUFFIXES
 from ..inputs.sources import open_sources
 from ..inputs.tables import TABLE_SUFFIXES, Columns
 from ..inputs.zips import ZIP_SUFFIXES
 from ..items import Item, path_item
 from ..result import Result
-from ..storage import NamedBytes, is_remote, is_web, reading
+from ..storage import is_remote, is_web, reading
 
 _QUALITY = 55
-# A place where a picture may be, and the digests that it is looked for under.
+# Where a picture may be, and the digests for which it is tried.
 Candidate = tuple[Item, frozenset[str]]
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where pictures are looked for, beyond the rows' own paths.
+    """Where to look for pictures, in addition to the paths in the rows.
 
-    beside: the folder of the results, for relative paths. sources, columns: what the run was given.
+    beside: the folder of the results, for relative paths. sources, columns: what the run was given. limits: at least
+    those that it opened pictures with.
     """
 
     beside: str = ""
     sources: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
+    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass
 class Thumbnails:
-    """found: WebP files by digest. replaced: digests whose paths lead to another picture now."""
+    """found: WebP files by digest. replaced: digests whose path now leads to a different picture."""
 
     found: dict[str, bytes] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
@@ -57,8 +61,9 @@ class Thumbnails:
 def thumbnails(
     rows: Iterable[Result], places: Places, side: int, on_progress: Callable[[int, int], None]
 ) -> Thumbnails:
-    """Thumbnails of at most `side` pixels for all rows with a digest. Never raises for a picture: what cannot be
-    found or read again has none. `on_progress` is called with how many were looked for, and how many there are."""
+    """Thumbnails of at most `side` pixels for all rows with a digest. Never raises for a picture; one that
+    cannot be found or read has none. `on_progress` is called with the numbers of pictures tried and of all
+    pictures."""
     paths: dict[str, list[str]] = {}  # by digest
     for row in rows:
         if row.error is None and row.digest:
@@ -87,13 +92,13 @@ def thumbnails(
                 on_progress(min(tried, len(paths)), len(paths))
 
             for item, digests in candidates:
-                waiting.append((digests, pool.submit(_thumbnail, item, digests, side)))
+                waiting.append((digests, pool.submit(_thumbnail, item, digests, side, places.limits)))
                 if len(waiting) > 4 * workers:
                     collect()
             while waiting:
                 collect()
 
-        # One path per digest first: most pictures are where they were, and duplicates need no second look.
+        # Try one path per digest first: most pictures have not moved, and duplicates need no second look.
         make(_at_paths({digest: paths[digest][:1] for digest in missing()}, places), True)
         make(_at_paths({digest: paths[digest][1:] for digest in missing()}, places), True)
         make(_in_sources({digest: paths[digest] for digest in missing()}, places), False)
@@ -101,7 +106,7 @@ def thumbnails(
 
 
 def _at_paths(wanted: dict[str, list[str]], places: Places) -> Iterator[Candidate]:
-    """The pictures at the rows' paths, and at the same paths beside the results."""
+    """The pictures at the paths in the rows, and at the same paths relative to the results."""
     alone: dict[str, set[str]] = defaultdict(set)
     inside: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for digest, paths in wanted.items():
@@ -114,7 +119,7 @@ def _at_paths(wanted: dict[str, list[str]], places: Places) -> Iterator[Candidat
     for path, digests in alone.items():
         for place in _possible(path, places.beside):
             yield path_item(place), frozenset(digests)
-    # The pictures of a table or shard in one pass over it.
+    # Read all pictures of a table or shard in one pass.
     for container, members in inside.items():
         for place in _possible(container, places.beside):
             for item in _items(place, places.columns):
@@ -124,21 +129,21 @@ def _at_paths(wanted: dict[str, list[str]], places: Places) -> Iterator[Candidat
 
 
 def _in_sources(wanted: dict[str, list[str]], places: Places) -> Iterator[Candidate]:
-    """The pictures of the run's own sources that have the names of those that are wanted."""
+    """The pictures in the run's sources whose names are still missing."""
     named: dict[str, set[str]] = defaultdict(set)
     for digest, paths in wanted.items():
         for path in paths:
             named[_last(path)].add(digest)
     for source in places.sources if named else ():
         if is_web(source):
-            continue  # its path is the row's, and was asked for already
+            continue  # the same path as in the row, which was already tried
         for item in _items(source, places.columns):
             if digests := named.get(_last(item.path)):
                 yield item, frozenset(digests)
 
 
 def container_of(path: str) -> str | None:
-    """The shard or table that a picture's path leads into."""
+    """The shard or table that contains a picture, from its path."""
     for suffix in (*SHARD_SUFFIXES, *ZIP_SUFFIXES):
         head, found, _ = path.partition(f"{suffix}/")
         if found:
@@ -150,7 +155,8 @@ def container_of(path: str) -> str | None:
 
 
 def _possible(path: str, beside: str) -> Sequence[str]:
-    """A path as it is, and beside the results when the report is made elsewhere, or the two were moved."""
+    """A path as given, and relative to the results, in case these were moved or the report is made
+    elsewhere."""
     if is_web(path) or is_remote(path) or not beside:
         return [path]
     moved = os.path.join(beside, path)
@@ -158,7 +164,7 @@ def _possible(path: str, beside: str) -> Sequence[str]:
 
 
 def _items(source: str, columns: Columns) -> Iterator[Item]:
-    """The pictures of a source as far as it can be read."""
+    """The pictures of a source, up to the first part that cannot be read."""
     with contextlib.suppress(Blip2ChatError, OSError):
         for part in open_sources([source], columns):
             yield from part.items()
@@ -168,12 +174,14 @@ def _last(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
 
 
-def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | None, bytes | None]:
+def _thumbnail(
+    item: Item, digests: frozenset[str], side: int, limits: PictureLimits
+) -> tuple[str | None, bytes | None]:
     """(digest, WebP) of the picture that is there: no digest when there is none, no WebP when it is another."""
     if item.error is not None:
         return None, None
     try:
-        picture = _opened(item)
+        picture = _opened(item, limits)
         if picture.digest not in digests:
             return picture.digest, None
         image = picture.image.copy()
@@ -185,8 +193,8 @@ def _thumbnail(item: Item, digests: frozenset[str], side: int) -> tuple[str | No
         return None, None
 
 
-def _opened(item: Item) -> Picture:
+def _opened(item: Item, limits: PictureLimits) -> Picture:
     if isinstance(item.picture, str) and is_remote(item.picture):
         with reading(item.picture) as file:
-            return open_picture(NamedBytes(file.read(), item.picture))
-    return open_picture(item.picture)
+            return open_picture(NamedBytes(file.read(), item.picture), limits=limits)
+    return open_picture(item.picture, limits=limits)

@@ -1,8 +1,8 @@
-"""The outcome of a run as one file: Parquet, JSONL, CSV, or a WebDataset shard. Whole or not at all."""
+"""The results of a run as one file: Parquet, JSONL, CSV or a WebDataset shard, written completely or not at
+all."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...images.naming import one_line
+from ...system.whole_files import replacing
 from ..errors import RunError
 from ..inputs.tables import pyarrow_parquet
 from ..result import Result
-from ..storage import file_system, is_remote, reading, reason, sync_folder, translated
+from ..storage import file_system, is_remote, reading, reason, translated
 from .tar_writer import write_tar
 
 Writer = Callable[[IO[bytes], Iterable[Result], "Shape"], None]
@@ -29,7 +30,7 @@ _BETWEEN_ADVICE = " | "
 
 
 class Shape:
-    """What columns there are: how many captions, which questions, and what the file says about the run."""
+    """The columns of an output file: number of captions, questions, and metadata about the run."""
 
     def __init__(
         self, captions: int, questions: Iterable[str], about: Mapping[str, Any], has_file_names: bool = False
@@ -42,8 +43,8 @@ class Shape:
 
 
 def write(address: str, results: Iterable[Result], shape: Shape) -> None:
-    """Writes the results as the address's ending says. `RunError` in one line when that cannot be done; what was
-    there before is then still there."""
+    """Writes the results in the format of the address's extension. `RunError` if that fails; an earlier file is
+    then unchanged."""
     writer = FORMATS[ending(address)]
     try:
         with _replacing(address) as file:
@@ -56,8 +57,8 @@ def write(address: str, results: Iterable[Result], shape: Shape) -> None:
 
 
 def ending(address: str) -> str:
-    """The format of an output address; `RunError` for one that is not known, `MissingExtraError` for Parquet
-    without pyarrow."""
+    """The format of an output address; `RunError` for an unknown one, `MissingExtraError` for Parquet without
+    pyarrow."""
     suffix = os.path.splitext(address)[1].lower()
     if suffix not in FORMATS:
         raise RunError(f"{one_line(address)} ends in none of {', '.join(FORMATS)}")
@@ -126,34 +127,23 @@ FORMATS: dict[str, Writer] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _c
 
 @contextmanager
 def _replacing(address: str) -> Iterator[IO[bytes]]:
-    """A file that takes its name only when it is complete and on the disk."""
+    """A file that gets its name only when it is complete and on disk."""
     if is_remote(address):
         with tempfile.TemporaryFile() as draft, translated(address):
             yield draft
             draft.seek(0)
             fs, path = file_system(address)
-            # An object appears when its upload is complete.
+            # A remote object appears only when its upload is complete.
             with fs.open(path, "wb") as target:
                 while chunk := draft.read(1 << 22):
                     target.write(chunk)
         return
-    final = Path(address)
-    draft_path = final.with_name(f".{final.name}.part")
-    try:
-        with draft_path.open("wb") as draft:
-            yield draft
-            draft.flush()
-            os.fsync(draft.fileno())
-        draft_path.replace(final)
-        sync_folder(final.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft_path.unlink()
-        raise
+    with replacing(Path(address), survives_power_loss=True) as draft:
+        yield draft
 
 
 def read(address: str) -> Iterator[Result]:
-    """The rows that `write` wrote. `RunError` when the file is not one of those."""
+    """The rows of a file that `write` wrote. `RunError` for other files."""
     readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tar": _read_tar}
     suffix = ending(address)
     try:
@@ -184,7 +174,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _require_row(row: Any) -> None:
-    """Raises `ValueError` for what no run writes; other programs' files have the same endings."""
+    """Raises `ValueError` for rows that no run writes, because other programs use the same extensions."""
     if not isinstance(row, dict) or not row.get("path"):
         raise ValueError("its rows have no path")
     for name, kind in _KINDS.items():

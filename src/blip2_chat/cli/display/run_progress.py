@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .terminal import note
+from .terminal import note, printable
 
 if TYPE_CHECKING:
     from ...batch.result import Result
@@ -88,7 +88,7 @@ class RunProgress:
         now = time.monotonic()
         self._times.append((now, self._done))
         latest = next((one for one in reversed(results) if one.error is None), results[-1])
-        self._latest = f"{file_name(latest.path)}: {_printable(latest.text)}"
+        self._latest = f"{file_name(latest.path)}: {printable(latest.text)}"
         if self._live is None and now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             first, *more = self._numbers()
@@ -140,7 +140,3 @@ def _fitting(parts: Sequence[str], width: int) -> str:
             break
         text += f", {part}"
     return text
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

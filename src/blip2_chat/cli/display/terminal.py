@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...errors import Blip2ChatError
+from ...sizes import amounts
 
 # A picture that is read faster than this needs no sign that something happens.
 _PATIENCE = 0.5
@@ -106,16 +107,8 @@ class ProgressBar:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is not None:
             self._bar.update(
-                self._task, description=what, completed=done, total=total or None, amount=_amount(done, total)
+                self._task, description=what, completed=done, total=total or None, amount=amounts(done, total)
             )
-
-
-def _amount(done: int, total: int) -> str:
-    """Bytes as megabytes or gigabytes; small numbers, which count tensors or questions, as they are."""
-    if total < 1_000_000:
-        return f"{done} of {total}"
-    unit, size = ("GB", 1e9) if total >= 1e9 else ("MB", 1e6)
-    return f"{done / size:.1f} of {total / size:.1f} {unit}"
 
 
 @contextmanager

@@ -3,7 +3,8 @@
     convert(inspect("blip2-opt-2.7b"), Path("blip2-opt-2.7b-int8"), "int8")
 
 The graphs are planned first (`plan`), which says how large the result is; then every weight is read, quantised,
-appended to its graph's data file and forgotten. The folder appears under its name only when it is complete.
+appended to its graph's data file and forgotten. The manifest is written last. `conversion/convert.py` sees to it that
+a folder appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,18 +23,16 @@ import onnx
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ...checkpoint.inspect import Checkpoint
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS
+from ...system.progress import Progress, silent
+from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
 from .graph import opt, qformer, quantise, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Array, Graph, Scheme, Tensor, stored
 from .graph.equalise import Rewrites, equalise
 from .graph.weights import Weights
-from .manifest import EMBEDDINGS_FILE, FORMAT, MANIFEST, Manifest, MappedTensor
+from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, MappedTensor, Precision
 from .reference import Sample, input_means
-
-Precision = Literal["fp32", "int8", "int4"]
-Progress = Callable[[str, int, int], None]
 
 # Where a memory page starts, so that each tensor can be mapped by itself.
 _ALIGNMENT = 4096
@@ -93,8 +92,8 @@ def plan(
 ) -> Plan:
     """The graphs for a model of this shape. `tied_head`: the head is the embedding matrix. `how`: other schemes
     than the precision's, for experiments."""
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     block_size = block_size or BLOCK_SIZES[precision]
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"block_size is a power of two from 16, not {block_size}")
@@ -124,44 +123,34 @@ def _language(text: OptConfig | T5Config, how: Schemes, tied: bool) -> tuple[tup
 
 def convert(
     checkpoint: Checkpoint,
-    target: Path,
+    folder: Path,
     precision: Precision,
     *,
     block_size: int | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Callable[[], Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
     how: Schemes | None = None,
     samples: Sequence[Sample] = (),
 ) -> None:
-    """Converts an official checkpoint into the new folder `target`.
+    """Fills `folder`, which is new or empty, with the conversion of an official checkpoint.
 
     `block_size` (a power of two from 16; None: `BLOCK_SIZES`) is the weights per scale: smaller blocks are more
-    exact, and cost memory and time. `provenance` (name, revision, hashes of the source) is recorded as it is;
-    `progress(what, done, total)` is called with bytes of the result. Raises `CheckpointError` when a weight cannot be
-    read or is no number, and leaves nothing behind. `how`: see `plan`. `samples` are run through the float32 model,
-    layer by layer, to take back what integers shift on average (for fp32 they are not used).
+    exact, and cost memory and time. `provenance` gives what is recorded of the source (name, revision, hashes); it is
+    called when all else is written. `progress(what, done, total)` is called with bytes of the result. `how`: see
+    `plan`. `samples` are run through the float32 model, layer by layer, to take back what integers shift on average
+    (for fp32 they are not used).
+
+    Raises `CheckpointError` when a weight cannot be read or is no number; what is in the folder then is the caller's
+    to remove.
     """
-    target = Path(target)
-    if target.exists():
-        raise CheckpointError(f"{target} exists already; remove it or name another folder")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty; name a new folder", path=folder)
     planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
     block_size = block_size or BLOCK_SIZES[precision]
 
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(
-            planned, checkpoint, partial, precision, block_size, how, provenance, progress or _silent, samples
-        )
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
+    _write(planned, checkpoint, folder, precision, block_size, how, provenance, progress or silent, samples)
 
 
 def _write(
@@ -171,7 +160,7 @@ def _write(
     precision: Precision,
     block_size: int,
     how: Schemes | None,
-    provenance: Mapping[str, Any] | None,
+    provenance: Callable[[], Mapping[str, Any]] | None,
     progress: Progress,
     samples: Sequence[Sample],
 ) -> None:
@@ -196,7 +185,7 @@ def _write(
 
     manifest = Manifest(
         format=FORMAT,
-        source=dict(provenance or {"folder": checkpoint.folder.name}),
+        source=dict(provenance() if provenance else {"folder": checkpoint.folder.name}),
         precision=precision,
         block_size=block_size,
         family=planned.config.family,

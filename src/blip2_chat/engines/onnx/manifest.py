@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from ...checkpoint.config import ModelConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS, MissingFileError, read_json, shown
+from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
 
-MANIFEST = "blip2-chat.json"
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
 # `verify.py` tells them from those that this version makes.
 FORMAT = 2
 
 EMBEDDINGS_FILE = "embeddings.bin"
-PRECISIONS = ("fp32", "int8", "int4")
+Precision = Literal["fp32", "int8", "int4"]
+PRECISIONS = get_args(Precision)
 _GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
@@ -80,19 +81,33 @@ class Manifest:
         try:
             raw = read_json(path)
         except MissingFileError:
-            raise CheckpointError(f"{folder} has no {MANIFEST}: it is not a converted model") from None
+            raise CheckpointError(
+                f"{folder} has no {MANIFEST}: it is not a converted model", path=folder
+            ) from None
         if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{folder} was converted for another version of blip2-chat (format {shown(raw['format'])}, this one "
-                f"reads {FORMAT}): convert the checkpoint again"
+                f"reads {FORMAT}): convert the checkpoint again",
+                path=folder,
             )
         try:
             manifest = _read(raw)
         except _Unexpected as error:
-            raise CheckpointError(f"{path} is damaged: {error}; convert the checkpoint again") from None
+            raise CheckpointError(
+                f"{path} is damaged: {error}; convert the checkpoint again", path=path
+            ) from None
         for name, size in manifest.sizes.items():
             _check_file(Path(folder), name, size)
         return manifest
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A converted folder all of whose files but the weights' values were checked, by `verify.verify`."""
+
+    folder: Path
+    manifest: Manifest
+    config: ModelConfig
 
 
 class _Unexpected(ValueError):
@@ -163,10 +178,12 @@ def _check_file(folder: Path, name: str, size: int) -> None:
     file = folder / name
     if not file.is_file() or file.stat().st_size != size:
         raise CheckpointError(
-            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again"
+            f"{file} is missing or not {shown(size)} bytes long: convert the checkpoint again", path=file
         )
     target = file.resolve()
     # The hub's cache holds a repository's files in one folder, and snapshots of links into it.
     own = {folder.resolve(), folder.resolve().parent.parent / "blobs"}
     if file.is_symlink() and target.parent not in own:
-        raise CheckpointError(f"{file} is a link to a file elsewhere: refused; convert the checkpoint again")
+        raise CheckpointError(
+            f"{file} is a link to a file elsewhere: refused; convert the checkpoint again", path=file
+        )

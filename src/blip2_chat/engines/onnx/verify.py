@@ -21,18 +21,18 @@ from ...errors import CheckpointError
 from ...system.small_files import read_small
 from .convert import Plan, Schemes, layout, plan
 from .graph.builder import Graph, Scheme
-from .manifest import EMBEDDINGS_FILE, Manifest
+from .manifest import EMBEDDINGS_FILE, Manifest, Verified
 
 # Weights are beside the graphs, which have at most 0.4 MB for official checkpoints.
 _MOST_GRAPH_BYTES = 16_000_000
 _LARGEST_BLOCK = 1 << 16
 
 
-def verify(folder: Path) -> tuple[Manifest, ModelConfig]:
-    """The manifest and configuration of a converted folder, all of whose files but the weights' values were
-    checked. `CheckpointError` when one is not what `convert` writes."""
+def verify(folder: Path) -> Verified:
+    """Checks all of a converted folder but its weights' values. `CheckpointError` when a file is not what `convert`
+    writes."""
     manifest, planned = verified_plan(folder)
-    return manifest, planned.config
+    return Verified(folder, manifest, planned.config)
 
 
 def verified_plan(folder: Path) -> tuple[Manifest, Plan]:
@@ -65,7 +65,9 @@ def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool
         precision: Any = manifest.precision  # one of `Precision`, as the manifest's own check saw to
         return plan(config, precision, manifest.block_size, tied_head=tied_head, how=how)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {error}; convert the checkpoint again") from None
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {error}; convert the checkpoint again", path=folder
+        ) from None
 
 
 def _schemes(raw: dict[str, Any]) -> Schemes:
@@ -105,5 +107,5 @@ def _check_graph(folder: Path, manifest: Manifest, graph: Graph, found: onnx.Mod
 
 def _unlike(folder: Path, file: str, expected: str) -> CheckpointError:
     return CheckpointError(
-        f"{folder} cannot be loaded: {file} is not {expected}; convert the checkpoint again"
+        f"{folder} cannot be loaded: {file} is not {expected}; convert the checkpoint again", path=folder
     )

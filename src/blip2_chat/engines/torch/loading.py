@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import nn
 from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration
 
 from ...checkpoint.config import ModelConfig
-from ...checkpoint.requirements import needed
+from ...checkpoint.requirements import needed, suggestion
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
+from ...system.memory import available_memory
+from ...system.progress import Progress
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
@@ -24,8 +26,6 @@ _KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
 # What bitsandbytes logs at every matrix product (a cast that we ask for) and at import (a faster kernel that
 # would be downloaded).
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
-
-Progress = Callable[[str, int, int], None]
 
 
 class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
@@ -52,10 +52,11 @@ def load_weights(
         with _told(on_progress):
             model = _Blip2.from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
-        raise NotEnoughMemoryError(
-            f"{device} has not enough memory for {folder.name} at {precision}: try a smaller precision "
-            "(fp16, int8, int4), or device='cpu'"
-        ) from None
+        # More than the estimate says, or loaded by force.
+        size = needed(config, precision, "torch")
+        free = sum(free_gpu_memory(device)) if device.startswith("cuda") else available_memory()
+        smaller = suggestion(config, "torch", min(free, size - 1), folder.name)
+        raise NotEnoughMemoryError(folder.name, precision, "torch", size, free, smaller) from None
     if device == "cpu" and precision not in _DTYPES:
         _fit_for_cpu(model, config)
     return model

@@ -1,4 +1,4 @@
-"""What a JPEG file tells before it is decoded: its size, the work that its scans make, whether its end is there."""
+"""Properties of a JPEG before decoding: its size, the work of its scans, whether it is complete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # A marker is FF and a code. FF 00 is a byte of picture data, FF D0-D7 restart it, and more FF are padding.
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _SHORTEST_PADDING = 16
-# A picture with a large colour profile and notes has a few hundred. Pillow steps through them, and byte by
-# byte through what stands between them, in Python.
+# A picture with a large colour profile and metadata has a few hundred segments. Pillow goes through them, and
+# through every byte between them, in Python.
 _MOST_SEGMENTS = 10_000
 _MOST_JUNK = 2**20
 # Preparing a scan takes as long as about this many pixels of it.
@@ -24,10 +24,10 @@ END = b"\xff\xd9"
 @dataclass(frozen=True)
 class Facts:
     """width, height: in pixels, as stored.
-    scans: how many passes over the picture the file asks for: 1, or about 10 in a progressive file.
-    work: pixels decoded by all passes together.
-    ended: whether the end marker is there.
-    whole: whether the passes cover all that the picture consists of, if the last one is whole.
+    scans: number of passes over the picture: 1, or about 10 in a progressive file.
+    work: pixels decoded in all passes together.
+    ended: whether there is an end marker.
+    whole: whether the scans cover all components and coefficients, provided that the last scan is complete.
     """
 
     width: int
@@ -39,14 +39,15 @@ class Facts:
 
 
 def facts(data: bytes) -> Facts | None:
-    """The facts of a JPEG; None for a file without a scan, which no decoder opens.
+    """The properties of a JPEG; None for a file without a scan, which no decoder opens.
 
-    Raises ValueError for a file of so many segments, or so much between them, that it was made to take time.
+    Raises ValueError for a file with so many segments, or so many bytes between them, that it must be
+    malicious.
     """
     width = height = scans = work = 0
     ended = progressive = False
     parts: list[int] = []
-    # Of every component, the coefficients that some scan has brought to full precision.
+    # For each component, the coefficients that have full precision after some scan.
     known: dict[int, set[int]] = {}
     at = segments = junk = 0
     while (marker := _MARKER.search(data, at)) is not None:
@@ -60,7 +61,7 @@ def facts(data: bytes) -> Facts | None:
             ended = True
             break
         if code == _SOI or code < 0xC0:
-            continue  # without a body
+            continue  # a marker without a body
         body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
         if code in _FRAMES and len(body) >= 6 and not parts:
@@ -83,14 +84,14 @@ def facts(data: bytes) -> Facts | None:
 
 
 def without_padding(data: bytes) -> bytes:
-    """A file without the zeros that a download leaves where it was broken off, and without half a marker."""
+    """The file without the zeros that an interrupted download leaves at its end, and without half a marker."""
     unpadded = data.rstrip(b"\0")
-    # A few zeros may belong to the picture.
+    # A few zeros may be picture data.
     return (data if len(data) - len(unpadded) < _SHORTEST_PADDING else unpadded).rstrip(b"\xff")
 
 
 def _band(body: bytes) -> tuple[int, int, int]:
-    """The first and last coefficient that a progressive scan brings, and how many bits are still to follow."""
+    """The first and last coefficient of a progressive scan, and the number of bits still missing after it."""
     if len(body) < 4:
         return 0, -1, 0
     first, last, bits = body[-3:]

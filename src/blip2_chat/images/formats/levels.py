@@ -1,4 +1,4 @@
-"""Grey of more than 8 bits, or with a sign: which stored level is black, which is white, and 8 bits of it."""
+"""Grey with more than 8 bits, or signed: which levels are black and white, and the conversion to 8 bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Levels = npt.NDArray[Any]
 def strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     """Boxes (left, top, right, bottom) of whole rows, about a million pixels each, that cover a picture.
 
-    What is converted strip by strip needs the memory of a strip in between, not of the picture.
+    A conversion strip by strip needs temporary memory for one strip only.
     """
     width, height = size
     rows = max(1, _STRIP // width)
@@ -39,10 +39,10 @@ def holds_levels(image: Image.Image) -> bool:
 def from_levels(image: Image.Image) -> Image.Image:
     """8-bit grey ("L") from one channel of 16-bit, 32-bit, float or signed levels.
 
-    White is what the format says: 65535 in 16-bit files, 4095 in a 12-bit TIFF. Where it says nothing, it is the
-    smallest usual white that holds the levels: 1 (floats; a little overshoot is clipped), 255, 65535 (32767 in
+    White is defined by the format: 65535 in 16-bit files, 4095 in a 12-bit TIFF. Otherwise it is the smallest
+    usual maximum that covers all levels: 1 (floats; a little overshoot is clipped), 255, 65535 (32767 in
     signed 16-bit files, 127 in signed 8-bit ones); levels beyond those, and negative ones, are stretched from
-    the darkest to the brightest. TIFFs whose photometric interpretation is WhiteIsZero are turned over.
+    the darkest to the brightest. TIFFs whose photometric interpretation is WhiteIsZero are inverted.
     """
     bits, kind, white_is_zero = _tiff_samples(image)
     read = _reader(image, bits, kind)
@@ -67,7 +67,7 @@ def from_levels(image: Image.Image) -> Image.Image:
 
 
 def _reader(image: Image.Image, bits: int | None, kind: int | None) -> Callable[[Image.Image], Levels]:
-    """How a strip's numbers are read: Pillow keeps the bits of samples whose type it does not know."""
+    """Reads the numbers of a strip; Pillow keeps the bits of samples whose type it does not know."""
     if image.mode == "I" and bits == 32 and kind not in (_SIGNED, _FLOAT):
         return lambda strip: np.asarray(strip).view(np.uint32)
     if image.mode == "L":
@@ -87,7 +87,7 @@ def _range(image: Image.Image, read: Callable[[Image.Image], Levels]) -> tuple[f
 
 
 def _white(image: Image.Image, bits: int | None, kind: int | None, low: float, high: float) -> float | None:
-    """The level of white; None where levels are stretched."""
+    """The level of white; None if levels are stretched."""
     if image.mode.startswith("I;16"):
         # 10-, 12- and 14-bit cameras store small numbers in 16-bit words.
         return 2.0**bits - 1 if bits is not None and 8 < bits <= 16 else 65535.0

@@ -1,4 +1,4 @@
-"""PNG files without the chunks that say nothing about the picture, which may be damaged, or huge when unpacked."""
+"""Removing PNG chunks that do not affect the pixels, which may be damaged, or huge when decompressed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE, _PIXELS = (b"IHDR", b"PLTE"), b"IDAT"
 _TRANSPARENCY, _EXIF, _END = b"tRNS", b"eXIf", b"IEND"
-# Where editors note which way up the picture is.
+# Chunks in which editors store the orientation.
 _NOTES = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 _LONGEST_NOTE = 2**20
-# Of 8 kB, as most programs write them, a picture of 50 MiB has 6,400.
+# With chunks of 8 kB, as most programs write them, a picture of 50 MiB has 6,400.
 _MOST_CHUNKS = 300_000
 
 
 def essential(data: bytes) -> bytes:
-    """The file with the chunks that decide about its first picture, and its end marker.
+    """The file reduced to the chunks of its first picture and its end marker.
 
-    Text, colour profiles and the further pictures of an animation are left out, whatever their size. So is what
-    is damaged by its checksum, as other programs leave it out - but not of the picture's own chunks, whose
-    damage the decoder shall see. A last chunk that is cut short is given as far as it goes.
-    Raises ValueError for a file of so many chunks that it was made to take time.
+    Text, colour profiles and further frames of an animation are removed. So are ancillary chunks with a wrong
+    checksum, which other programs ignore as well; damaged chunks of the picture itself are kept, so that the
+    decoder reports them. A truncated last chunk is kept as far as it goes.
+    Raises ValueError for a file with so many chunks that it must be malicious.
     """
     kept, pixels = [SIGNATURE], []
     notes = 0
@@ -34,12 +34,12 @@ def essential(data: bytes) -> bytes:
             pixels.append(body)
         elif kind in _PICTURE:
             checksum = zlib.crc32(body, zlib.crc32(kind))
-            # The decoder compares it: a wrong one has to stay wrong.
+            # The decoder checks it, so a wrong checksum has to stay wrong.
             kept.append(_chunk(kind, body, checksum if intact else checksum ^ 1))
         elif intact and (kind == _TRANSPARENCY or (notes < 3 and _tells_orientation(kind, body))):
             notes += kind != _TRANSPARENCY
             kept.append(_chunk(kind, body, zlib.crc32(body, zlib.crc32(kind))))
-    # In one chunk: the decoder steps through thousands in Python.
+    # Merged into one chunk, because Pillow goes through thousands of chunks in Python.
     whole = b"".join(pixels)
     return b"".join(
         [
@@ -81,7 +81,7 @@ def _tells_orientation(kind: bytes, body: bytes) -> bool:
 
 
 def _unpacks(packed: bytes) -> bool:
-    """Whether a note is whole and of a reasonable size when it is unpacked."""
+    """Whether a metadata chunk is complete and has a reasonable size when decompressed."""
     unpacking = zlib.decompressobj()
     try:
         unpacking.decompress(packed, _LONGEST_NOTE)

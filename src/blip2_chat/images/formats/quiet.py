@@ -1,4 +1,4 @@
-"""libtiff prints about damaged files on the process' stderr by itself; not while it decodes for us."""
+"""Silencing libtiff, which prints messages about damaged files on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SETTERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 
 
 class _Silence:
-    """Off from the first that asks for silence to the last: libtiff's handlers are the whole process'."""
+    """Counts the users of silence, because libtiff's handlers are global to the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,11 +40,11 @@ _silence = _Silence()
 
 @contextlib.contextmanager
 def quiet_libtiff() -> Iterator[None]:
-    """No line of libtiff's reaches stderr meanwhile; what is wrong comes as Pillow's exception.
+    """Suppresses libtiff's messages; errors are still raised by Pillow.
 
-    Pillow has no setting for it, and turning stderr itself elsewhere would swallow what other threads write. So
-    libtiff's own handlers are set, in the library that Pillow has loaded, and put back afterwards. Where its
-    functions cannot be found from outside (Windows, where Pillow contains it), its lines are printed as before.
+    Pillow has no setting for this, and redirecting stderr would swallow the output of other threads. So
+    libtiff's handlers are replaced, in the library that Pillow has loaded, and restored afterwards. If its
+    functions cannot be found (on Windows, where Pillow contains libtiff), its messages are printed.
     """
     with _silence:
         yield

@@ -1,4 +1,4 @@
-"""TIFF files whose samples Pillow would refuse, or unpack wrongly, for the way in which they are declared."""
+"""TIFF files whose samples Pillow would refuse or unpack wrongly."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 322, 323, 339
 _SHORT, _LONG = 3, 4
 _SIZES = {_SHORT: 2, _LONG: 4}
 _LONGEST_DIRECTORY = 4096
-# libtiff has turned the bytes into the machine's order, whatever the file's.
+# libtiff converts samples to the byte order of the machine.
 _TURNED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 @dataclass(frozen=True)
 class Readable:
-    """A TIFF as Pillow reads it. `truly`: the tags whose values were changed, with those of the file."""
+    """A TIFF rewritten for Pillow. `truly`: the original values of the tags that were changed."""
 
     data: bytes
     truly: dict[int, int | tuple[int, ...]]
@@ -28,10 +28,11 @@ class Readable:
 
 
 def readable(data: bytes) -> Readable:
-    """The file with WhiteIsZero called BlackIsZero, and 32-bit unsigned samples called signed, in its first page.
+    """The file with WhiteIsZero declared as BlackIsZero, and 32-bit unsigned samples declared as signed, in its
+    first page.
 
-    Pillow reads such grey in one byte order and refuses the other, or knows it not at all, but never changes
-    samples of more than 8 bits for either: whoever opens the result has to. Other files come back as they are.
+    Pillow reads such grey in one byte order only, or not at all, and never converts samples of more than 8 bits
+    for these tags; the caller has to. Other files are returned unchanged.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
@@ -60,8 +61,8 @@ def readable(data: bytes) -> Readable:
 def mend(image: Image.Image) -> None:
     """Before a TIFF is loaded, correct how Pillow (13 and before) would unpack some of its samples.
 
-    Signed and float samples of the other byte order than the machine's come swapped if the file is compressed, and
-    planes of 16-bit samples that are not compressed are taken for 8-bit ones. Other images stay as they are.
+    In compressed files, signed and float samples whose byte order is not the machine's are swapped, and
+    uncompressed planes of 16-bit samples are read as 8-bit ones. Other images are unchanged.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
@@ -80,7 +81,7 @@ def mend(image: Image.Image) -> None:
 
 
 def _first_directory(data: bytes, order: str) -> dict[int, tuple[int, int]]:
-    """{tag: (value, where it stands)} of the numbers of one value; {} for a directory that cannot be read."""
+    """{tag: (value, position)} of tags with a single number; {} for a directory that cannot be read."""
     big = data[2:4] in (b"+\0", b"\0+")
     head, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
     where = 8 if big else 4

@@ -1,1 +1,1 @@
-"""Around every request, outermost first: connections, the access log, who may ask, and how much is taken in."""
+"""Middleware, outermost first: connections, access log, authentication, admission (queue and size limits)."""

@@ -1,8 +1,8 @@
-"""The outermost layer: what every answer carries, what is logged and counted of it, and a net under everything.
+"""The outermost middleware: security headers, the access log, metrics, and unexpected errors.
 
-A log line holds method, route, status and time. Never a path as it was sent, a query, a header, a picture, or a
-word that was said: an exception's own text may hold any of them, so of an unexpected one its kind and place are
-logged, not its text.
+A log line contains method, route, status and time, but never a raw path, query, header, picture or text. The
+text of an exception may contain any of these, so only the type and location of an unexpected exception are
+logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..prometheus import Metrics
 
 log = logging.getLogger(__name__)
 
-# The page is made of this server's own files and of pictures that the browser holds, and of nothing else.
+# The page consists only of this server's files and of pictures in the browser.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -51,7 +51,7 @@ class Record:
     """ASGI middleware around everything."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, route: Callable[[str], str]) -> None:
-        """`route`: a path -> the name it is counted under, one of few."""
+        """`route`: maps a path to one of a few names, under which it is counted."""
         self._app = app
         self._metrics = metrics
         self._route = route
@@ -76,7 +76,8 @@ class Record:
         try:
             await self._app(scope, receive, dressed)
         except asyncio.CancelledError:
-            # The server ends without waiting: a second Ctrl-C, or a request beyond its time. That is no error.
+            # The server shuts down without waiting (a second Ctrl-C, or a request beyond its time limit): not
+            # an error.
             if not status:
                 await shutting_down().response()(scope, receive, dressed)
         except Exception as error:
@@ -92,7 +93,7 @@ class Record:
 
 
 def _to_the_end(receive: Receive) -> Receive:
-    """The server's own events. When it ends without waiting it cancels whoever waits for them."""
+    """Lifespan events. If the server shuts down without waiting, it cancels them."""
 
     async def next_one() -> Message:
         try:

@@ -1,7 +1,7 @@
-"""How much is taken in: so many requests at a time, and so many bytes of each and of all.
+"""Admission: limits on the number of requests, and on the bytes of each and of all together.
 
-A request is counted from its first byte to the last one of its answer, so memory is bounded whatever comes, and
-one that finds the house full is told so before its body is read.
+A request is counted from its first byte to the last one of its answer, so memory is bounded, and a request that
+exceeds the limits is refused before its body is read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ..errors import ApiError
 from ..memory import Trimmer
 from ..settings import MIB, Settings
 
-# A body refused unread is read off, up to here, so that the client gets to read the answer.
+# Up to this size, a refused body is read and discarded, because clients read a response only after sending.
 _READ_OFF = 64 * MIB
 _READ_OFF_SECONDS = 5.0
 
 
 class Places:
-    """How many requests are in the house, and the bytes of their bodies."""
+    """The number of current requests, and the bytes of their bodies."""
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.slots + settings.queue
@@ -36,10 +36,10 @@ class Places:
 
 
 class Intake:
-    """ASGI middleware around what takes a body: 408, 413 and 429."""
+    """ASGI middleware for routes with a body: 408, 413 and 429."""
 
     def __init__(self, app: ASGIApp, settings: Settings, places: Places, wait: Callable[[], float]) -> None:
-        """`wait`: the seconds after which a refused client may come again."""
+        """`wait`: returns the seconds after which a refused client may retry."""
         self._app = app
         self._settings = settings
         self._places = places
@@ -78,7 +78,7 @@ class Intake:
                 self._trimmer.later()
 
     async def _read(self, receive: Receive, held: _Held) -> bytes | None:
-        """The whole body; None when the client left."""
+        """The whole body; None if the client disconnected."""
         chunks: list[bytes] = []
         while True:
             message = await receive()
@@ -110,7 +110,7 @@ class Intake:
 
 
 class _Held:
-    """The bytes of one request, counted among all, and whether more of them come."""
+    """Counts the bytes of a request, and knows whether more will follow."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -123,7 +123,7 @@ class _Held:
 
 
 class _Replay:
-    """A `receive` that gives the body read before, then what the connection says (that the client left)."""
+    """A `receive` that returns the body, and then the messages of the connection (a disconnect)."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
@@ -137,7 +137,7 @@ class _Replay:
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
-    """`more`: of its body is to come."""
+    """`more`: whether more of its body will follow."""
     count = 0
     with anyio.move_on_after(_READ_OFF_SECONDS):
         while more and count < _READ_OFF:

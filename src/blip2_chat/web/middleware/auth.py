@@ -1,7 +1,7 @@
-"""Who may ask: the host that was meant, no other site's page, and the one who has the key.
+"""Authentication: the host, the origin and the API key of a request.
 
-A server on 127.0.0.1 is reached by every page in the same browser. A page elsewhere may send it requests (its origin
-gives it away), or give its own name our address (DNS rebinding; the `Host` header gives that away).
+A server on 127.0.0.1 can be reached by every page in a browser on this machine. A page of another site may send
+requests (recognised by `Origin`), or resolve its own name to our address (DNS rebinding, recognised by `Host`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import ApiError
 from ..settings import Settings
 
-# What a browser needs before it can ask for the key, and what a supervisor asks.
+# Paths that a browser needs before it can ask for the key, and that supervisors check.
 _OPEN = ("/health", "/ready")
 
 
 class Guard:
-    """ASGI middleware: refuses with 400, 401 or 403 before anything is read."""
+    """ASGI middleware: refuses with 400, 401 or 403 before the body is read."""
 
     def __init__(self, app: ASGIApp, settings: Settings, page: frozenset[str]) -> None:
-        """`page`: the paths of the page's own files, which hold nothing to protect."""
+        """`page`: the paths of the page's files, which need no key."""
         self._app = app
         self._hosts = settings.allowed_hosts
-        # Compared as digests: of equal length whatever was sent, in constant time.
+        # Compared as digests, which have equal length, in constant time.
         self._key = _digest(settings.api_key.encode()) if settings.api_key is not None else None
         self._open = frozenset(_OPEN) | page
 
@@ -42,7 +42,8 @@ class Guard:
 
     def _check(self, path: str, headers: Headers) -> None:
         if "content-length" in headers and "transfer-encoding" in headers:
-            # A proxy that goes by the other one would take the rest of this request for the next (RFC 9112, 6.1).
+            # A proxy that uses the other header would treat the rest of this request as the next one (RFC
+            # 9112, 6.1).
             raise ApiError(
                 400,
                 "send Content-Length or Transfer-Encoding, not both",
@@ -80,7 +81,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page's origin is the host that it asks."""
+    """Whether the origin of a page is the host of its request."""
     try:
         return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:  # "http://[::1"

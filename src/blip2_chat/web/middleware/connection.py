@@ -1,4 +1,4 @@
-"""HTTP connections: their timeouts, and errors below the application, in the shape of all others."""
+"""HTTP connections: timeouts, and errors below the application in the same format as all others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..errors import ApiError
 
 
 class Connection(H11Protocol):
-    """Closed when no request has begun on it, or nothing of a response was read, for as long as an idle one is kept.
-    uvicorn's own clock stops at a request's first byte, and it waits for readers for ever: some hundreds of requests
-    without an end, or of responses that nobody reads, would keep everybody else out."""
+    """A connection that is closed if no request has begun, or nothing of a response was read, for the
+    keep-alive time. uvicorn's timer stops at the first byte of a request, and it waits for readers forever: a
+    few hundred unfinished requests, or responses that nobody reads, would lock out everybody else."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # uvicorn refuses connections over the limit in plain text, so the limit is applied here instead.
+        # uvicorn refuses connections over its limit in plain text, so the limit is applied here instead.
         self._most = self.limit_concurrency
         self.limit_concurrency = None
         self._answer = self.app
@@ -42,10 +42,10 @@ class Connection(H11Protocol):
         await self._answer(scope, receive, send)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn while it handles h11's complaint about what the client sent."""
+        """Called by uvicorn while it handles a protocol error reported by h11."""
         cause = sys.exc_info()[1]
         status = getattr(cause, "error_status_hint", 400)
-        if self.cycle is not None:  # the application must not answer, too
+        if self.cycle is not None:  # the application must not respond as well
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -81,11 +81,11 @@ class Connection(H11Protocol):
         self._clock = self.loop.call_later(self.timeout_keep_alive, self._look, last)
 
     def _look(self, last: object) -> None:
-        """`last`: what was found before: the bytes of a response that were not read, or the request that was over."""
+        """`last`: the previous observation: the unread bytes of a response, or the finished request."""
         unread = self.transport.get_write_buffer_size()
         if unread:
             if unread == last:
-                self.transport.abort()  # closing would wait until all is read
+                self.transport.abort()  # closing would wait until everything is read
             else:
                 self._look_later(unread)
             return

@@ -1,4 +1,4 @@
-// What the page asks of its server: its models, and answers that stream in.
+// Requests to the server: its models, and streamed answers.
 
 const KEY = "blip2-chat key";
 
@@ -12,12 +12,12 @@ export class ServerError extends Error {
 
 let askForKey = async () => "";
 
-/** `ask` is called when the server wants a key, and with whether it refused one; gives a key, or "" for none. */
+/** `ask` is called when the server requires a key, with whether it refused one; returns a key, or "" for none. */
 export function onKeyWanted(ask) {
   askForKey = ask;
 }
 
-/** A path of the server's, from this page: a proxy may have put both under a prefix. */
+/** A path on the server, relative to this page, because a proxy may have put both under a prefix. */
 export const address = (path) => `.${path}`;
 
 async function send(path, options = {}) {
@@ -29,7 +29,7 @@ async function send(path, options = {}) {
       response = await fetch(address(path), { ...options, headers });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ServerError(0, { message: "The server does not answer. Is it still running?" });
+      throw new ServerError(0, { message: "The server does not respond. Is it still running?" });
     }
     if (response.status !== 401) return response;
     const given = await askForKey(Boolean(key));
@@ -43,36 +43,36 @@ async function asError(response) {
   try {
     error = (await response.json()).error || error;
   } catch {
-    // Not from this server's own hand: a proxy's page, say.
+    // Not an error of this server, but for example a proxy's page.
   }
   return new ServerError(response.status, error);
 }
 
-/** The models that are here, the server's first choice first. */
+/** The models that the server has loaded, its default first. */
 export async function models() {
   const response = await send("/v1/models");
   if (!response.ok) throw await asError(response);
   return (await response.json()).data;
 }
 
-/** A sample picture's bytes. */
+/** The bytes of a sample picture. */
 export async function sample(path) {
   const response = await send(path);
   if (!response.ok) throw await asError(response);
   return response.blob();
 }
 
-/** What a picture is called in its address. */
+/** The file name in a URL. */
 function nameIn(url) {
   const name = new URL(url).pathname.split("/").pop() || "picture";
   try {
     return decodeURIComponent(name);
   } catch {
-    return name; // a "%" that stands for itself
+    return name; // a literal "%"
   }
 }
 
-/** The picture behind an address, which the server fetches: the page itself may load nothing from elsewhere. */
+/** The picture at a URL, fetched by the server, because the page may load nothing from other sites. */
 export async function fetched(url) {
   const response = await send("/v1/picture", {
     method: "POST",
@@ -84,8 +84,8 @@ export async function fetched(url) {
 }
 
 /**
- * Streams an answer. Calls `onAbout` with what the server says about the picture, `onPiece` with each piece of
- * text; gives the finish reason. Aborting `signal` frees the server at once.
+ * Streams an answer. Calls `onAbout` with the server's information about the picture and `onPiece` with each piece
+ * of text; returns the finish reason. Aborting `signal` frees the server's slot immediately.
  */
 export async function answer(request, { signal, onAbout, onPiece }) {
   const response = await send("/v1/chat/completions", {
@@ -105,7 +105,7 @@ export async function answer(request, { signal, onAbout, onPiece }) {
     if (choice?.delta.content) onPiece(choice.delta.content);
     reason = choice?.finish_reason || reason;
   }
-  throw new ServerError(0, { message: "The answer broke off: the server has stopped." });
+  throw new ServerError(0, { message: "The answer is incomplete: the connection to the server was lost." });
 }
 
 /** The data of server-sent events. */
@@ -118,7 +118,7 @@ async function* events(stream) {
       read = await reader.read();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      return; // the connection broke, before [DONE]
+      return; // the connection was lost before [DONE]
     }
     if (read.done) return;
     text += read.value;

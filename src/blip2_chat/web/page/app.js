@@ -1,4 +1,4 @@
-// The page: pictures, each with its conversation. `view.js` draws what is held here.
+// The state of the page: pictures, each with its conversation. `view.js` draws it.
 
 import * as api from "./api.js";
 import { asFile, asText } from "./export.js";
@@ -11,16 +11,16 @@ import * as view from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 
-// A picture: { name, blob, url, turns, about, writing }; `writing` aborts the answer that is on its way.
+// A picture: { name, blob, url, turns, about, writing }; `writing` aborts the answer in progress.
 // A turn: { question (null: the caption), by (the model's label), text, state: writing | done | stopped | failed,
 // reason, error, dropped }.
 let pictures = [];
 let current = null;
-let model = null; // the one that answers
+let model = null; // the chosen model
 
 const draw = () => view.draw(pictures, current, { open, copy });
 
-/** Fulfilled once a reload would find everything as it is. */
+/** Saves everything; the promise is fulfilled once a reload would restore it. */
 function keep() {
   return store.save({
     current: pictures.indexOf(current),
@@ -28,7 +28,7 @@ function keep() {
       name,
       blob,
       about,
-      // A reload ends what is being written; the question stays.
+      // A reload ends an answer in progress; the question stays.
       turns: turns.map((turn) => (turn.state === "writing" ? { ...turn, state: "stopped" } : turn)),
     })),
   });
@@ -40,9 +40,9 @@ function open(picture) {
   keep();
 }
 
-let preparing = 0; // how many lots of pictures are being fetched or shrunk
+let preparing = 0; // number of groups of pictures that are being fetched or reduced
 
-/** `work`, while the page shows that pictures are on their way. */
+/** Runs `work` while the page shows that pictures are being prepared. */
 async function prepared(work) {
   document.body.classList.toggle("preparing", ++preparing > 0);
   try {
@@ -52,7 +52,7 @@ async function prepared(work) {
   }
 }
 
-/** The files as they will be sent, each shrunk if it is large; one at a time is unpacked. */
+/** The files to upload, large ones reduced; one is decoded at a time, to save memory. */
 async function readied(given) {
   const files = [];
   for (const file of given) files.push(await shrunk(file));
@@ -60,7 +60,7 @@ async function readied(given) {
 }
 
 async function add(given) {
-  const trouble = await prepared(() => ready); // a picture may come before the server has said what it is
+  const trouble = await prepared(() => ready); // a picture may be dropped before the models are known
   if (trouble) return view.alertUser(trouble);
   $("alert").hidden = true;
   const files = await prepared(() => readied(given));
@@ -68,7 +68,7 @@ async function add(given) {
   const fitting = files.filter((file) => file.size <= limit);
   for (const file of files) {
     if (file.size > limit) {
-      view.alertUser(`${file.name} is larger than ${Math.floor(limit / 2 ** 20)} MiB; save a smaller copy and use that.`);
+      view.alertUser(`${file.name} is larger than ${Math.floor(limit / 2 ** 20)} MiB. Save a smaller copy and add that.`);
     }
   }
   const added = fitting.map((blob) => ({
@@ -83,11 +83,11 @@ async function add(given) {
   for (const picture of added) begin(picture, null);
   pictures.push(...added);
   open(added[0]);
-  $("question").focus({ preventScroll: true }); // the picture is what to look at
+  $("question").focus({ preventScroll: true }); // keep the picture in view
   for (const picture of added) await write(picture);
 }
 
-/** Adds the picture behind an address, which the server fetches. */
+/** Adds the picture at a URL, which the server fetches. */
 async function addFrom(url) {
   try {
     await add([await prepared(() => api.fetched(url))]);
@@ -99,18 +99,18 @@ async function addFrom(url) {
 function drop(picture) {
   picture.writing?.abort();
   const place = pictures.indexOf(picture);
-  pictures = pictures.filter((one) => one !== picture);
+  pictures = pictures.filter((each) => each !== picture);
   URL.revokeObjectURL(picture.url);
   if (current === picture) current = pictures[Math.min(place, pictures.length - 1)] || null;
   draw();
   return keep();
 }
 
-/** The answered questions, as many of the latest as the server takes beside this one: a model reads fewer. */
+/** The latest answered questions, as many as fit into the server's limits together with this one. */
 function recent(turns, question) {
   let { max_messages: places, max_text: room } = model.blip2_chat;
   const found = [];
-  for (const turn of turns.filter((one) => one.question !== null && one.text && one.state !== "writing").reverse()) {
+  for (const turn of turns.filter((turn) => turn.question !== null && turn.text && turn.state !== "writing").reverse()) {
     places -= 2;
     room -= turn.question.length + turn.text.length;
     if (places < 1 || room < question.length) break;
@@ -119,7 +119,7 @@ function recent(turns, question) {
   return found;
 }
 
-/** The answered questions, and the one that is asked, in OpenAI's words. */
+/** The answered questions and the new one, as messages of OpenAI's API. */
 async function messages(picture, question) {
   const image = { type: "image_url", image_url: { url: await api.dataUrl(picture.blob) } };
   const made = [];
@@ -132,13 +132,13 @@ async function messages(picture, question) {
   return made;
 }
 
-/** Takes up a question, or the caption: nothing else is asked about the picture until `write` has answered it. */
+/** Starts a turn with a question, or the caption; the picture takes no other question until `write` has answered. */
 function begin(picture, question) {
   picture.turns.push({ question, text: "", state: "writing", reason: null });
   picture.writing = new AbortController();
 }
 
-/** Answers what was begun. `another`: not the likeliest again. */
+/** Generates the answer of the last turn. `another`: sample, to get a different answer. */
 async function write(picture, { another = false } = {}) {
   const request = { model: model.id, ...settings.decoding(another) };
   const turn = picture.turns.at(-1);
@@ -170,7 +170,7 @@ async function write(picture, { another = false } = {}) {
   picture.writing = null;
   if (failure?.code === "invalid_image") {
     await drop(picture);
-    // The server knows it as "picture".
+    // The server calls it "picture".
     view.alertUser(`${picture.name} cannot be opened: ${failure.message.replace(/^picture(?= )/, "it")}`);
     return;
   }
@@ -185,17 +185,17 @@ function ask() {
   const question = $("question").value.trim();
   if (!question || !current || current.writing) return;
   $("question").value = "";
-  $("ask").scrollIntoView({ block: "nearest" }); // a low window scrolls: the answer comes above
+  $("ask").scrollIntoView({ block: "nearest" }); // in a low window, scroll to the answer
   begin(current, question);
   write(current);
 }
 
 function undo() {
   const turn = current.turns.pop();
-  // What is being typed is worth more than what was asked.
+  // Do not overwrite what the user is typing.
   if (!$("question").value.trim()) $("question").value = turn.question;
   $("question").focus();
-  view.announce("The last question was taken back.");
+  view.announce("The last question was removed.");
   draw();
   keep();
 }
@@ -210,7 +210,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without https the clipboard's own interface is closed to pages; the old way is open.
+    // Without https, pages may not use the clipboard API, but the old command works.
     const area = document.createElement("textarea");
     area.value = text;
     document.body.append(area);
@@ -221,7 +221,7 @@ async function copy(text) {
   view.announce("Copied.");
 }
 
-/** `refused`: whether there was a key, and not the right one. */
+/** Asks for the API key. `refused`: whether the server has refused one. */
 function askForKey(refused) {
   const dialog = $("key");
   if (dialog.open) return Promise.resolve("");
@@ -241,7 +241,7 @@ function askForKey(refused) {
   });
 }
 
-/** Takes the model whose answers come next. */
+/** Uses this model for the next answers. */
 function use(chosen, others) {
   model = chosen;
   const about = model.blip2_chat;
@@ -249,7 +249,7 @@ function use(chosen, others) {
   const photographs = others.some((other) => !other.blip2_chat.embedded);
   $("hint").textContent =
     "This is the small embedded model: it knows drawn scenes and has never seen a photograph. " +
-    (photographs ? "Settings have another." : "Settings say how to start another.");
+    (photographs ? "Choose another in Settings." : "Settings explain how to serve another.");
   $("hint").hidden = !about.embedded;
   view.drawSamples(about.samples, async (path, name) => {
     try {
@@ -282,7 +282,7 @@ function keyboard() {
   });
 }
 
-/** Gives what went wrong, if anything did: without a model there is nothing to do. */
+/** Starts the page. Resolves to an error message if there is no model to use. */
 async function start() {
   settings.start();
   api.onKeyWanted(askForKey);
@@ -305,11 +305,11 @@ async function start() {
     models.start(found, (chosen) => use(chosen, found));
     if (found[0].blip2_chat.allow_urls) intake.startAddresses(addFrom);
   } catch (error) {
-    const why = error.status === 401 ? "Without its API key the server answers nothing." : error.message;
+    const why = error.status === 401 ? "The server answers only with its API key." : error.message;
     return `${why} Reload this page to try again.`;
   }
   const saved = await store.load();
-  pictures = (saved?.pictures || []).map((one) => ({ ...one, url: URL.createObjectURL(one.blob), writing: null }));
+  pictures = (saved?.pictures || []).map((picture) => ({ ...picture, url: URL.createObjectURL(picture.blob), writing: null }));
   current = pictures[saved?.current] || pictures[0] || null;
   draw();
   document.body.dataset.ready = "true";

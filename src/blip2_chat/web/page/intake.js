@@ -1,4 +1,4 @@
-// How pictures come in: dropped, pasted, picked, or from the camera.
+// Where pictures come from: dropped, pasted, chosen, or taken with the camera.
 
 const $ = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ export function start(add) {
   for (const id of ["file", "file-camera"]) {
     $(id).addEventListener("change", (event) => {
       add([...event.target.files]);
-      event.target.value = ""; // the same file again is a change, too
+      event.target.value = ""; // so that choosing the same file again is a change
     });
   }
   document.addEventListener("paste", (event) => {
@@ -27,7 +27,7 @@ export function start(add) {
   };
   document.addEventListener("dragenter", (event) => hasFiles(event) && over(1));
   document.addEventListener("dragleave", (event) => hasFiles(event) && over(-1));
-  // Text may be dragged into the question. Elsewhere the browser would leave for a link that is dropped.
+  // Text may be dragged into the question. Elsewhere the browser would open a link that is dropped.
   const isText = (event) => event.target === $("question") && !hasFiles(event);
   document.addEventListener("dragover", (event) => isText(event) || event.preventDefault());
   document.addEventListener("drop", (event) => {
@@ -39,7 +39,7 @@ export function start(add) {
   });
 }
 
-/** Addresses of pictures: typed on the first screen, pasted, or dropped as a link. `open` is called with one. */
+/** Picture URLs: typed on the first screen, pasted, or dropped as a link. `open` is called with each URL. */
 export function startAddresses(open) {
   $("address-form").hidden = false;
   $("address-form").addEventListener("submit", (event) => {
@@ -61,12 +61,12 @@ export function startAddresses(open) {
   });
 }
 
-let asking = false; // for the camera
+let asking = false; // for permission to use the camera
 
 async function photograph(add) {
   const dialog = $("camera");
   if (asking || dialog.open) return;
-  // Only pages of this machine, or over https, may see a camera; elsewhere a phone still offers its camera app.
+  // Only pages from localhost or over https may use a camera; elsewhere a phone still offers its camera app.
   if (!navigator.mediaDevices?.getUserMedia) return $("file-camera").click();
   let stream;
   asking = true;
@@ -84,12 +84,12 @@ async function photograph(add) {
   video.srcObject = stream;
   dialog.showModal();
   const shoot = () => {
-    if (!video.videoWidth) return; // nothing is seen yet
+    if (!video.videoWidth) return; // there is no image yet
     const canvas = document.createElement("canvas");
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
-    dialog.close(); // at once: a second click is no second photo
+    dialog.close(); // before encoding, so that a second click takes no second photo
     canvas.toBlob((blob) => add([new File([blob], "photo.png", { type: "image/png" })]), "image/png");
   };
   $("shoot").addEventListener("click", shoot);

@@ -1,25 +1,25 @@
-// Which of the server's models answers: two choices in the settings dialog, a model and a precision of it.
+// The choice of a model and its precision, in the settings dialog.
 
 const $ = (id) => document.getElementById(id);
 const SAVED = "blip2-chat model";
 
-// What each gains, and what it costs.
+// What each precision gains and costs.
 const PRECISIONS = {
-  fp32: "Every weight as it was trained: the reference. Takes the most memory and time.",
-  fp16: "Half the memory of fp32, made for GPUs. Nearly always the same answers.",
-  bf16: "Half the memory of fp32, made for GPUs. Nearly always the same answers.",
-  int8: "A quarter of the memory of fp32, and faster on a CPU. Nearly always the same answers.",
-  int4: "The smallest, and on a CPU the fastest per word. Answers differ now and then.",
+  fp32: "The original weights: the reference. Needs the most memory and time.",
+  fp16: "Half the memory of fp32, made for GPUs. Nearly always gives the same answers.",
+  bf16: "Half the memory of fp32, made for GPUs. Nearly always gives the same answers.",
+  int8: "A quarter of the memory of fp32, and faster on a CPU. Nearly always gives the same answers.",
+  int4: "The smallest, and on a CPU the fastest per word. Answers differ occasionally.",
 };
 
 let models = [];
 let current = null;
-let tell = () => {};
+let onChange = () => {};
 
-/** What people call a model: its name and its precision. */
+/** A model's name and precision, as shown to people. */
 export const label = ({ blip2_chat: about }) => `${about.name} · ${about.precision}`;
 
-/** The model of this name at this precision, or at another, or none. */
+/** The model with this name, if possible at this precision; undefined if there is none. */
 function find(name, precision) {
   const named = models.filter((model) => model.blip2_chat.name === name);
   return named.find((model) => model.blip2_chat.precision === precision) || named[0];
@@ -30,11 +30,11 @@ function remembered() {
     const { name, precision } = JSON.parse(localStorage.getItem(SAVED)) || {};
     return find(name, precision);
   } catch {
-    return undefined; // written by nobody who knew how
+    return undefined; // unreadable saved choice
   }
 }
 
-/** One radio button for each value, with its one line. */
+/** One radio button for each value, with a line of explanation. */
 function draw(group, name, choices, chosen) {
   const rows = [...choices].map(([value, explanation]) => {
     const row = document.createElement("label");
@@ -56,7 +56,7 @@ function draw(group, name, choices, chosen) {
 function drawPrecisions() {
   const { name, precision } = current.blip2_chat;
   const here = models.filter((model) => model.blip2_chat.name === name).map((model) => model.blip2_chat.precision);
-  draw($("precisions"), "precision", here.map((one) => [one, PRECISIONS[one] || ""]), precision);
+  draw($("precisions"), "precision", here.map((each) => [each, PRECISIONS[each] || ""]), precision);
   $("one-precision").hidden = models.length === 1 || here.length > 1;
 }
 
@@ -67,7 +67,7 @@ function use(model) {
   $("model").hidden = false;
   $("model").title = `${label(model)}: settings`;
   $("place").textContent = about.engine === "onnx" ? "Runs on the server's CPU, with ONNX Runtime." : `Runs on ${about.device}, with torch.`;
-  tell(model);
+  onChange(model);
 }
 
 function choose(name, precision) {
@@ -75,10 +75,10 @@ function choose(name, precision) {
   localStorage.setItem(SAVED, JSON.stringify({ name, precision: current.blip2_chat.precision }));
 }
 
-/** Takes the server's models; `onChoice` is called with the one that answers, now and when another is chosen. */
+/** Offers the server's models; `onChoice` is called with the current one, now and whenever another is chosen. */
 export function start(found, onChoice) {
   models = found;
-  tell = onChoice;
+  onChange = onChoice;
   use(remembered() || models[0]);
   const names = new Map(models.map((model) => [model.blip2_chat.name, model.blip2_chat.description]));
   draw($("names"), "model-name", names, current.blip2_chat.name);

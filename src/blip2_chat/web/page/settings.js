@@ -1,8 +1,11 @@
-// The settings dialog: how answers are written, and how the page looks.
+// The settings dialog: decoding settings, and how the page looks.
 
 const $ = (id) => document.getElementById(id);
 const SAVED = "blip2-chat settings";
-const SLIDERS = ["beams", "temperature", "top-p", "longest"];
+// The mode in which a setting counts; the others count in all.
+const MODES = { num_beams: "beams", temperature: "draw", top_p: "draw" };
+
+let saved = {};
 
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 
@@ -11,29 +14,51 @@ function choose(name, value) {
   if (input) input.checked = true;
 }
 
+const inputs = () => document.querySelectorAll(".slider input");
+
+/** A slider for one of the settings that the server describes. */
+function slider({ name, title, help, minimum, maximum, step, value }) {
+  const row = document.createElement("div");
+  const label = document.createElement("label");
+  const output = document.createElement("output");
+  const input = document.createElement("input");
+  const small = document.createElement("small");
+  row.className = "slider";
+  if (MODES[name]) row.dataset.mode = MODES[name];
+  label.htmlFor = name;
+  output.htmlFor = name;
+  label.append(`${title} `, output);
+  Object.assign(input, { id: name, type: "range", min: minimum, max: maximum, step });
+  input.value = saved[name] ?? value;
+  input.setAttribute("aria-describedby", `${name}-help`);
+  small.id = `${name}-help`;
+  small.textContent = help;
+  row.append(label, input, small);
+  return row;
+}
+
 function show() {
   const mode = chosen("mode");
   for (const slider of document.querySelectorAll(".slider[data-mode]")) slider.hidden = slider.dataset.mode !== mode;
-  for (const id of SLIDERS) document.querySelector(`output[for="${id}"]`).textContent = $(id).value;
+  for (const input of inputs()) document.querySelector(`output[for="${input.id}"]`).textContent = input.value;
   const theme = chosen("theme");
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
 }
 
 function keep() {
-  const values = Object.fromEntries(SLIDERS.map((id) => [id, $(id).value]));
-  localStorage.setItem(SAVED, JSON.stringify({ mode: chosen("mode"), theme: chosen("theme"), ...values }));
+  const values = Object.fromEntries([...inputs()].map((input) => [input.id, input.value]));
+  saved = { mode: chosen("mode"), theme: chosen("theme"), ...values };
+  localStorage.setItem(SAVED, JSON.stringify(saved));
   show();
 }
 
 export function start() {
-  let saved = {};
   try {
     saved = JSON.parse(localStorage.getItem(SAVED)) || {};
   } catch {
-    // Written by nobody who knew how: the defaults do.
+    // Unreadable saved settings: use the defaults.
   }
-  for (const id of SLIDERS) if (saved[id]) $(id).value = saved[id];
   if (saved.mode) choose("mode", saved.mode);
   if (saved.theme) choose("theme", saved.theme);
   $("settings").addEventListener("input", keep);
@@ -41,23 +66,21 @@ export function start() {
   show();
 }
 
-/** Keeps to what a model allows. */
+/** Offers the settings that a model has, and keeps to what it allows. */
 export function limit({ blip2_chat: about }) {
-  $("beams").max = Math.min(8, about.slots);
-  // A beam takes a slot, and a search has two at least.
+  $("sliders").replaceChildren(...about.settings.map(slider));
+  // A server with one slot has no room for a search.
+  const beams = about.settings.find(({ name }) => name === "num_beams");
   const search = document.querySelector('input[name="mode"][value="beams"]');
-  search.disabled = about.slots < 2;
+  search.disabled = beams.maximum < beams.minimum;
   if (search.disabled && search.checked) choose("mode", "greedy");
-  $("longest").max = Math.min(100, about.max_tokens);
   show();
 }
 
-/** A request's settings, as the API names them. `another`: a different answer than the likeliest is wanted. */
+/** The settings of a request, under the API's names. `another`: sample, to get a different answer. */
 export function decoding(another = false) {
-  const longest = { max_tokens: Number($("longest").value) };
-  const mode = chosen("mode");
-  if (another || mode === "draw") {
-    return { ...longest, temperature: Number($("temperature").value), top_p: Number($("top-p").value) };
-  }
-  return mode === "beams" ? { ...longest, num_beams: Number($("beams").value) } : { ...longest, temperature: 0 };
+  const mode = another ? "draw" : chosen("mode");
+  const counting = [...inputs()].filter(({ id }) => (MODES[id] ?? mode) === mode);
+  const values = Object.fromEntries(counting.map(({ id, value }) => [id, Number(value)]));
+  return mode === "greedy" ? { ...values, temperature: 0 } : values;
 }

@@ -1,17 +1,17 @@
-// Large pictures are shrunk before they are uploaded: a model looks at some hundreds of pixels a side.
+// Large pictures are reduced before they are uploaded; models see only a few hundred pixels a side.
 
 const LARGE_BYTES = 4 * 2 ** 20;
 const LARGE_PIXELS = 16e6;
 const SIDE = 2048;
 
-/** A smaller copy of a large picture, upright; the file itself where it is small, or unknown to the browser. */
+/** A smaller, upright copy of a large picture; the file itself if it is small or the browser cannot decode it. */
 export async function shrunk(file) {
   const url = URL.createObjectURL(file);
   try {
     const image = new Image();
     image.src = url;
     await image.decode();
-    const { naturalWidth: width, naturalHeight: height } = image; // as the EXIF orientation turns them
+    const { naturalWidth: width, naturalHeight: height } = image; // after EXIF rotation
     if (file.size <= LARGE_BYTES && width * height <= LARGE_PIXELS) return file;
     const scale = Math.min(1, SIDE / Math.max(width, height));
     const canvas = document.createElement("canvas");
@@ -19,13 +19,13 @@ export async function shrunk(file) {
     canvas.height = Math.max(1, Math.round(height * scale));
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
-    context.fillStyle = "white"; // what is transparent; JPEG would make it black
+    context.fillStyle = "white"; // transparent areas would become black in a JPEG
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(image, 0, 0, canvas.width, canvas.height);
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
     return blob ? new File([blob], file.name, { type: blob.type }) : file;
   } catch {
-    return file; // not a picture, or of a format that only the server opens
+    return file; // not a picture, or a format that only the server can open
   } finally {
     URL.revokeObjectURL(url);
   }

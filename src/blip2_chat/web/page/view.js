@@ -78,7 +78,7 @@ function drawTabs(pictures, current, open) {
 
 const isAtEnd = (log) => log.scrollHeight - log.scrollTop - log.clientHeight < 60;
 
-/** What there is of the answer. Nothing else is drawn anew: a click on it would be lost. */
+/** Shows a growing answer. Nothing else is redrawn, because a click during a redraw would be lost. */
 export function grow(text) {
   const log = $("turns");
   const atEnd = isAtEnd(log);
@@ -92,7 +92,7 @@ function drawTurns(current, copy) {
   const rows = [];
   for (const [place, turn] of current.turns.entries()) {
     const before = current.turns[place - 1]?.by ?? turn.by;
-    if (turn.by !== before) rows.push(element("p", "note", `From here on: ${turn.by}`));
+    if (turn.by !== before) rows.push(element("p", "note", `Answers from here on: ${turn.by}`));
     if (turn.question !== null) {
       const row = element("div", "row asked-row");
       const said = element("div", "said asked");
@@ -100,10 +100,10 @@ function drawTurns(current, copy) {
       row.append(said);
       rows.push(row);
     }
-    if (turn.dropped) rows.push(element("p", "note", "The oldest turns no longer fit the model and were left out."));
+    if (turn.dropped) rows.push(element("p", "note", "The oldest turns no longer fit the model's context and were left out."));
     rows.push(answerRow(turn, copy));
     if (turn.state === "stopped") rows.push(element("p", "note", "Stopped."));
-    if (turn.reason === "length") rows.push(element("p", "note", "Cut at the longest answer; see Settings."));
+    if (turn.reason === "length") rows.push(element("p", "note", "Stopped at the maximum length (see Settings)."));
   }
   log.replaceChildren(...rows);
   if (atEnd || current.turns.at(-1)?.state === "writing") log.scrollTop = log.scrollHeight;
@@ -138,25 +138,25 @@ function drawButtons(current) {
   const focused = document.activeElement === gone;
   shown.hidden = false;
   gone.hidden = true;
-  if (focused) shown.focus(); // or it would be nowhere
+  if (focused) shown.focus(); // otherwise no element would have the focus
   $("undo").disabled = writing || !last || last.question === null;
   $("again").disabled = writing || !last;
   $("copy-all").disabled = writing || !last;
-  // A file of a picture that the server has not seen would lack its digest.
+  // Without an answer from the server, the file would lack the digest of the picture.
   $("download").disabled = writing || !last || !current.about;
 }
 
-/** Said to those who listen rather than look. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   $("status").textContent = text;
 }
 
-/** One line, below those that are not dismissed yet. */
+/** Shows an error below those that have not been dismissed yet. */
 export function alertUser(text) {
-  const told = $("alert").hidden ? [] : [...$("alert-text").children];
-  $("alert-text").replaceChildren(...told.filter((line) => line.textContent !== text), element("p", "", text));
+  const shown = $("alert").hidden ? [] : [...$("alert-text").children];
+  $("alert-text").replaceChildren(...shown.filter((line) => line.textContent !== text), element("p", "", text));
   $("alert").hidden = false;
-  $("alert").scrollIntoView({ block: "nearest" }); // a low window scrolls
+  $("alert").scrollIntoView({ block: "nearest" }); // it may be outside a low window
 }
 
 export function drawSamples(samples, use) {

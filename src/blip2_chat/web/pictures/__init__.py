@@ -1,1 +1,1 @@
-"""Pictures on their way into the server: where they may be fetched from, and the threads that open them."""
+"""Pictures of requests: the rules for URLs, and the threads that open them."""

@@ -1,7 +1,7 @@
-"""Which addresses a picture may be fetched from: the public internet, and nothing nearer.
+"""From which addresses a picture may be fetched: only the public internet.
 
-Without this rule a stranger could make the server read what only the server's machine can reach: a router's page,
-a database, a cloud's metadata service (server-side request forgery).
+Without this rule, a client could make the server read what only the server can reach: a router's page, a
+database, the metadata service of a cloud (server-side request forgery).
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from ..settings import Settings
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
-# Special in the IANA's registries, yet global to some versions of Python: one cloud keeps its metadata in the first.
+# Special in the IANA registries, but global in some versions of Python; one cloud has its metadata in the
+# first.
 _SPECIAL = tuple(ipaddress.ip_network(one) for one in ("192.0.0.0/24", "64:ff9b:1::/48"))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _V4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Every address that the system's resolver has for a host; it also reads 127.1, 0x7f000001 and the like."""
+    """All addresses of a host from the system's resolver, which also understands 127.1, 0x7f000001 and the
+    like."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, whatever other address it may carry inside."""
+    """Whether an IP address, and any address embedded in it, belongs to the public internet."""
     try:
         ip: Address = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -48,7 +50,7 @@ def _is_global(ip: Address) -> bool:
 
 
 def _carried(ip: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address leads to through a gateway or by mapping."""
+    """The IPv4 addresses that an IPv6 address reaches through a gateway or by mapping."""
     if isinstance(ip, ipaddress.IPv4Address):
         return []
     carried: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour]
@@ -60,27 +62,31 @@ def _carried(ip: Address) -> list[Address]:
 
 
 class _Rebound(PictureError):
-    """A connection that led elsewhere than the name did a moment before."""
+    """A connection to another address than the name had a moment before."""
 
 
 def download(url: str, limits: PictureLimits) -> bytes:
-    """The bytes of a picture behind an http(s) URL; `PictureError`.
+    """Downloads a picture from an http(s) URL. Raises `PictureError`.
 
-    Every failure to connect is told alike, a refused address among them: what answers in the server's own network,
-    and what does not, cannot be told from the message.
+    Every connection failure, including a refused address, has the same message, so that the server cannot be
+    used to probe its network.
     """
     try:
         return fetch(url, limits)
     except PictureError as error:
         if isinstance(error, _Rebound) or error.__cause__ is not None:
-            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+            raise PictureError(
+                f"{url_name(url)} could not be downloaded; check the address",
+                name=url_name(url),
+                fault="download",
+            ) from None
         raise
 
 
 def picture_limits(
     settings: Settings, resolve: Resolve = resolve, allowed: Callable[[str], bool] = is_public
 ) -> PictureLimits:
-    """The limits on pictures that requests bring. `resolve` and `allowed` are the network's part of the rule."""
+    """The limits on pictures in requests. `resolve` and `allowed` look up and judge addresses."""
 
     def check_url(url: str) -> None:
         # Before any connection, and again at every redirect.
@@ -89,24 +95,30 @@ def picture_limits(
             host, port = parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
             addresses = resolve(host or "", port)
         except (ValueError, OSError, UnicodeError):
-            raise PictureError(f"{url_name(url)} could not be downloaded; check the address") from None
+            raise PictureError(
+                f"{url_name(url)} could not be downloaded; check the address",
+                name=url_name(url),
+                fault="download",
+            ) from None
         if not addresses or not all(map(allowed, addresses)):
             raise PictureError(
                 f"{url_name(url)} leads to an address that is not on the public internet; "
-                "send the picture itself as a data: URL"
+                "send the picture itself as a data: URL",
+                name=url_name(url),
+                fault="refused",
             )
 
     def check_address(address: str) -> None:
-        # The connection's own address: a name may have another one by now (DNS rebinding).
+        # The address of the connection itself, because the name may resolve differently now (DNS rebinding).
         if not allowed(address):
-            raise _Rebound(f"{address} is not on the public internet")
+            raise _Rebound(f"{address} is not on the public internet", name=address, fault="refused")
 
     return PictureLimits(
         max_bytes=settings.max_picture_bytes,
         max_pixels=settings.max_pixels,
-        pixels_option="blip2-chat serve --max-megapixels {megapixels}",
+        pixels_option=settings.pixels_option,
         timeout_seconds=min(10.0, settings.time_limit),
-        # Someone waits for the answer, and others for the thread.
+        # A client waits for the answer, and others wait for the thread.
         max_wait_seconds=2.0,
         max_redirects=3,
         allow_urls=settings.allow_urls,

@@ -1,4 +1,4 @@
-"""Threads for pictures, shared between clients: none of them can hold all threads."""
+"""A thread pool shared between clients, of which no single client can use all threads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Result = TypeVar("Result")
 @dataclass
 class _Client:
     places: asyncio.Semaphore
-    users: int = field(default=0)  # tasks that wait, and work that waits or runs
+    users: int = field(default=0)  # waiting tasks, and waiting or running work
 
 
 class Workers:
-    """A pool of threads. Work whose client leaves is dropped if it has not begun; what has begun keeps its
-    client's place until it ends, so that a client who leaves and returns gains no more threads."""
+    """A thread pool. If a client disconnects, its work is dropped unless it has begun; running work counts for
+    the client until it ends, so that reconnecting gains no threads."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._most = max(1, threads - 1)
@@ -28,7 +28,7 @@ class Workers:
         self._clients: dict[str, _Client] = {}
 
     async def run(self, client: str, work: Callable[..., Result], *args: Any) -> Result:
-        """`work(*args)`, in a thread. `client`: an address."""
+        """Runs `work(*args)` in a thread. `client`: an address."""
         loop = asyncio.get_running_loop()
         one = self._clients.setdefault(client, _Client(asyncio.Semaphore(self._most)))
         one.users += 1
@@ -43,7 +43,7 @@ class Workers:
             self._leave(client, one)
 
         def ended(_: Future[Result]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server has ended
+            with suppress(RuntimeError):  # the event loop is closed: the server has shut down
                 loop.call_soon_threadsafe(done)
 
         try:
@@ -52,7 +52,7 @@ class Workers:
             done()
             raise
         future.add_done_callback(ended)
-        return await asyncio.wrap_future(future)  # cancelled, it takes the work out of the queue
+        return await asyncio.wrap_future(future)  # cancelling it removes the work from the queue
 
     def _leave(self, client: str, one: _Client) -> None:
         one.users -= 1
@@ -60,5 +60,5 @@ class Workers:
             del self._clients[client]
 
     def close(self) -> None:
-        """Waits for nothing."""
+        """Does not wait."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""One module for each endpoint."""
+"""The endpoints, one module each."""

@@ -1,4 +1,4 @@
-"""JSON bodies -> requests. Large ones are parsed in a thread: pictures come as text, tens of megabytes of it."""
+"""JSON bodies -> requests. Large ones, with megabytes of base64 pictures, are parsed in a thread."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import ApiError, invalid
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
-# Parsing less than this takes no longer than handing it to a thread.
+# Parsing less than this takes no longer than passing it to a thread.
 _LARGE = 64 * 1024
 
 
 async def json_body(request: Request, kind: type[Asked]) -> Asked:
-    """The request's body as `kind`; 415 for another content type, 400 for what is not valid.
+    """The body of a request as `kind`; 415 for another content type, 400 for invalid content.
 
     pydantic's own parser, unlike `json`, refuses lone surrogates ("\\ud800"), which no text may contain and which
     cannot be encoded in an answer.
@@ -32,11 +32,11 @@ async def json_body(request: Request, kind: type[Asked]) -> Asked:
 
 
 def validated(kind: type[Asked], given: bytes | dict[str, Any]) -> Asked:
-    """400 with what is wrong."""
+    """A 400 with the reason."""
     try:
         if isinstance(given, bytes):
             return kind.model_validate_json(given)
         return kind.model_validate(given)
     except ValidationError as error:
-        # The input is left out: it may be megabytes, and is not repeated.
+        # Without the input, which may be megabytes.
         raise invalid(error.errors(include_input=False, include_url=False)) from None

@@ -1,4 +1,4 @@
-"""`POST /v1/caption`: many pictures at once, as JSON or as a form of files; a bad one spoils only its own entry."""
+"""`POST /v1/caption`: many pictures at once, as JSON or a form; an invalid one is an error in its own entry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FILES = "pictures"
 
 
 class _Form(schemas.Writing):
-    """A form's fields: text, all of them."""
+    """The fields of a form, all of them text."""
 
     model_config = ConfigDict(strict=False)
     start: str = schemas.CaptionRequest.model_fields["start"].default
@@ -34,14 +34,14 @@ class _Form(schemas.Writing):
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's own writes files above 1 MB to the disk; requests here are small enough to be held."""
+    """Starlette's parser writes files above 1 MB to disk; requests here are small enough for memory."""
 
     spool_max_size = 2**62
 
 
 @dataclass
 class _Given:
-    """What either kind of request comes down to."""
+    """The common form of both kinds of request."""
 
     sources: list[tuple[str | bytes, str]]  # a URL or a file's bytes, and a name
     writing: schemas.Writing
@@ -50,7 +50,7 @@ class _Given:
 
 
 def router(service: Service) -> APIRouter:
-    """The route over one service."""
+    """The route of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.post("/caption", summary="Describe pictures", openapi_extra={"requestBody": _request_body()})
@@ -97,7 +97,7 @@ async def _from_form(request: Request, most: int) -> _Given:
 
 
 def _require_text(fields: dict[str, Any], names: list[str]) -> None:
-    """400 for lone surrogates, which a part's charset (UTF-7, say) may bring."""
+    """A 400 for lone surrogates, which some charsets (such as UTF-7) can contain."""
     for value in (*fields, *(one for field in fields.values() for one in _listed(field)), *names):
         try:
             str(value).encode()
@@ -133,7 +133,7 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
     entries: dict[int, schemas.CaptionEntry] = {}
     faults: list[ApiError] = []
     written: list[tuple[Ticket, list[End]]] = []
-    # No more at a time than can be written side by side: the rest wait as bytes, not as pixels.
+    # No more at a time than there are slots; the others wait as bytes, not as pixels.
     places = anyio.Semaphore(service.settings.slots)
 
     async def describe(index: int, source: str | bytes, name: str) -> None:
@@ -149,7 +149,7 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
     async with anyio.create_task_group() as tasks:
         for index, (source, name) in enumerate(given.sources):
             tasks.start_soon(describe, index, source, name)
-    # A bad picture is its own affair; a server that is shutting down is everybody's.
+    # An invalid picture fails only its own entry, but a shutdown fails the whole request.
     grave = [fault for fault in faults if not written or fault.code != "invalid_image"]
     if grave:
         raise grave[0]
@@ -170,8 +170,8 @@ async def _entry(
     written: list[tuple[Ticket, list[End]]],
 ) -> schemas.CaptionEntry:
     index, source, name = given
-    seen = await served.open(source, name, client_of(request))
-    ticket = served.submit(seen, task, request)
+    picture = await served.open(source, name, client_of(request))
+    ticket = served.submit(picture, task, request)
     try:
         ends = [event async for event in ticket if isinstance(event, End)]
     finally:
@@ -181,12 +181,12 @@ async def _entry(
     end = ends[0]
     return schemas.CaptionEntry(
         index=index,
-        name=seen.name,
+        name=picture.name,
         # The answer goes on from `start`, which is part of the description.
         caption=f"{start} {end.text}".strip(),
         finish_reason="length" if end.result.finish_reason == "length" else "stop",
         score=round(end.result.score, 4),
-        advice=advice(seen),
+        advice=advice(picture),
     )
 
 

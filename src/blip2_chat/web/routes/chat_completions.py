@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/models`, for OpenAI's clients as they are."""
+"""`/v1/chat/completions` and `/v1/models`, compatible with OpenAI's clients."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ...generation.rows import End, Event, Piece, Score, Task
+from ...images import PreparedPicture
 from ...prompts import FittedPrompt
 from .. import conversation, schemas
 from ..errors import ApiError, internal_error
 from ..model_worker import Served, client_of
-from ..pictures.open import Seen
 from ..scheduler import Ticket
 from ..service import Service
 from .bodies import json_body
@@ -28,7 +28,7 @@ from .common import ERRORS, advice, too_late, unless_gone
 
 log = logging.getLogger(__name__)
 
-# What would change an answer and is not to be had here, and the values that ask for nothing.
+# Unsupported fields that would change an answer, and their neutral values.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -53,7 +53,7 @@ _EVENT = {
 
 
 def router(service: Service) -> APIRouter:
-    """The routes over one service."""
+    """The routes of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.get("/models", summary="The models that are here")
@@ -79,7 +79,7 @@ def router(service: Service) -> APIRouter:
 
 
 class _Completion:
-    """One answer to one request, whole or streamed."""
+    """The answer to one request, whole or streamed."""
 
     def __init__(self, service: Service, request: Request, body: schemas.ChatRequest) -> None:
         self._service = service
@@ -93,27 +93,27 @@ class _Completion:
         most = body.max_completion_tokens or body.max_tokens
         answers = body.n or 1
         self._decoding = self._served.decoding(body, most, answers)
-        # The likeliest words are the same however often: written once, given n times.
+        # Greedy answers are identical: generate one and return it n times.
         self._copies = answers if self._decoding.num_answers == 1 else 1
 
     async def response(self) -> Response:
         asked = conversation.read(self._body.messages, self._service.settings)
-        seen = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
+        picture = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
         prompt = await anyio.to_thread.run_sync(
             conversation.prompt, asked, self._served.model, self._decoding
         )
         top = (self._body.top_logprobs or 0) if self._body.logprobs else None
         stop = (*self._served.model.template.stop, *self._decoding.stop)
         task = Task(prompt.token_ids, self._decoding, stop, top)
-        ticket = self._served.submit(seen, task, self._request)
+        ticket = self._served.submit(picture, task, self._request)
         try:
             events = ticket.__aiter__()
-            # The first word decides between an error's status and a stream's.
+            # The first token decides between an error status and a stream.
             first = await self._in_time(events.__anext__())
             if self._body.stream:
-                pieces = self._streamed(first, events, ticket, seen, prompt)
+                pieces = self._streamed(first, events, ticket, prompt)
                 return _EventStream(pieces, self._served, ticket, self._deadline)
-            made = await self._in_time(self._whole(first, events, ticket, seen, prompt))
+            made = await self._in_time(self._whole(first, events, ticket, prompt))
         except BaseException:
             self._served.scheduler.cancel(ticket)
             raise
@@ -123,7 +123,11 @@ class _Completion:
         return await unless_gone(self._request, work, self._deadline - anyio.current_time())
 
     async def _whole(
-        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+        self,
+        first: Event,
+        events: AsyncIterator[Event],
+        ticket: Ticket,
+        prompt: FittedPrompt,
     ) -> schemas.ChatResponse:
         scores: dict[int, list[Score]] = {}
         ends: list[End] = []
@@ -152,15 +156,19 @@ class _Completion:
             system_fingerprint=self._fingerprint,
             choices=choices,
             usage=usage,
-            blip2_chat=_about(seen, prompt),
+            blip2_chat=_about(ticket.picture, prompt),
         )
 
     async def _streamed(
-        self, first: Event, events: AsyncIterator[Event], ticket: Ticket, seen: Seen, prompt: FittedPrompt
+        self,
+        first: Event,
+        events: AsyncIterator[Event],
+        ticket: Ticket,
+        prompt: FittedPrompt,
     ) -> AsyncIterator[str]:
         answers = range(self._decoding.num_answers * self._copies)
         opening = [_choice(index, {"role": "assistant", "content": ""}) for index in answers]
-        yield self._chunk(opening, blip2_chat=_about(seen, prompt).model_dump())
+        yield self._chunk(opening, blip2_chat=_about(ticket.picture, prompt).model_dump())
         ends: list[End] = []
         before: dict[int, list[int]] = {}
         event: Event | None = first
@@ -184,7 +192,7 @@ class _Completion:
             yield _data(internal_error().body)
 
     def _told(self, event: Event, before: list[int]) -> Iterator[dict[str, Any]]:
-        """A piece or an end, for each of the copies."""
+        """A piece of text or an end, for each of the n copies."""
         for copy in range(self._copies):
             index = event.index + copy
             if isinstance(event, End):
@@ -217,7 +225,7 @@ class _Completion:
         return self._service.finish(self._served, ticket, ends, prompt.text, self._copies)
 
     def _logprobs(self, scores: list[Score], before: list[int]) -> schemas.Logprobs | None:
-        """`before`: the answer's tokens ahead of these; what a token is in text depends on them."""
+        """`before`: the preceding tokens of the answer, on which the text of a token depends."""
         if not self._body.logprobs:
             return None
         ids = list(before)
@@ -234,7 +242,7 @@ class _Completion:
         start = decode(before)
         text = decode([*before, token])
         text = text[len(start) :] if text.startswith(start) else decode([token])
-        # A part of a character has no text of its own.
+        # A token that is part of a character has no text.
         whole = text != "" and "\N{REPLACEMENT CHARACTER}" not in text
         return schemas.TopLogprob(
             token=text, logprob=max(logprob, -9999.0), bytes=list(text.encode()) if whole else None
@@ -242,7 +250,7 @@ class _Completion:
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; however the response ends, its slots and its place are freed."""
+    """Server-sent events; frees the slots and the queue entry however the response ends."""
 
     media_type = "text/event-stream"
 
@@ -253,7 +261,8 @@ class _EventStream(StreamingResponse):
         self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A client that does not read keeps `send` waiting. One that reads is told before that it is late: it has a
+        # A client that does not read blocks `send`. One that reads gets an error for the time limit first: it
+        # has a
         # second for that from when this loop, which may be late itself, comes to it.
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as reading:
@@ -284,8 +293,8 @@ def _check(body: schemas.ChatRequest) -> None:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
 
 
-def _about(seen: Seen, prompt: FittedPrompt) -> schemas.About:
-    return schemas.About(picture=seen.digest, advice=advice(seen), dropped_turns=prompt.dropped_turns)
+def _about(picture: PreparedPicture, prompt: FittedPrompt) -> schemas.About:
+    return schemas.About(picture=picture.digest, advice=advice(picture), dropped_turns=prompt.dropped_turns)
 
 
 def _reason(end: End) -> Any:

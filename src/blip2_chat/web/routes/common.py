@@ -1,4 +1,4 @@
-"""What all routes share: the errors they may answer with, and the end of what nobody waits for."""
+"""Common parts of the routes: their error responses, and cancelling work when the client has left."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import Request
 
+from ...images import PreparedPicture
 from .. import schemas
 from ..errors import ApiError
-from ..pictures.open import Seen
 
 Result = TypeVar("Result")
 
-# Every route's, for the OpenAPI document.
+# Responses of every route, for the OpenAPI document.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse}
     for status in (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
@@ -22,13 +22,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 async def unless_gone(request: Request, work: Awaitable[Result], seconds: float) -> Result:
-    """The result of `work`, given up when the client leaves (`ClientGoneError`) or after `seconds` (504).
+    """The result of `work`, cancelled when the client disconnects (`ClientGoneError`) or after `seconds` (504).
 
-    The request's body must have been read: what comes after it can only be that the client left.
+    The body of the request must have been read, so that the next message can only be a disconnect.
     """
     results: list[Result] = []
     errors: list[Exception] = []
@@ -57,5 +57,5 @@ def too_late() -> ApiError:
     return ApiError(504, "the answer took longer than this server allows", code="timeout")
 
 
-def advice(seen: Seen) -> list[schemas.AdviceEntry]:
-    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in seen.advice]
+def advice(picture: PreparedPicture) -> list[schemas.AdviceEntry]:
+    return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in picture.advice]

@@ -1,4 +1,4 @@
-"""`POST /v1/picture`: the picture behind an address, for the page, which may load nothing from elsewhere itself."""
+"""`POST /v1/picture`: downloads a picture for the page, which may not load anything from other sites."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...errors import PictureError
 from ...images import HEAD_BYTES, begins_like_picture
 from ...images.naming import url_name
 from .. import schemas
-from ..errors import ApiError
+from ..errors import ApiError, worded
 from ..model_worker import client_of
 from ..service import Service
 from .bodies import json_body
@@ -18,7 +18,7 @@ from .common import ERRORS, unless_gone
 
 
 def router(service: Service) -> APIRouter:
-    """The route over one service."""
+    """The route of a service."""
     routes = APIRouter(prefix="/v1", responses=ERRORS)
 
     @routes.post(
@@ -49,7 +49,7 @@ async def _fetched(service: Service, url: str, client: str) -> bytes:
     try:
         data = await service.pictures.fetch(url, client)
     except PictureError as error:
-        raise ApiError(400, str(error), code="invalid_image") from None
+        raise ApiError(400, worded(error), code="invalid_image") from None
     # Only pictures: this is no way to read other pages through the server.
     if not begins_like_picture(data[:HEAD_BYTES]):
         raise ApiError(400, f"{url_name(url)} is not a picture", code="invalid_image")

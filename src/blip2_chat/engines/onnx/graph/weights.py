@@ -27,14 +27,14 @@ class Weights:
             file.seek(tensor.offset)
             raw = np.fromfile(file, np.uint8, tensor.nbytes)
         if raw.nbytes != tensor.nbytes:
-            raise CheckpointError(f"{path} is cut off: it ends inside {name}; fetch it again")
+            raise CheckpointError(f"{path} is cut off: it ends inside {name}; fetch it again", path=path)
         values = _to_float32(raw, tensor.dtype).reshape(tensor.shape)
         if not np.isfinite(values).all():
-            raise CheckpointError(f"{path}: {name} holds values that are not numbers")
+            raise CheckpointError(f"{path}: {name} holds values that are not numbers", path=path)
         # A file that was given its size before its content, and never all of that; biases may be zero.
         if values.ndim in (2, 4) and not values.any():
             raise CheckpointError(
-                f"{path} was not written whole: {name} is nothing but zeros; fetch it again"
+                f"{path} was not written whole: {name} is nothing but zeros; fetch it again", path=path
             )
         return values
 

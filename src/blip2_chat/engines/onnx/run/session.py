@@ -13,7 +13,7 @@ from ....checkpoint.config import ModelConfig, OptConfig
 from ....errors import CheckpointError
 from ....system.small_files import short
 from ...engine import Engine, Floats, State
-from ..manifest import Manifest
+from ..manifest import Manifest, Verified
 from .language import LanguageModel, OptModel, T5Model
 from .runtime import Runner
 
@@ -68,15 +68,16 @@ def _open(part: _Part | None) -> _Part:
     return part
 
 
-def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
+def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> OnnxEngine:
     """Loads the folder that `convert` wrote. `threads`: by default one per physical core.
 
-    `CheckpointError` when the folder is not complete.
+    `CheckpointError` when the folder is not complete, and safe: it is checked, if it is not `Verified`.
     """
-    folder = Path(folder)
-    from ..verify import verify  # brings the onnx package, which running a model does not need
+    if not isinstance(converted, Verified):
+        from ..verify import verify  # brings the onnx package, which running a model does not need
 
-    manifest, config = verify(folder)
+        converted = verify(Path(converted))
+    folder, manifest, config = converted.folder, converted.manifest, converted.config
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
         runners = _load_graphs(folder, manifest, threads)
@@ -85,7 +86,8 @@ def load_onnx_engine(folder: Path, threads: int | None = None) -> OnnxEngine:
     except Exception as error:  # ONNX Runtime's own have no base but this
         raise CheckpointError(
             f"{folder} cannot be loaded: {short(str(error), 200)}; when its files are damaged, convert the "
-            "checkpoint again"
+            "checkpoint again",
+            path=folder,
         ) from None
     language: LanguageModel
     if isinstance(config.text, OptConfig):
