@@ -157,10 +157,14 @@ def _bytes_per_second(checkpoint: Checkpoint) -> float:
     """Float32 bytes of weights that are read and turned as a linear layer wants them."""
     sizes = {name: one.nbytes for name, one in checkpoint.tensors.items() if len(one.shape) == 2}
     small = [name for name, size in sizes.items() if size <= _MEASURED] or [min(sizes, key=sizes.__getitem__)]
-    started = time.perf_counter()
-    array = Weights(checkpoint).read(max(small, key=sizes.__getitem__))
-    np.ascontiguousarray(array.T)
-    return array.nbytes / max(time.perf_counter() - started, 1e-6)
+    weights, best = Weights(checkpoint), 0.0
+    # The best of three: the first may wait for a disk that was asleep, or for another program.
+    for name in sorted(small, key=sizes.__getitem__)[-3:]:
+        started = time.perf_counter()
+        array = weights.read(name)
+        np.ascontiguousarray(array.T)
+        best = max(best, array.nbytes / max(time.perf_counter() - started, 1e-6))
+    return best
 
 
 def _operations_per_second() -> float:

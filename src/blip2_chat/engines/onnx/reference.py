@@ -7,7 +7,7 @@ few layers, whatever the checkpoint's size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +50,20 @@ def answer(
     picture, *language = graphs
     text = config.text
     vectors = _encode(picture, read, samples, watches[0] if watches else None, progress)
-    table = read(embeddings)
+    table = _rows(read(embeddings), text, samples)
     if isinstance(text, OptConfig):
         watch = watches[1] if watches else None
         return vectors, _speak_opt(language[0], text, read, table, vectors, samples, watch, progress)
     pair = (watches[1], watches[2]) if watches else None
     return vectors, _speak_t5(language[0], language[1], text, read, table, vectors, samples, pair, progress)
+
+
+def _rows(table: Array, text: OptConfig | T5Config, samples: Sequence[Sample]) -> dict[int, Floats]:
+    """The embeddings [D] of the tokens that occur: the whole table is half a gigabyte."""
+    used = {token for sample in samples for token in (*sample.prompt, *sample.answer)}
+    if isinstance(text, T5Config):
+        used.add(text.decoder_start_token_id)
+    return {token: np.array(table[token], np.float32) for token in used}
 
 
 class Watch:
@@ -104,7 +112,7 @@ def _encode(
 
 
 def _speak_opt(
-    graph: Graph, text: OptConfig, read: Read, table: Array, vectors: Sequence[Floats],
+    graph: Graph, text: OptConfig, read: Read, table: Mapping[int, Floats], vectors: Sequence[Floats],
     samples: Sequence[Sample], watch: Watch | None, progress: Progress,
 ) -> list[Floats]:  # fmt: skip
     """The decoder-only graph -> per sample the logits [1 + answer, V] after the prompt and each answer token."""
@@ -113,7 +121,7 @@ def _speak_opt(
     past = {f"past_{kind}_{i}": empty for i in range(text.num_hidden_layers) for kind in ("key", "value")}
     feeds = []
     for sample, picture in zip(samples, vectors, strict=True):
-        words = table[[*sample.prompt, *sample.answer]].astype(np.float32)
+        words = np.stack([table[token] for token in (*sample.prompt, *sample.answer)])
         x = np.concatenate([picture, words[None]], axis=1)
         length = x.shape[1]
         # Logits where they are asked for; to calibrate, the head's inputs everywhere.
@@ -137,13 +145,13 @@ def _speak_opt(
 
 
 def _speak_t5(
-    encoder: Graph, decoder: Graph, text: T5Config, read: Read, table: Array, vectors: Sequence[Floats],
-    samples: Sequence[Sample], watches: tuple[Watch, Watch] | None, progress: Progress,
+    encoder: Graph, decoder: Graph, text: T5Config, read: Read, table: Mapping[int, Floats],
+    vectors: Sequence[Floats], samples: Sequence[Sample], watches: tuple[Watch, Watch] | None, progress: Progress,
 ) -> list[Floats]:  # fmt: skip
     """Encoder and decoder graphs -> per sample the logits [1 + answer, V] after the start and each answer token."""
     feeds = []
     for sample, picture in zip(samples, vectors, strict=True):
-        x = np.concatenate([picture, table[sample.prompt].astype(np.float32)[None]], axis=1)
+        x = np.concatenate([picture, np.stack([table[token] for token in sample.prompt])[None]], axis=1)
         feeds.append({"embeddings": x, "lengths": np.array([x.shape[1]])})
     watch = watches[0] if watches else None
     crosses = run_streamed(encoder, read, feeds, watch.taps if watch else (), watch, progress=progress)
@@ -155,7 +163,7 @@ def _speak_t5(
         for at, token in enumerate([text.decoder_start_token_id, *sample.answer]):
             steps.append(
                 {
-                    "embeddings": table[[token]].astype(np.float32)[None],
+                    "embeddings": table[token][None, None],
                     "lengths": np.array([at], np.int32),
                     "total": np.array(at + 1, np.int32),
                     "prompt_lengths": feed["lengths"],
