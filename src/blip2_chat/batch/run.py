@@ -179,7 +179,7 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        """Whether Whether `stop` was called."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
