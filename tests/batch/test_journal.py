@@ -120,7 +120,7 @@ def test_a_path_that_is_not_a_file_is_reported(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         strange += [tmp_path / "pipe", Path("/dev/zero")]
     for path in strange:
-        with pytest.raises(RunError, match="is no file; give another"):
+        with pytest.raises(RunError, match="is not a file; give another"):
             Journal(path)
     (tmp_path / "other").write_text("{}" * 1000, encoding="utf-8")
     with pytest.raises(RunError, match=r"is damaged, or no progress file of blip2-chat .* Move it away"):

@@ -51,7 +51,7 @@ def open_server(make_model: MakeModel) -> Iterator[Running]:
 
 def test_an_address_is_typed_and_opened(browser: Browser, open_server: Running, elsewhere: str) -> None:
     visit = Visit(browser, open_server.url)
-    visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/photos/my%20cat.png")
+    visit.page.get_by_label("Picture URL").fill(f"{elsewhere}/photos/my%20cat.png")
     visit.page.get_by_role("button", name="Open", exact=True).click()
     expect(answers(visit.page)).to_have_count(1)
     idle(visit.page)
@@ -68,7 +68,7 @@ def test_a_percent_sign_that_stands_for_itself(
     browser: Browser, open_server: Running, elsewhere: str
 ) -> None:
     visit = Visit(browser, open_server.url)
-    visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/100%.png")
+    visit.page.get_by_label("Picture URL").fill(f"{elsewhere}/100%.png")
     visit.page.get_by_role("button", name="Open", exact=True).click()
     expect(answers(visit.page)).to_have_count(1)
     idle(visit.page)
@@ -80,7 +80,7 @@ def test_a_file_that_is_not_a_picture_is_reported(
     browser: Browser, open_server: Running, elsewhere: str
 ) -> None:
     visit = Visit(browser, open_server.url)
-    visit.page.get_by_label("Address of a picture").fill(f"{elsewhere}/page.html")
+    visit.page.get_by_label("Picture URL").fill(f"{elsewhere}/page.html")
     visit.page.get_by_role("button", name="Open", exact=True).click()
     expect(visit.page.locator("#alert-text")).to_contain_text("is not a picture")
     visit.context.close()
@@ -96,6 +96,6 @@ def test_only_pictures_are_accepted(open_server: Running, elsewhere: str) -> Non
 
 def test_without_allow_urls_there_is_no_field(browser: Browser, server: Running) -> None:
     visit = Visit(browser, server.url)
-    expect(visit.page.get_by_label("Address of a picture")).to_be_hidden()
+    expect(visit.page.get_by_label("Picture URL")).to_be_hidden()
     visit.context.close()
     assert post(f"{server.url}/v1/picture", json={"url": "https://example.org/a.png"}).status_code == 400

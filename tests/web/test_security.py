@@ -63,7 +63,7 @@ def message(response: httpx.Response) -> str:
     "host", ["0.0.0.0", "192.168.1.4", "::", "example.com", "10.0.0.1", "localhost.evil.com"]
 )
 def test_listening_on_the_network_needs_a_key_or_an_explicit_option(host: str) -> None:
-    with pytest.raises(BindError, match="--api-key"):
+    with pytest.raises(BindError, match="api_key"):
         require_safe(host, None, insecure=False)
     with pytest.raises(BindError, match="empty"):
         require_safe(host, " ", insecure=False)

@@ -144,11 +144,11 @@ def convert(
     to remove.
     """
     folder = Path(folder)
+    planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
+    block_size = block_size or BLOCK_SIZES[precision]
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise CheckpointError(f"{folder} is not empty; name a new folder", path=folder)
-    planned = plan(checkpoint.config, precision, block_size, tied_head=checkpoint.tied_head, how=how)
-    block_size = block_size or BLOCK_SIZES[precision]
 
     _write(planned, checkpoint, folder, precision, block_size, how, provenance, progress or silent, samples)
 
