@@ -34,7 +34,8 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
 
     import blip2_chat
     from blip2_chat.engines.torch.engine import TorchEngine
-    from blip2_chat.generation.loop import Writer
+    from blip2_chat.generation.loop import Batch
+    from blip2_chat.generation.rows import Task
     from blip2_chat.generation.settings import Decoding
     from blip2_chat.images import to_pixels
 
@@ -62,11 +63,13 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
         begun = now()
         vectors = engine.encode_image(pixels)
         figures["encode"] = now() - begun
-        writer = Writer(engine, vectors, [prompt], decoding)
+        batch = Batch(engine, model.tokenizer)
+        batch.join(vectors, [Task(prompt, decoding)])
         times = []
-        while not writer.done:
-            writer.advance()
+        while batch.members:
+            batch.choose()
             times.append(now())
+            batch.step()
         figures["first_word"] = times[0] - begun
         figures["per_word"] = statistics.median(np.diff(times).tolist())
     figures["peak"] = torch.cuda.max_memory_allocated() if on_gpu else None

@@ -166,7 +166,9 @@ def measure_transformers(folder: Path, precision: str, words: int) -> None:
 def measure_onnx(folder: Path, precision: str, words: int) -> None:
     """Through the package, as a user's Python does it; nothing is kept from one run to the next."""
     import blip2_chat
-    from blip2_chat.generation.loop import Writer
+    from blip2_chat.engines.engine import State
+    from blip2_chat.generation.loop import Batch, Member
+    from blip2_chat.generation.rows import Task
     from blip2_chat.generation.settings import Decoding
     from blip2_chat.images import to_pixels
 
@@ -183,12 +185,17 @@ def measure_onnx(folder: Path, precision: str, words: int) -> None:
         vectors = model.query_vectors(opened)
         kept = model.states.take(opened.digest, tokens)
         decoding = Decoding.of(max_new_tokens=length, min_new_tokens=length)
-        writer = Writer(model.engine, vectors, [tokens], decoding, kept)
-        while not writer.done:
-            writer.advance()
+
+        def keep(_: Member, state: State) -> None:
+            model.states.put(opened.digest, state)
+
+        batch = Batch(model.engine, model.tokenizer, keep)
+        (member,) = batch.join(vectors, [Task(tokens, decoding)], kept)
+        while batch.members:
+            batch.choose()
             clock.tick()
-        model.states.put(opened.digest, writer.state)
-        return model.tokenizer.decode(writer.results[0].token_ids)
+            batch.step()
+        return model.tokenizer.decode(member.rows.results[0].token_ids)
 
     answer = ask(QUESTION, words + 1, Clock(figures=figures))
     clock = Clock()

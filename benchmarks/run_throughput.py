@@ -120,12 +120,11 @@ def measure_loop(folder: str, precision: str, photos: Path, tokens: int) -> None
 
 def measure_memory(photos: Path) -> None:
     """Resident memory while a collection of small pictures goes through a tiny model; reported every thousand."""
-    from tests.checkpoints import make_checkpoint
-
     import blip2_chat
     from blip2_chat.batch.captioner import Tasks
     from blip2_chat.batch.result import Result
     from blip2_chat.batch.run import Run, RunOptions
+    from tests.support.checkpoints import make_checkpoint
 
     sizes: list[tuple[int, int]] = []
     done = 0

@@ -222,10 +222,9 @@ def soak(folder: str, clients: int, seconds: float, tokens: int = 8) -> dict[str
 
 def mid_size(folder: Path) -> str:
     """An fp32 model of twelve layers of 768, as it is served."""
-    from tests.checkpoints import make_checkpoint
-
     from blip2_chat.checkpoint.inspect import inspect
     from blip2_chat.engines.onnx.convert import convert
+    from tests.support.checkpoints import make_checkpoint
 
     official = make_checkpoint(folder / "official", "opt", 0, num_query_tokens=32, **MID_SIZE)
     convert(inspect(official), folder / "converted", "fp32")
