@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,6 +26,7 @@ from .wordings import CAPTION_STARTS
 IGNORED = -100
 MAX_TOKENS = 80
 MAX_TURNS = 6
+LEAST_GROUND = 10  # patches of the background that are kept in any case
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Batch:
     truth: SceneTargets
     talks: Sequences
     captions: Sequences
+    kept: Tensor | None = None  # (B, K) numbers of the patches to look at; None: all
 
 
 class Writer:
@@ -97,6 +100,14 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(normal).permute(0, 3, 1, 2).contiguous()
 
 
+def patches_to_keep(kinds: NDArray[np.int64], count: int, rng: Generator) -> NDArray[np.int64]:
+    """The numbers of ``count`` patches: some of the background, then all that show things as far as there
+    is room, then more of the background."""
+    order = rng.permutation(len(kinds))
+    ground, things = order[kinds[order] == 0], order[kinds[order] != 0]
+    return np.sort(np.concatenate([ground[:LEAST_GROUND], things, ground[LEAST_GROUND:]])[:count])
+
+
 def scene_truth(planned: Sequence[scenes.Scene], drawn: Sequence[scenes.Drawn]) -> SceneTargets:
     """Targets of the throw-away heads: things from left to right, then from top to bottom."""
     slots = np.full((len(planned), 2 * scenes.MAX_THINGS), NONE, np.int64)
@@ -141,6 +152,7 @@ class SceneBatches(Dataset[Batch]):
         self.store, self.tokenizer, self.seed, self.size = store, tokenizer, seed, size
         self.table = store.table(held_out)
         self.strength, self.length = strength, length
+        self.keep = 0  # how many patches of each picture to look at; 0: all
         self._writer: Writer | None = None
 
     def __len__(self) -> int:
@@ -158,7 +170,7 @@ class SceneBatches(Dataset[Batch]):
         if number >= self.length:
             raise IndexError(number)
         writer = self._writer = self._writer or Writer(self.tokenizer)
-        planned, drawn, talks, captions = [], [], [], []
+        planned, drawn, talks, captions, kept = [], [], [], [], []
         for row in range(self.size):
             rng = np.random.default_rng((self.seed, number, row))
             scene = scenes.plan(self.table, rng)
@@ -171,5 +183,10 @@ class SceneBatches(Dataset[Batch]):
                 talks.append((row, *writer.conversation(turns)))
             if row % 4 == 1:
                 captions.append((row, *self._caption_row(scene, writer, rng)))
-        pixels = to_pixels([one.picture for one in drawn])
-        return Batch(pixels, scene_truth(planned, drawn), pad(talks), pad(captions))
+            if self.keep:
+                kept.append(patches_to_keep(shown.patches.kind, self.keep, rng))
+        pixels, truth = to_pixels([one.picture for one in drawn]), scene_truth(planned, drawn)
+        if not self.keep:
+            return Batch(pixels, truth, pad(talks), pad(captions))
+        chosen = torch.from_numpy(np.stack(kept))
+        return Batch(pixels, truth.at_patches(chosen), pad(talks), pad(captions), chosen)

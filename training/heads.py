@@ -8,7 +8,7 @@ from left to right and from top to bottom. They are not part of the shipped mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,15 @@ class SceneTargets:
     count: Tensor
     patch_tints: Tensor
     slot_tints: Tensor
+
+    def at_patches(self, kept: Tensor) -> SceneTargets:
+        """The truth of the patches ``kept`` (B, K) alone."""
+        return replace(
+            self,
+            patches=self.patches.gather(1, kept),
+            ranks=self.ranks.gather(2, kept.unsqueeze(1).expand(-1, 2, -1)),
+            patch_tints=self.patch_tints.gather(1, kept),
+        )
 
 
 class SceneHeads(nn.Module):

@@ -19,13 +19,28 @@ class Learner(nn.Module):
         self.model = model
         self.heads = heads
 
-    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Vision vectors and query vectors of a batch of pictures."""
-        vision = self.model.vision_model(pixels).last_hidden_state
+    def look(self, pixels: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vision vectors (B, 1 + P, width) and query vectors of a batch of pictures.
+
+        ``kept`` (B, K) are the numbers of the patches to look at, if not all; then P is K.
+        """
+        if kept is None:
+            vision = self.model.vision_model(pixels).last_hidden_state
+        else:
+            vision = self._partial_vision(pixels, kept)
         queries = self.model.query_tokens.expand(pixels.shape[0], -1, -1)
         return vision, self.model.qformer(
             query_embeds=queries, encoder_hidden_states=vision
         ).last_hidden_state
+
+    def _partial_vision(self, pixels: Tensor, kept: Tensor) -> Tensor:
+        """The vision encoder on some of the patches, each with its own position (FLIP, Li et al. 2023)."""
+        tower = self.model.vision_model
+        embedded = tower.embeddings(pixels)
+        places = kept.unsqueeze(-1).expand(-1, -1, embedded.shape[-1])
+        chosen = torch.cat([embedded[:, :1], embedded[:, 1:].gather(1, places)], dim=1)
+        hidden: Tensor = tower.post_layernorm(tower.encoder(inputs_embeds=chosen).last_hidden_state)
+        return hidden
 
     def logits(self, queries: Tensor, texts: Sequences) -> tuple[Tensor, Tensor]:
         """Next-token scores at every taught position, and the targets there."""
@@ -38,7 +53,7 @@ class Learner(nn.Module):
         return scores.float(), texts.targets[taught]
 
     def forward(self, batch: Batch, speak: bool) -> tuple[Tensor, dict[str, float]]:
-        vision, queries = self.look(batch.pixels)
+        vision, queries = self.look(batch.pixels, batch.kept)
         loss, shown = self.heads(vision, queries, batch.truth)
         shown["scene_loss"] = float(loss.detach())
         if speak:

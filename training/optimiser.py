@@ -73,6 +73,7 @@ class SharedOptimiser:
         learner: nn.Module,
         matrices: list[nn.Parameter],
         decay: float,
+        matrix_decay: float,
         rank: int,
         processes: int,
     ) -> None:
@@ -87,7 +88,7 @@ class SharedOptimiser:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.muon = Muon(self.shares[rank], decay)
+        self.muon = Muon(self.shares[rank], matrix_decay)
 
     def set_rate(self, rate: float, matrix_rate: float) -> None:
         """AdamW's learning rate and Muon's."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import tempfile
 import time
@@ -47,17 +46,21 @@ class Options:
     """What a run is made of; kept in its folder."""
 
     name: str = "demo"
-    steps: int = 8_000  # the schedule follows this ...
+    steps: int = 4_000  # the schedule follows this ...
     minutes: float = 0.0  # ... or, when it is 0, the clock
     batch: int = 32  # pictures per process and step
     processes: int = 2
     seed: int = 7
-    peak_rate: float = 2.2e-3
-    matrix_rate: float = 4.0  # Muon's rate as a multiple of AdamW's
+    peak_rate: float = 2e-3
+    matrix_rate: float = 2.0  # Muon's rate as a multiple of AdamW's
     decay: float = 0.05
+    # Muon's updates have the same size whatever the gradients', so only decay bounds the matrices
+    matrix_decay: float = 0.3
     easy: float = 0.4  # how strongly pictures are distorted at the start ...
     hard: float = 0.45  # ... and at the end
     warm_up: float = 0.015
+    cool_down: float = 0.3  # share of the run, at its end, over which the learning rate falls
+    keep: int = 56  # patches of each picture that are looked at until then; 0: all
     speak_from: float = 0.2  # share of the run after which the language model joins
     average: float = 0.995
     save_every: float = 120.0
@@ -67,8 +70,12 @@ class Options:
     def rate(self, progress: float) -> float:
         if progress < self.warm_up:
             return self.peak_rate * max(progress, 1e-3) / self.warm_up
-        along = (progress - self.warm_up) / (1 - self.warm_up)
-        return self.peak_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+        left = min(1.0, (1 - progress) / self.cool_down)
+        return self.peak_rate * max(0.01, left)
+
+    def kept(self, progress: float) -> int:
+        """How many patches to look at; 0: all."""
+        return self.keep if progress < 1 - self.cool_down else 0
 
     def strength(self, progress: float) -> float:
         """Easy pictures first: much is learnt sooner from pictures that are not yet distorted much."""
@@ -100,8 +107,9 @@ class Trainer:
         for part in (self.learner, self.averaged):
             part.model.set_attn_implementation("eager" if options.device == "cpu" else "sdpa")
         self.optimiser = SharedOptimiser(
-            self.learner, layer_matrices(self.learner.model), options.decay, rank, options.processes
-        )
+            self.learner, layer_matrices(self.learner.model), options.decay, options.matrix_decay, rank,
+            options.processes,
+        )  # fmt: skip
         self.step, self.elapsed = 0, 0.0
         self._resume()
 
@@ -204,6 +212,7 @@ class Trainer:
         logged_step = self.step
         while self.progress < 1:
             batches.strength = options.strength(self.progress)
+            batches.keep = options.kept(self.progress)
             batch = batches[self.step * options.processes + self.rank]
             shown = self._learn(moved(batch, self.device), began)
             if self.step % 25 == 0 and self.rank == 0:
@@ -232,7 +241,8 @@ def moved(batch: Batch, device: torch.device) -> Batch:
         return type(group)(**{name: tensor.to(device) for name, tensor in vars(group).items()})
 
     truth: SceneTargets = there(batch.truth)
-    return Batch(batch.pixels.to(device), truth, there(batch.talks), there(batch.captions))
+    kept = None if batch.kept is None else batch.kept.to(device)
+    return Batch(batch.pixels.to(device), truth, there(batch.talks), there(batch.captions), kept)
 
 
 def work(rank: int, options: Options, meeting: str) -> None:

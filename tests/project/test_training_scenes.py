@@ -15,12 +15,16 @@ import torch
 
 from training import checkpoints, scenes
 from training.backgrounds import COLOURS
-from training.batches import IGNORED, SceneBatches, Writer
+from training.batches import IGNORED, LEAST_GROUND, SceneBatches, Writer, patches_to_keep
 from training.catalog import ALIKE, KINDS, SETS, plain_name
 from training.colours import plain_colour
+from training.heads import SceneHeads
 from training.icons import ICON_SIZE, IconStore
-from training.optimiser import orthogonalised
+from training.losses import Learner
+from training.model import Shape, build_model
+from training.optimiser import Muon, orthogonalised
 from training.questions import COUNTS, NOTHING, Asker, beside, caption, listing, outermost
+from training.run import Options
 from training.scenes import Placed, Scene
 from training.tokenizer import BOS_ID, build_tokenizer, newline_id
 
@@ -253,6 +257,67 @@ def test_muon_orthogonalises_in_float32() -> None:
     values = torch.diagonal(u.T @ found @ v.T)
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3
     assert torch.allclose(found, (u * values) @ v, atol=1e-4)
+
+
+def test_decay_bounds_matrices_that_learn_from_noise() -> None:
+    """With too little decay they grow tenfold by chance alone, until attention saturates."""
+    options, generator = Options(), torch.Generator().manual_seed(2)
+    matrix = torch.nn.Parameter(0.02 * torch.randn(48, 48, generator=generator))
+    muon = Muon([matrix], options.matrix_decay)
+    muon.param_groups[0]["lr"] = options.peak_rate * options.matrix_rate
+    for _ in range(1000):
+        matrix.grad = torch.randn(48, 48, generator=generator)
+        muon.step()
+    assert 0.03 < float(matrix.detach().square().mean().sqrt()) < 0.1
+
+
+def test_the_rate_stays_then_falls_whenever_the_run_is_made_to_end() -> None:
+    options = Options(warm_up=0.01, cool_down=0.25)
+    assert options.rate(0.0) < 0.2 * options.peak_rate
+    assert options.rate(0.01) == options.rate(0.75) == options.peak_rate
+    assert options.rate(0.875) == pytest.approx(0.5 * options.peak_rate)
+    assert options.rate(1.0) == pytest.approx(0.01 * options.peak_rate)
+    assert options.kept(0.7) == options.keep and options.kept(0.76) == 0
+
+
+def test_kept_patches_are_those_that_show_things_and_some_ground() -> None:
+    kinds = np.zeros(100, np.int64)
+    kinds[20:60], kinds[60:63] = 5, IGNORED
+    kept = patches_to_keep(kinds, 56, rng(1))
+    assert len(set(kept.tolist())) == 56
+    assert set(range(20, 63)) <= set(kept.tolist())
+    full = patches_to_keep(np.ones(100, np.int64), 56, rng(2))
+    assert len(set(full.tolist())) == 56
+    crowded = patches_to_keep(np.where(np.arange(100) < 80, 3, 0), 56, rng(3))
+    assert (crowded >= 80).sum() == LEAST_GROUND
+
+
+def test_looking_at_kept_patches_is_looking_with_the_official_module() -> None:
+    shape = Shape(32, 1, 32, 2, 32, 1, 16)
+    learner = Learner(build_model(7, shape, 1), SceneHeads(32, 32)).eval()
+    pixels = torch.randn(
+        2, 3, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, generator=torch.Generator().manual_seed(3)
+    )
+    with torch.no_grad():
+        vision, queries = learner.look(pixels)
+        again, asked = learner.look(pixels, torch.arange(vision.shape[1] - 1).expand(2, -1))
+        order = torch.randperm(vision.shape[1] - 1, generator=torch.Generator().manual_seed(4))
+        shuffled, _ = learner.look(pixels, order.expand(2, -1))
+    assert torch.allclose(vision, again, atol=1e-5) and torch.allclose(queries, asked, atol=1e-5)
+    assert torch.allclose(vision[:, 1:][:, order], shuffled[:, 1:], atol=1e-4)
+
+
+def test_a_batch_of_kept_patches_has_their_truth(store: IconStore) -> None:
+    batches = SceneBatches(store, build_tokenizer(), seed=1, size=4)
+    whole = batches[3]
+    batches.keep = 56
+    part = batches[3]
+    assert part.kept is not None and part.kept.shape == (4, 56)
+    assert (part.pixels == whole.pixels).all() and (part.truth.slots == whole.truth.slots).all()
+    for row in range(4):
+        assert (part.truth.patches[row] == whole.truth.patches[row, part.kept[row]]).all()
+        assert (part.truth.ranks[row] == whole.truth.ranks[row][:, part.kept[row]]).all()
+        assert (part.truth.patch_tints[row] == whole.truth.patch_tints[row, part.kept[row]]).all()
 
 
 def test_only_answers_are_taught_each_with_its_stop() -> None:
