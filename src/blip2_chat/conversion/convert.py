@@ -79,11 +79,10 @@ def converted(
     tell = on_progress or silent
 
     def waiting() -> None:
-        tell(
-            f"waiting for another process, which is {job.title}",
-            min(folder_size(partial_of(target)), size),
-            size,
-        )
+        written = folder_size(partial_of(target))
+        # The other process has just finished when its folder has its name: it would seem to begin again.
+        if written or not target.is_dir():
+            tell(f"waiting for another process, which is {job.title}", min(written, size), size)
 
     try:
         with sole_writer(target, waiting=waiting):
