@@ -146,7 +146,8 @@ class Model:
         there is `choose`. Raises `PictureError`, and `GenerationError` for answers that are not texts, empty, or
         given twice, and for a prompt or an answer that does not fit.
         """
-        tokens = [self._answer_tokens(text, prompt) for text in _checked_answers(answers)]
+        end = self.engine.config.text.eos_token_ids[0]
+        tokens = [[*self.tokenizer.encode_answer(text, prompt), end] for text in _checked_answers(answers)]
         opened = self.open(picture)
         ids = self.tokenizer.encode(prompt)
         room = self.engine.config.prompt_budget
@@ -159,14 +160,6 @@ class Model:
         logprobs = answer_logprobs(self.engine, state, logits, tokens)
         self.states.put(opened.digest, state)
         return [sum(one) for one in logprobs]
-
-    def _answer_tokens(self, text: str, prompt: str) -> list[int]:
-        """An answer's tokens as the model would write them, and the end token."""
-        end = self.engine.config.text.eos_token_ids[0]
-        if self.engine.config.family == "opt":
-            # After a prompt a word begins with a space, which is a part of its token.
-            return [*self.tokenizer.encode(f" {text}" if prompt else text)[1:], end]
-        return [*self.tokenizer.encode(text)[:-1], end]
 
     def write(
         self,

@@ -63,6 +63,13 @@ class Tokenizer:
             return [self._config.bos_token_id, *ids]
         return [*ids, self._config.eos_token_ids[0]]
 
+    def encode_answer(self, answer: str, prompt: str) -> list[int]:
+        """The ids of an answer as the model would write it after a prompt, without control tokens."""
+        if isinstance(self._config, OptConfig):
+            # After a prompt a word begins with a space, which is a part of its token.
+            return self.encode(f" {answer}" if prompt else answer)[1:]
+        return self.encode(answer)[:-1]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, control tokens left out, leading space kept as the tokenizer has it."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

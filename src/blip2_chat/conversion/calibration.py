@@ -59,10 +59,7 @@ class Calibration:
             talks.append((template.render(turns[:-1], turns[-1].question), turns[-1].answer))
         texts = []
         for prompt, answer in talks:
-            # What is said after a prompt goes on behind it in a decoder-only model: without control tokens.
-            said = tokenizer.encode(f" {answer}" if prompt else answer)
-            said = said[1:] if checkpoint.config.family == "opt" else said[:-1]
-            texts.append((tokenizer.encode(prompt), said))
+            texts.append((tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt)))
         samples = []
         for path in self._paths():
             try:

@@ -46,9 +46,7 @@ def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
         for asked in about["questions"][: number < _QUESTIONS]:
             texts.append((template.render((), asked["question"]), asked["answer"]))
         for prompt, answer in texts:
-            sample = Sample(
-                pixels, tokenizer.encode(prompt), answer_tokens(tokenizer, config.family, prompt, answer)
-            )
+            sample = Sample(pixels, tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt))
             if len(sample.prompt) + len(sample.answer) <= config.prompt_budget:
                 samples.append(sample)
     return samples
@@ -58,12 +56,6 @@ def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
 def _about() -> list[dict[str, Any]]:
     read: list[dict[str, Any]] = json.loads((_SAMPLES / "samples.json").read_text(encoding="utf-8"))
     return read
-
-
-def answer_tokens(tokenizer: Tokenizer, family: str, prompt: str, answer: str) -> list[int]:
-    """The tokens of an answer that follows a prompt, without the tokenizer's control tokens."""
-    said = tokenizer.encode(f" {answer}" if prompt else answer)
-    return said[1:] if family == "opt" else said[:-1]
 
 
 def measured(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ from .scoring import bleu, cider, vqa_accuracy, vqa_plain
 
 if TYPE_CHECKING:
     from ..model import Model
+from ..system.progress import Progress, silent
 
 _BATCH = 8
-Progress = Callable[[str, int, int], None]
 
 
 class BenchmarkRun:
@@ -48,7 +48,7 @@ class BenchmarkRun:
     def answered(self) -> list[tuple[Case, str]]:
         return [(one, self.answers[one.key]) for one in self.benchmark.cases if one.key in self.answers]
 
-    def run(self, on_progress: Progress = lambda what, done, total: None) -> None:
+    def run(self, on_progress: Progress = silent) -> None:
         """Asks what has no answer yet."""
         started = time.perf_counter()
         open_cases = [one for one in self.benchmark.cases if one.key not in self.answers]

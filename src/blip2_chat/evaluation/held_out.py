@@ -33,6 +33,7 @@ from ..generation.rows import Task
 from ..generation.settings import Decoding
 from ..images import Picture
 from ..prompts import Exchange, fit
+from ..system.progress import Progress, silent
 from .scoring import plain
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Evaluation:
         self._captions = held_out.captions[:limit]
         self.report = Report()
 
-    def run(self, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Report:
+    def run(self, on_progress: Progress = silent) -> Report:
         """Asks everything; `on_progress` is told what, how many are done, and how many there are."""
         started = time.perf_counter()
         try:

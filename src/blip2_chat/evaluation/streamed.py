@@ -36,10 +36,10 @@ from ..errors import Blip2ChatError, CheckpointError
 from ..generation.text_stream import clean
 from ..images import Picture, Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES, fit
+from ..system.progress import Progress, silent
 from .compare import Item, Questions
 from .held_out import picture_in
 
-Progress = Callable[[str, int, int], None]
 PRECISIONS = ("int8", "int4")
 # Tokens of an answer that are compared; readings of the weights per group after which what is verified is taken.
 _LONGEST = 30
@@ -84,7 +84,7 @@ class StreamedComparison:
         drafts. Raises `NotEnoughMemoryError` when it does not fit (not with `force`), and `CheckpointError`, also for
         a folder that is converted already: it has no float32 weights."""
         self.outcome = StreamedOutcome()
-        self._tell = on_progress or (lambda what, done, total: None)
+        self._tell = on_progress or silent
         self._questions = questions
         self._checkpoint = _official(name, self._tell)
         if not force:
