@@ -84,7 +84,7 @@ def convert(
         check = not no_check and precision != "fp32" and checkpoint.kind == "official"
         if check and (seconds := seconds_to_measure(checkpoint)) > _WORTH_SAYING:
             progress.note(
-                f"At the end {precision} is compared with fp32, about {seconds:.0f} s; --no-check leaves it out"
+                f"At the end {precision} is compared with fp32, about {seconds:.0f} s; --no-check skips that"
             )
         made = convert_into(
             checkpoint,
@@ -123,7 +123,7 @@ def cache(
     from ..sizes import gigabytes
 
     if name is not None and not clear:
-        raise typer.BadParameter("a NAME goes with --clear")
+        raise typer.BadParameter("NAME needs --clear")
     entries = remove(name) if clear else cached()
     for entry in entries:
         if as_json:

@@ -105,7 +105,7 @@ def evaluate(
     benchmarks = [one for one in (vqa, gqa, captions) if one is not None]
     if not benchmarks:
         if preset is not None or save is not None:
-            raise typer.BadParameter("--preset and --save go with --vqa, --gqa or --captions")
+            raise typer.BadParameter("--preset and --save need --vqa, --gqa or --captions")
         _on_sets(model, sets, limit, as_json)
         return
     if sets or len(benchmarks) > 1:

@@ -54,7 +54,7 @@ def models(
     from ..system.memory import available_memory
 
     if yes and not prune:
-        raise typer.BadParameter("--yes goes with --prune")
+        raise typer.BadParameter("--yes needs --prune")
     made = cached()
     if prune:
         _prune([one for one in made if is_orphan(one)], yes, as_json)

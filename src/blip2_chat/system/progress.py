@@ -1,4 +1,4 @@
-"""How a long task tells how far it is."""
+"""How a long task reports its progress."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """For those who do not want to know."""
+    """Ignores progress: the default where nobody watches."""
