@@ -7,7 +7,6 @@ from tests.support.extras import require
 require("test-web")
 
 import asyncio
-import gc
 import io
 import json
 import random
@@ -15,6 +14,7 @@ import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import psutil
@@ -25,7 +25,7 @@ from blip2_chat.images.data_url import unquoted
 from blip2_chat.web.memory import _trim
 from blip2_chat.web.pictures.workers import Workers
 from tests.support.waiting import wait_until
-from tests.support.web_server import Running, data_url, picture, post
+from tests.support.web_server import Running, data_url, picture, post, process
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -88,27 +88,23 @@ def test_one_client_cannot_hold_all_threads_and_what_nobody_waits_for_never_star
 
 
 @pytest.mark.skipif(sys.platform != "linux" or _trim is None, reason="only glibc keeps what was freed")
-def test_memory_of_hostile_uploads_is_given_back(server: Running) -> None:
-    """In the server's own process, after pictures that unpack to a hundred times their size, whole and damaged."""
-    process = psutil.Process()
+def test_memory_of_hostile_uploads_is_given_back() -> None:
+    """Of a server that runs alone, after pictures that unpack to a hundred times their size, whole and damaged."""
     large = io.BytesIO()
     Image.effect_noise((3000, 3000), 40).save(large, "JPEG", quality=30)
     whole, damaged = large.getvalue(), large.getvalue()[:-5000]
 
-    def upload(number: int) -> None:
+    def upload(url: str, number: int) -> None:
         # Each another picture, or the server would know it.
         content = (damaged if number % 3 == 0 else whole) + bytes([number])
-        answer = post(f"{server.url}/v1/caption", files={"pictures": content}, data={"max_tokens": "1"})
+        answer = post(f"{url}/v1/caption", files={"pictures": content}, data={"max_tokens": "1"})
         assert answer.status_code == (400 if number % 3 == 0 else 200), answer.text
 
-    upload(0)
-    upload(1)
-    gc.collect()
-    before = process.memory_info().rss
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(upload, range(2, 26)))
-    gc.collect()
-    # The peak was several times this much above.
-    assert wait_until(lambda: process.memory_info().rss < before + 50_000_000), (
-        process.memory_info().rss - before
-    )
+    with process("demo") as (url, server), ThreadPoolExecutor(6) as pool:
+        memory = psutil.Process(server.pid).memory_info
+        for number in range(2):
+            upload(url, number)
+        before = memory().rss
+        list(pool.map(partial(upload, url), range(2, 26)))
+        # The peak was several times this much above.
+        assert wait_until(lambda: memory().rss < before + 50_000_000), memory().rss - before

@@ -52,7 +52,12 @@ class Workers:
             done()
             raise
         future.add_done_callback(ended)
-        return await asyncio.wrap_future(future)  # cancelling it removes the work from the queue
+        try:
+            return await asyncio.wrap_future(future)  # cancelling it removes the work from the queue
+        finally:
+            # An error holds its traceback, that this frame, and this the future with the error: a circle that would
+            # keep the picture in memory until the garbage collector's next full turn.
+            del future
 
     def _leave(self, client: str, one: _Client) -> None:
         one.users -= 1

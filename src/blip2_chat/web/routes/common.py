@@ -47,7 +47,7 @@ async def unless_gone(request: Request, work: Awaitable[Result], seconds: float)
                 errors.append(error)
             tasks.cancel_scope.cancel()
     if errors:
-        raise errors[0]
+        raise errors.pop()  # no longer held by this frame, which its traceback holds
     if results:
         return results[0]
     raise too_late() if clock.cancelled_caught else ClientGoneError
