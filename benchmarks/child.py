@@ -58,15 +58,27 @@ def figures_of(module: str, *arguments: object, seconds: float) -> dict[str, Any
 def run_bounded(command: list[str], seconds: float, stdout: int | None = None) -> str:
     """Runs `command` from the project's folder; returns why it failed, or "". Its children end with it, and it ends
     with this process (unless that is killed with SIGKILL)."""
+    process: subprocess.Popen[bytes] | None = None
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if process is not None:  # else it is being started: an exception in there would leave it behind
+            sys.exit(128 + signal.SIGTERM)
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, start_new_session=True)
+        signal.signal(signal.SIGTERM, stop)
     try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, start_new_session=True)
+        if stopped:
+            sys.exit(128 + signal.SIGTERM)
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         return f"longer than {seconds:.0f} s"
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
     if code < 0:
         return f"ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -9 else ''}"
     return f"failed with code {code}" if code else ""
