@@ -258,7 +258,7 @@ def test_other_wrong_files(files: Files, tmp_path: Path) -> None:
         with pytest.raises(Blip2ChatError, match=said):
             opened()
     assert "give one of" in evaluate("--gqa", "a", "b", "--set", "seen").stderr
-    assert "go with" in evaluate("--preset", "chat").stderr
+    assert "--preset and --save need --vqa" in evaluate("--preset", "chat").stderr
     assert "choose from" in evaluate("--gqa", files.gqa_json, files.images, "--preset", "paper").stderr
 
 
