@@ -136,6 +136,7 @@ class _Job:
     name: str  # as the user says it
     fingerprint: str
     calibration: Calibration
+    how: engine.Schemes | None  # other schemes than the precision's own
     check: bool = True  # compare the result with float32
 
     @classmethod
@@ -156,8 +157,10 @@ class _Job:
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
         kind = cast(Precision, precision)
+        # Whoever asks for a block size asks for blocks.
+        how = None if block_size else engine.schemes_here(kind)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
-        return cls(checkpoint, kind, block_size, name, identity, calibration, check)
+        return cls(checkpoint, kind, block_size, name, identity, calibration, how, check)
 
     @property
     def key(self) -> str:
@@ -166,6 +169,8 @@ class _Job:
         made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
         if self.precision != "fp32":
             made_of += f" {self.calibration.identity}"
+        if self.how is not None:
+            made_of += f" {self.how}"
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
@@ -186,6 +191,7 @@ class _Job:
                 self.precision,
                 self.block_size,
                 tied_head=self.checkpoint.tied_head,
+                how=self.how,
             )
         except ValueError as error:
             raise CheckpointError(str(error)) from None
@@ -234,6 +240,7 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 progress=lambda what, done, total: tell(
                     f"calibrating {job.name}" if what == engine.CALIBRATING else job.title, done, total
                 ),
+                how=job.how,
                 samples=samples,
             )
         checkpoint = job.checkpoint
