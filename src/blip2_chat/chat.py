@@ -37,7 +37,7 @@ class ChatModel(Protocol):
     def prompt_budget(self, decoding: Decoding) -> int: ...
 
     def write(
-        self, picture: Picture, prompt: list[int], decoding: Decoding, stop: Sequence[str] | None = None
+        self, picture: Picture, prompt: str, decoding: Decoding, stop: Sequence[str] | None = None
     ) -> Writing: ...
 
 
@@ -103,7 +103,7 @@ class Chat:
             raise GenerationError(f"start is {_kind(start)}; give the first words of the caption, as text")
         text = self.template.caption if start is None else start.strip()
         prompt = FittedPrompt(text, self.model.tokenizer.encode(text), 0)
-        return self._write(prompt, self._decoding(settings), start=text)
+        return self._write(prompt, self._decoding(settings), start=self.template.begun(start))
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -153,7 +153,7 @@ class Chat:
     def _write(
         self, prompt: FittedPrompt, decoding: Decoding, question: str | None = None, start: str = ""
     ) -> Iterator[str]:
-        writing = self.model.write(self.picture, prompt.token_ids, decoding, self.template.stop)
+        writing = self.model.write(self.picture, prompt.text, decoding, self.template.stop)
         complete = False
         try:
             yield from writing

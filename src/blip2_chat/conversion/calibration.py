@@ -51,22 +51,23 @@ class Calibration:
         if self.pictures is None:
             return []
         small = checkpoint.processor or checkpoint.folder
-        tokenizer = Tokenizer.from_folder(small, checkpoint.config.text)
+        tokenizer = Tokenizer.from_folder(small, checkpoint.config)
         preprocess = Preprocess.for_model(small, checkpoint.config.vision.image_size)
         template = TEMPLATES[checkpoint.config.family]
-        talks = [("", _CAPTION)]
+        talks = [(template.caption, _CAPTION)]
         for turns in _TURNS:
             talks.append((template.render(turns[:-1], turns[-1].question), turns[-1].answer))
         texts = []
         for prompt, answer in talks:
-            texts.append((tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt)))
+            said = tokenizer.encode_answer(answer, prompt)
+            texts.append((tokenizer.encode(prompt), said, tokenizer.instruction(prompt)))
         samples = []
         for path in self._paths():
             try:
                 pixels = to_pixels(open_picture(path), preprocess)
             except PictureError as error:
                 raise CheckpointError(f"the picture to calibrate with cannot be read: {error}") from None
-            samples += [Sample(pixels, prompt, said) for prompt, said in texts]
+            samples += [Sample(pixels, *text) for text in texts]
         return samples
 
     def _paths(self) -> list[Path]:

@@ -36,7 +36,7 @@ def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
     model's context are left out."""
     config = checkpoint.config
     small = checkpoint.processor or checkpoint.folder
-    tokenizer = Tokenizer.from_folder(small, config.text)
+    tokenizer = Tokenizer.from_folder(small, config)
     preprocess = Preprocess.for_model(small, config.vision.image_size)
     template = TEMPLATES[config.family]
     samples = []
@@ -46,7 +46,8 @@ def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
         for asked in about["questions"][: number < _QUESTIONS]:
             texts.append((template.render((), asked["question"]), asked["answer"]))
         for prompt, answer in texts:
-            sample = Sample(pixels, tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt))
+            said, instruction = tokenizer.encode_answer(answer, prompt), tokenizer.instruction(prompt)
+            sample = Sample(pixels, tokenizer.encode(prompt), said, instruction)
             if len(sample.prompt) + len(sample.answer) <= config.prompt_budget:
                 samples.append(sample)
     return samples

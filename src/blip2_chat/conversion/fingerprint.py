@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import CheckpointError
-from ..system.small_files import SETTINGS
+from ..system.small_files import QFORMER_TOKENIZER, SETTINGS
 
 # Weights up to this many bytes in all are hashed at every load (0.1 s); so a package upgraded with another
 # embedded model of the same shape, and so the same size, is never taken for the old one.
@@ -33,7 +33,7 @@ def fingerprint(folder: Path, weight_files: Sequence[str], processor: Path | Non
     """
     try:
         digest = hashlib.sha256()
-        for name in SETTINGS:
+        for name in (*SETTINGS, QFORMER_TOKENIZER):
             is_models = name in ("config.json", "generation_config.json")
             path = (folder if is_models or processor is None else processor) / name
             if path.is_file():

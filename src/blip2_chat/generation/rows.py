@@ -81,6 +81,7 @@ class Task:
     """What is to be written: a tokenised prompt, settings, and all stop strings (the template's and the client's).
 
     top_logprobs: how many of the likeliest tokens each `Piece` reports beside its own (None: no scores at all).
+    instruction: the prompt in the Q-Former's ids, where it reads it.
     seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
     to make samples depend on something else, such as the picture.
     """
@@ -90,6 +91,7 @@ class Task:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     seeds: tuple[int, ...] | None = None
+    instruction: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -241,8 +243,8 @@ class Beams:
 
 
 def history_before(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
-    """What repetition rules look at before the first new token, as in transformers: for OPT the picture tokens and
-    the prompt; for T5 the decoder's start token."""
+    """What repetition rules look at before the first new token, as in transformers: for decoder-only models the
+    picture tokens and the prompt; for T5 the decoder's start token."""
     if config.text.decoder_start_token_id is not None:
         return [config.text.decoder_start_token_id]
     picture = [] if config.image_token_id is None else [config.image_token_id] * config.num_query_tokens

@@ -95,7 +95,7 @@ class Served:
     def longest_answer(self) -> int:
         """Tokens. In a decoder-only model's context an answer must leave room for the question."""
         config = self.model.engine.config
-        room = max(1, config.prompt_budget // 2) if config.family == "opt" else self._settings.max_tokens
+        room = max(1, config.prompt_budget // 2) if config.text.is_decoder_only else self._settings.max_tokens
         return min(self._settings.max_tokens, room)
 
     def decoding(self, asked: schemas.Writing, most: int | None, answers: int = 1) -> Decoding:

@@ -104,7 +104,8 @@ class _Completion:
         )
         top = (self._body.top_logprobs or 0) if self._body.logprobs else None
         stop = (*self._served.model.template.stop, *self._decoding.stop)
-        task = Task(prompt.token_ids, self._decoding, stop, top)
+        instruction = self._served.model.tokenizer.instruction(prompt.text)
+        task = Task(prompt.token_ids, self._decoding, stop, top, instruction=instruction)
         ticket = self._served.submit(picture, task, self._request)
         try:
             events = ticket.__aiter__()
