@@ -41,7 +41,7 @@ class Pair:
         self.engine = TorchEngine(self.reference, self.config, "fp32", "cpu")
         size = self.config.vision.image_size
         self.pixels = np.random.default_rng(seed).normal(size=(2, 3, size, size)).astype(np.float32)
-        self.tokenizer = Tokenizer.from_folder(folder, self.config.text)
+        self.tokenizer = Tokenizer.from_folder(folder, self.config)
         self.prompts = [self.tokenizer.encode(PROMPTS[family] + more) for more in ("", " a dog on")]
 
     def ours(self, rows: int = 1, **settings: Any) -> list[list[list[int]]]:
