@@ -51,10 +51,18 @@ class _Row:
 
 
 @pytest.fixture(
-    scope="module", params=["onnx-opt", "onnx-t5", pytest.param("torch-opt", marks=needs("test-torch"))]
+    scope="module",
+    params=[
+        "onnx-opt",
+        "onnx-t5",
+        "onnx-instruct-t5",
+        "onnx-instruct-llama",
+        pytest.param("torch-opt", marks=needs("test-torch")),
+        pytest.param("torch-instruct-llama", marks=needs("test-torch")),
+    ],
 )
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Model:
-    engine, family = request.param.split("-")
+    engine, family = request.param.split("-", 1)
     return blip2_chat.load(checkpoint(family, 6), engine=engine, precision="fp32", device="cpu", threads=1)
 
 

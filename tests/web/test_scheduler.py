@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from blip2_chat.generation import loop as loop_module
-from blip2_chat.generation.answer import Answer
+from blip2_chat.generation.answer import Answer, Writing
 from blip2_chat.generation.rows import End, Event, Piece, Task
 from blip2_chat.generation.settings import Decoding
 from blip2_chat.images import PreparedPicture, open_picture, prepare
@@ -56,8 +56,8 @@ def task(model: Model, question: str, **settings: Any) -> Task:
 
 
 def alone(model: Model, number: int, one: Task) -> Answer:
-    model.states.clear()
-    writing = model.write(open_picture(picture(number)), one.prompt, one.decoding, one.stop)
+    vectors = model.query_vectors(open_picture(picture(number)), one.instruction)
+    writing = Writing(model.engine, model.tokenizer, vectors, one)
     for _ in writing:
         pass
     return writing.answer()
