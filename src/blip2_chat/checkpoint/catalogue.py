@@ -174,9 +174,10 @@ def suggest(name: str) -> str:
         return f"did you mean {by_key[wanted]}?"
     # "opt-2.7b" and "blip2_opt_2.7b" are as close as a typing error is.
     wanted = wanted.replace("_", "-")
-    close = difflib.get_close_matches(wanted, by_key, n=2, cutoff=0.6)
-    for kind in ("blip2", "instructblip"):
-        close = close or difflib.get_close_matches(f"{kind}-{wanted}", by_key, n=2, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(by_key[key] for key in close)}?"
+    by_ending: dict[str, str] = {}
+    for key, name in by_key.items():
+        by_ending.setdefault(key.removeprefix("instructblip-").removeprefix("blip2-"), name)
+    for names in (by_key, by_ending):
+        if close := difflib.get_close_matches(wanted, names, n=2, cutoff=0.6):
+            return f"did you mean {' or '.join(names[key] for key in close)}?"
     return f"known names are {EMBEDDED}, {', '.join(known.name for known in KNOWN)}"

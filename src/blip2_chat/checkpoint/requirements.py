@@ -202,10 +202,13 @@ def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> S
         fitting = _most_precise(config, one, available)
         if fitting:
             return Suggestion(name, fitting, one, needed(config, fitting, one))
-    # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
+    # The largest answers best. Of the same picture size: captioning variants for those who asked for one; and those
+    # that follow instructions first for those who asked for one, and last for others.
     alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
+    reads = config.reads_instruction
+    alike.sort(key=lambda known: (known.config.reads_instruction != reads, -known.parameters))
     for one in engines:
-        for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+        for known in alike:
             fitting = _most_precise(known.config, one, available)
             if fitting:
                 return Suggestion(known.name, fitting, one, needed(known.config, fitting, one))
