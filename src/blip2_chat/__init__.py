@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .errors import RunError as RunError
     from .generation.answer import Answer as Answer
     from .generation.settings import Decoding as Decoding
+    from .generation.settings import instruct_settings as instruct_settings
     from .images import PictureLimits as PictureLimits
     from .loading import load as load
     from .model import Model as Model
@@ -55,6 +56,7 @@ _HOMES = {
     "Result": "batch.result",
     "caption_all": "batch.api",
     "Decoding": "generation.settings",
+    "instruct_settings": "generation.settings",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
     "Blip2ChatError": "errors",
