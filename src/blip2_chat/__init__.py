@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
     from .errors import ConversationError as ConversationError
     from .errors import GenerationError as GenerationError
+    from .errors import MetadataError as MetadataError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import NotEnoughMemoryError as NotEnoughMemoryError
     from .errors import PictureError as PictureError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .generation.settings import instruct_settings as instruct_settings
     from .images import PictureLimits as PictureLimits
     from .loading import load as load
+    from .metadata.files import write_caption as write_caption
     from .model import Model as Model
     from .prompts import PromptTemplate as PromptTemplate
 
@@ -55,6 +57,7 @@ _HOMES = {
     "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",
+    "write_caption": "metadata.files",
     "Decoding": "generation.settings",
     "instruct_settings": "generation.settings",
     "PictureLimits": "images",
@@ -63,6 +66,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "ConversationError": "errors",
     "GenerationError": "errors",
+    "MetadataError": "errors",
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
     "PictureError": "errors",
