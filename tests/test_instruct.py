@@ -116,12 +116,8 @@ def test_many_pictures_get_the_answers_that_each_gets_alone(model: Model, tmp_pa
     for number, picture in enumerate(pictures(3)):
         paths.append(tmp_path / f"{number}.png")
         picture.save(paths[-1])
-    results = blip2_chat.caption_all(
-        tmp_path, model=model, questions=QUESTIONS, batch_size=3, max_new_tokens=6
-    )
-    for result in results:
-        assert result.path is not None
-        path = tmp_path / result.path
+    results = blip2_chat.caption_all(paths, model=model, ask=QUESTIONS, batch_size=3, max_new_tokens=6)
+    for path, result in zip(paths, results, strict=True):
         assert result.caption == model.caption(path, max_new_tokens=6)
         assert result.answers == {one: model.ask(path, one, max_new_tokens=6).text for one in QUESTIONS}
 
