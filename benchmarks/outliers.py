@@ -30,8 +30,8 @@ from safetensors.numpy import save_file
 import blip2_chat
 from blip2_chat.checkpoint.config import OptConfig
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.engines.onnx.convert import convert
-from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.evaluation.held_out import Evaluation, HeldOut
 
 Kind = Literal["gains", "constants", "both"]

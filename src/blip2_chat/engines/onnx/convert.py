@@ -22,6 +22,7 @@ import onnx
 
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.weights import Weights
 from ...errors import CheckpointError
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
@@ -30,7 +31,6 @@ from .graph import opt, qformer, quantise, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Array, Graph, Scheme, Tensor, stored
 from .graph.equalise import Rewrites, equalise
-from .graph.weights import Weights
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, MappedTensor, Precision
 from .reference import Sample, input_means
 
