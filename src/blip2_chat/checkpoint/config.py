@@ -46,7 +46,8 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class QFormerConfig:
-    """The querying transformer (Li et al. 2023, section 3.1); only its query branch is used here."""
+    """The querying transformer (Li et al. 2023, section 3.1). Chat models use its query branch alone; of the text
+    branch are the vocabulary and the positions."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -55,6 +56,8 @@ class QFormerConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     cross_attention_frequency: int = 2
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
 
     @property
     def head_dim(self) -> int:

@@ -383,13 +383,14 @@ class Graph:
         heads: int,
         scale: float,
         bias: Value | None = None,
+        mask: Value | None = None,
     ) -> Value:
         """Every query sees every key: [B, S, heads*H] x [B, T, heads*H] (or [B, heads, T, H]) -> query's shape.
 
-        `bias` [B or 1, heads or 1, S, T] is added to the scores.
+        `bias` [B or 1, heads or 1, S, T] is added to the scores; keys where `mask` (int32 [B, T]) is 0 are not seen.
         """
         return self.fused(
-            "MultiHeadAttention", *(query, key, value, None, None, bias), num_heads=heads, scale=scale
+            "MultiHeadAttention", *(query, key, value, None, mask, bias), num_heads=heads, scale=scale
         )
 
     def cached_attention(
