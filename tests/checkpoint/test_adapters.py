@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoHaConfig, get_peft_model
+from PIL import Image
 
 import blip2_chat
 from blip2_chat import CheckpointError
@@ -266,3 +267,28 @@ def test_an_adapter_beside_its_base_is_applied_when_it_is_named(checkpoint: Make
     found = Weights(inspect(both, adapter=both)).read("language_projection.weight")
     expected = Weights(inspect(folder, adapter=lora)).read("language_projection.weight")
     np.testing.assert_array_equal(found, expected)
+
+
+# The command line
+
+
+def test_commands(checkpoint: Make, lora: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from blip2_chat.cli import app
+
+    folder, photo = str(checkpoint("opt")), tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "teal").save(photo)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
+
+    asked = ("ask", str(photo), "how many?", "--max-new-tokens", "8")
+    adapted = run(*asked, "--model", folder, "--adapter", str(lora))
+    assert adapted != run(*asked, "--model", folder)
+    out = tmp_path / "converted"
+    assert str(out) in run("convert", folder, str(out), "--adapter", str(lora), "--precision", "fp32")
+    assert run(*asked, "--model", str(out)) == adapted
+    assert f"Converted here: {Path(folder).resolve()} with {lora} at fp32" in run("models")
