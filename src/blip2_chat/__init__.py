@@ -34,14 +34,17 @@ if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
     from .errors import ConversationError as ConversationError
     from .errors import GenerationError as GenerationError
+    from .errors import MetadataError as MetadataError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import NotEnoughMemoryError as NotEnoughMemoryError
     from .errors import PictureError as PictureError
     from .errors import RunError as RunError
     from .generation.answer import Answer as Answer
     from .generation.settings import Decoding as Decoding
+    from .generation.settings import instruct_settings as instruct_settings
     from .images import PictureLimits as PictureLimits
     from .loading import load as load
+    from .metadata.files import write_caption as write_caption
     from .model import Model as Model
     from .prompts import PromptTemplate as PromptTemplate
 
@@ -54,13 +57,16 @@ _HOMES = {
     "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",
+    "write_caption": "metadata.files",
     "Decoding": "generation.settings",
+    "instruct_settings": "generation.settings",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
     "Blip2ChatError": "errors",
     "CheckpointError": "errors",
     "ConversationError": "errors",
     "GenerationError": "errors",
+    "MetadataError": "errors",
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
     "PictureError": "errors",
