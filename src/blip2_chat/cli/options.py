@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..images import PictureLimits
     from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
+    from ..system.progress import Progress
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
@@ -123,11 +125,11 @@ class ModelOptions:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
 
-    def load(self) -> Model:
-        """The running model; on a terminal a bar shows its loading."""
+    def load(self, watch: Progress | None = None) -> Model:
+        """The running model; on a terminal a bar shows its loading, unless `watch` is told instead."""
         from ..loading import load
 
-        with ProgressBar(f"loading {self.model}") as progress:
+        with nullcontext(watch) if watch else ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
                 precision=cast("PrecisionChoice", self.precision),  # `load` checks the words
