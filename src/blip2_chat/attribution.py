@@ -77,12 +77,12 @@ def occlusion(
     engine: Engine,
     tokenizer: Tokenizer,
     pixels: Floats,
-    prompt: Sequence[int],
+    prompt: str,
     answer: Choice,
     *,
     on_progress: Progress = silent,
 ) -> Floats:
-    """How much each place of a picture [1, 3, S, S] supports `answer` after a tokenised `prompt` -> float32 [S, S],
+    """How much each place of a picture [1, 3, S, S] supports `answer` after `prompt` -> float32 [S, S],
     0 to 1: 1 where covering it costs the answer most, 0 everywhere when nothing does.
 
     At most `ENCODINGS` pictures are encoded, in batches; each batch is told to `on_progress`.
@@ -98,13 +98,14 @@ def occlusion(
 
 
 def looking(
-    engine: Engine, tokenizer: Tokenizer, pixels: Floats, prompt: Sequence[int], answer: Choice
+    engine: Engine, tokenizer: Tokenizer, pixels: Floats, prompt: str, answer: Choice
 ) -> Generator[tuple[int, int], None, Floats]:
     """`occlusion` in steps, between which other work may be done: yields (pictures encoded, in all) after each
     batch, and returns the map."""
     side = pixels.shape[-1]
     ground = _ground(pixels[0])
-    task = Task(list(prompt), Decoding(), choices=(answer,))
+    task = Task(tokenizer.encode(prompt), Decoding(), choices=(answer,))
+    instruction = tokenizer.instruction(prompt)
     step = 1 / _GRID
     places = [(number + 0.5) * step for number in range(_GRID)]
     coarse = [_Region(x, y, _REACH * step) for y in places for x in places]
@@ -117,7 +118,9 @@ def looking(
             covered = [
                 pixels[0] if one is None else _covered(pixels[0], ground, one.mask(side)) for one in group
             ]
-            written = generate(engine, tokenizer, engine.encode_image(np.stack(covered)), [task] * len(group))
+            pictures = engine.encode_image(np.stack(covered))
+            vectors = engine.query(pictures, [instruction] * len(group))
+            written = generate(engine, tokenizer, vectors, [task] * len(group))
             # Without the end token, which says where the answer ends and nothing about the picture.
             scores.extend(sum(one.logprobs[:-1]) for (one,) in written)
             yield len(scores), total

@@ -76,7 +76,7 @@ def load(
     added = None if adapter is None else find_adapter(adapter, token=token, on_progress=download)
     checkpoint = inspect(folder, small, added)
     # Small, so before what is slow: a fault in them is not worth a conversion.
-    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
+    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config)
     preprocess = Preprocess.for_model(small or folder, checkpoint.config.vision.image_size)
     name = str(name_or_path)
     if adapter is not None:
@@ -209,7 +209,7 @@ def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]
     """The precision for "auto", and why."""
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
-    half: Precision = "fp16" if config.family == "opt" else "bf16"
+    half: Precision = "fp16" if config.text.is_decoder_only else "bf16"
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")

@@ -14,10 +14,19 @@ from typing import Any, Literal
 
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
-from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
+from ..system.small_files import (
+    COMPANIONS,
+    MANIFEST,
+    MOST_TOKENIZER_BYTES,
+    OWN_QFORMER_TOKENIZER,
+    QFORMER_TOKENIZER,
+    plain,
+    read_json,
+    shown,
+)
 from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
-from .config import ModelConfig, T5Config
+from .config import Family, ModelConfig, T5Config
 from .embedded import EMBEDDED, FOLDER
 from .hub import Downloaded, download, download_adapter, is_hub_name
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
@@ -54,6 +63,8 @@ class Checkpoint:
 
     def companion(self, name: str) -> Path:
         """Where the small file of that name is, if it is anywhere."""
+        if name == OWN_QFORMER_TOKENIZER and self.kind == "official":
+            name = QFORMER_TOKENIZER
         if self.processor is None or name in ("config.json", "generation_config.json"):
             return self.folder / name
         return self.processor / name
@@ -176,7 +187,7 @@ def inspect(
             )
         return Checkpoint(folder, config, "converted", count_parameters(config))
     processor = None if processor is None else Path(processor)
-    _check_companions(folder, processor)
+    _check_companions(folder, config, processor)
     tensors = read_tensors(folder)
     if is_adapted and adapter is None:
         warnings.warn(not_applied(folder), stacklevel=2)
@@ -188,6 +199,15 @@ def inspect(
         tied_head = False
     parameters = count_parameters(config, tied_head)
     return Checkpoint(folder, config, "official", parameters, tensors, processor, merged)
+
+
+# A checkpoint of each family, whose small files fit others of it.
+_EXAMPLES: dict[Family, str] = {
+    "opt": "Salesforce/blip2-opt-2.7b",
+    "t5": "Salesforce/blip2-flan-t5-xl",
+    "instruct-t5": "Salesforce/instructblip-flan-t5-xl",
+    "instruct-llama": "Salesforce/instructblip-vicuna-7b",
+}
 
 
 def _check_converted(folder: Path) -> None:
@@ -216,9 +236,11 @@ def _check_converted(folder: Path) -> None:
             )
 
 
-def _check_companions(folder: Path, processor: Path | None) -> None:
+def _check_companions(folder: Path, config: ModelConfig, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
-    for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
+    for path in (
+        place / name for place in {folder, processor or folder} for name in (*COMPANIONS, QFORMER_TOKENIZER)
+    ):
         if path.exists() and not path.is_file():
             raise CheckpointError(
                 f"{path} is not a regular file; put the checkpoint's own in its place", path=path
@@ -229,7 +251,7 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
             )
     elsewhere: list[str | Parameter] = [
         ", or take that of another checkpoint with ",
-        Parameter("processor", "Salesforce/blip2-opt-2.7b"),
+        Parameter("processor", _EXAMPLES[config.family]),
     ]
     if processor is not None:
         folder, elsewhere = processor, []
@@ -246,6 +268,13 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
             )
         raise CheckpointError(
             f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from",
+            *elsewhere,
+            path=folder,
+        )
+    if config.reads_instruction and not (folder / QFORMER_TOKENIZER).is_file():
+        raise CheckpointError(
+            f"{folder} lacks {QFORMER_TOKENIZER}, with which the Q-Former reads instructions; copy it from where the "
+            "checkpoint came from",
             *elsewhere,
             path=folder,
         )
@@ -301,7 +330,7 @@ def _check_tensors(
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(
-            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 chat model has: "
+            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no model of this kind has: "
             "the files are those of another model",
             path=folder / tensors[foreign[0]].file,
         )

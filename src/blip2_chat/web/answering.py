@@ -151,9 +151,17 @@ class Answering:
     def _task(self, prompt: FittedPrompt) -> Task:
         decoding = self._wanted.decoding
         stop = (*self._served.model.template.stop, *decoding.stop)
+        instruction = self._served.model.tokenizer.instruction(prompt.text)
         if isinstance(self._wanted.explain, str):
-            return Task(prompt.token_ids, decoding, choices=(self._choice(self._wanted.explain),))
-        return Task(prompt.token_ids, decoding, stop, self._wanted.top_logprobs)
+            given = (self._choice(self._wanted.explain),)
+            return Task(prompt.token_ids, decoding, choices=given, instruction=instruction)
+        return Task(
+            prompt.token_ids,
+            decoding,
+            stop,
+            self._wanted.top_logprobs,
+            instruction=instruction,
+        )
 
     # Explaining
 
@@ -171,7 +179,7 @@ class Answering:
             model.engine,
             model.tokenizer,
             picture.pixels,
-            model.tokenizer.encode(self._prompt),
+            self._prompt,
             self._choice(answer),
         )
         heat = await self._in_time(self._served.scheduler.work(steps))
@@ -225,11 +233,12 @@ class Answering:
         decoding = Decoding(max_new_tokens=longest)  # as much room as the answer takes
         prompt = await self._fitted(asked, decoding)
         self._know(prompt)
-        slots = self._service.settings.slots
+        slots, instruction = self._service.settings.slots, model.tokenizer.instruction(prompt.text)
         results: list[Generated] = []
         tickets: list[Ticket] = []
         for start in range(0, len(choices), slots):
-            task = Task(prompt.token_ids, decoding, choices=choices[start : start + slots])
+            some = choices[start : start + slots]
+            task = Task(prompt.token_ids, decoding, choices=some, instruction=instruction)
             ticket, ends = await self._run(task)
             tickets.append(ticket)
             results += [end.result for end in sorted(ends, key=lambda end: end.index)]
