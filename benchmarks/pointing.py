@@ -42,7 +42,7 @@ class Case:
 
     def holds(self, x: float, y: float) -> bool:
         """Whether a point, in fractions of the picture's sides, is in the thing's square."""
-        return max(abs(x - self.x), abs(y - self.y)) <= self.size / 2
+        return bool(max(abs(x - self.x), abs(y - self.y)) <= self.size / 2)
 
 
 def cases(name: str) -> Iterator[Case]:
