@@ -136,9 +136,9 @@ def looking(
 
 def _heat(side: int, coarse: _Level, fine: _Level) -> Floats:
     """The product of both levels: what matters when much is covered, and when little is."""
-    heat = _level(side, *coarse) * (_level(side, *fine) + np.float32(0.05))
-    top = float(heat.max())
-    return heat / top if top > 0 else heat
+    heat: Floats = (_level(side, *coarse) * (_level(side, *fine) + 0.05)).astype(np.float32)
+    heat /= heat.max() or 1
+    return heat
 
 
 def _level(side: int, regions: Sequence[_Region], drops: Floats) -> Floats:
@@ -150,9 +150,9 @@ def _level(side: int, regions: Sequence[_Region], drops: Floats) -> Floats:
         kernel = region.kernel(side)
         total += kernel * max(0.0, float(drop))
         weight += kernel
-    mean: Floats = total / weight
-    top = float(mean.max())
-    return mean / top if top > 0 else mean
+    mean: Floats = (total / weight).astype(np.float32)
+    mean /= mean.max() or 1
+    return mean
 
 
 def _covered(picture: Floats, ground: Floats, mask: Floats) -> Floats:
