@@ -14,7 +14,7 @@ import typer
 
 from .display.run_progress import RunProgress, duration, rate
 from .display.terminal import note, say
-from .options import DecodingOptions, ModelOptions, Start
+from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
 
 if TYPE_CHECKING:
     from ..batch.outputs.sidecar import Sidecar
@@ -142,6 +142,9 @@ def run(
             rich_help_panel=_TASK,
         ),
     ] = None,
+    choices: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help=CHOICES_HELP, rich_help_panel=_TASK)
+    ] = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -232,7 +235,7 @@ def run(
         captions = 0 if questions else 1
     options = RunOptions(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
-        tasks=Tasks(captions, questions, decoding.settings(), start),
+        tasks=Tasks(captions, questions, decoding.settings(), start, choices_of(choices)),
         out=output.out,
         with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(),
