@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checkpoint.embedded import sample_pictures
 from ..checkpoint.inspect import AnyCheckpoint, is_chat, is_retrieval
 from ..engines.onnx.fidelity import (
     Comparison,
@@ -31,7 +32,7 @@ _USUAL_TOKENS = 12
 
 def fidelity_samples(checkpoint: AnyCheckpoint) -> list[Sample]:
     """A few shipped pictures with their captions, and questions with their answers; for a retrieval model, with the
-    captions of all of them."""
+    captions of all that there are."""
     if is_retrieval(checkpoint):
         return pairs(checkpoint, slice(_FIRST, _FIRST + _PICTURES))
     assert is_chat(checkpoint)
@@ -56,7 +57,7 @@ def measured(
 
 def seconds_to_measure(checkpoint: AnyCheckpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
-    texts = 1 + _QUESTIONS if is_chat(checkpoint) else _PICTURES
+    texts = 1 + _QUESTIONS if is_chat(checkpoint) else len(sample_pictures())
     tokens = _PICTURES * texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
     return 1.5 * estimated_seconds(checkpoint, _PICTURES, tokens)

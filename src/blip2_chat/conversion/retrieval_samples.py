@@ -24,9 +24,9 @@ def shipped_pictures(which: slice) -> list[Picture]:
 
 
 def pairs(checkpoint: Checkpoint[RetrievalConfig], which: slice) -> list[Sample]:
-    """Some of the shipped pictures, each with the captions of all of them."""
+    """Some of the shipped pictures, each with the captions of all that there are."""
     tokenizer = WordPiece.from_folder(checkpoint.processor or checkpoint.folder, checkpoint.config)
-    texts = [tokenizer.encode(one.caption) for one in sample_pictures()[which]]
+    texts = [tokenizer.encode(one.caption) for one in sample_pictures()]
     alone = encoder_samples(checkpoint, shipped_pictures(which))
     return [Sample(one.pixels, text, []) for one in alone for text in texts]
 
