@@ -14,6 +14,7 @@ import typer
 
 from .display.run_progress import RunProgress, duration, rate
 from .display.terminal import note, say
+from .metadata_options import MetadataOptions, tell_metadata
 from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class OutputOptions:
         typer.Option(metavar="WORD", help="Trigger word at the start of sidecar files, followed by a comma."),
     ] = ""
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Overwrite existing text files that other programs wrote.")
+        bool,
+        typer.Option("--overwrite", help="Overwrite existing text files, and texts in metadata, of others."),
     ] = False
     append: Annotated[
         bool, typer.Option("--append", help="Add captions to the end of existing text files.")
@@ -74,14 +76,16 @@ class OutputOptions:
         typer.Option(metavar="FILE", help="Progress file (default: the output file with .progress added)."),
     ] = None
 
-    def as_sidecar(self) -> Sidecar | None:
+    def as_sidecar(self, has_metadata: bool) -> Sidecar | None:
         from ..batch.outputs.sidecar import Sidecar
 
         if self.sidecar is None:
-            if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
+            if self.prefix or self.suffix or self.trigger or self.append or self.prepend:
                 raise typer.BadParameter(
-                    "--prefix, --suffix, --trigger, --append, --prepend and --overwrite belong to --sidecar txt"
+                    "--prefix, --suffix, --trigger, --append and --prepend belong to --sidecar txt"
                 )
+            if self.overwrite and not has_metadata:
+                raise typer.BadParameter("--overwrite belongs to --sidecar txt, --write xmp or --embed")
             return None
         if self.append and self.prepend:
             raise typer.BadParameter("give --append or --prepend, not both")
@@ -172,6 +176,7 @@ def run(
         typer.Option(metavar="N", min=1, help="Stop after the first N pictures.", rich_help_panel=_INPUT),
     ] = None,
     output: OutputOptions,
+    metadata: MetadataOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -223,7 +228,7 @@ def run(
 
     Every result is saved before it is counted, so if a run is killed or interrupted, run the same command again to
     resume. A picture that cannot be read becomes a row with its error. Exit status: 0 success, 3 finished but some
-    pictures failed, 130 stopped by Ctrl-C, 1 the run could not continue.
+    pictures failed (or their metadata could not be written), 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
     from ..batch.inputs.sources import stdin_list
@@ -238,7 +243,8 @@ def run(
         tasks=Tasks(captions, questions, decoding.settings(), start, choices_of(choices)),
         out=output.out,
         with_pictures=output.with_pictures,
-        sidecar=output.as_sidecar(),
+        sidecar=output.as_sidecar(metadata.is_given),
+        metadata=metadata.as_metadata(output.overwrite),
         columns=Columns(column, name_column),
         exclude=tuple(exclude or ()),
         limit=limit,
@@ -283,7 +289,7 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
         _tell(task, summary)
     if summary.stopped:
         raise typer.Exit(_STOPPED)
-    if summary.failed:
+    if summary.failed or summary.metadata.get("failed"):
         raise typer.Exit(FAILED_PICTURES)
 
 
@@ -366,6 +372,7 @@ def _tell(task: Run, summary: Summary) -> None:
         )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    tell_metadata(summary)
     if summary.failed:
         _tell_failures(task, summary)
     if summary.without_picture:
