@@ -21,6 +21,7 @@ from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
+from .match import match
 from .mcp import mcp
 from .models import models
 from .report import report
@@ -62,6 +63,7 @@ for command in (
     caption,
     ask,
     chat,
+    match,
     models,
     convert,
     cache,

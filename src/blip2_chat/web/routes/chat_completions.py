@@ -92,6 +92,7 @@ class _Completion:
             self._form.form if self._form is not None else None,
             (body.top_logprobs or 0) if body.logprobs else None,
             self._copies,
+            body.explain,
         )
         self._answer = Answering(service, request, self._served, wanted, deadline)
 
@@ -107,6 +108,7 @@ class _Completion:
 
     async def _whole(self) -> schemas.ChatResponse:
         pieces, ends = await self._answer.whole()
+        await self._answer.explain(ends[0].text)
         choices = []
         for index, end in enumerate(ends * self._copies):
             scores = [score for piece in pieces.get(end.index, []) for score in piece.scores]
@@ -148,10 +150,16 @@ class _Completion:
         opening = [_choice(index, {"role": "assistant", "content": ""}) for index in self._indices]
         yield self._chunk(opening, blip2_chat=about(self._answer.told).model_dump(exclude_none=True))
         before: dict[int, list[int]] = {}
+        first = ""
         try:
             async for event in self._answer:
+                if isinstance(event, End) and event.index == 0:
+                    first = event.text
                 for choice in self._told(event, before.setdefault(event.index, [])):
                     yield self._chunk([choice])
+            await self._answer.explain(first)
+            if self._answer.told.attribution is not None:
+                yield self._chunk([], blip2_chat=about(self._answer.told).model_dump(exclude_none=True))
             options = self._body.stream_options
             if options is not None and options.include_usage and self._answer.usage is not None:
                 yield self._chunk([], usage=self._answer.usage.model_dump())
@@ -236,6 +244,10 @@ def _form(body: schemas.ChatRequest) -> forms.Wanted | None:
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     form = forms.wanted(body.response_format, body.tools, body.tool_choice, "response_format")
+    if isinstance(body.explain, str) and body.stream:
+        raise ApiError(400, "an answer that is given is not streamed: leave stream out", param="explain")
+    if form is not None and body.explain:
+        raise ApiError(400, "an answer with a form cannot be explained", param="explain")
     if form is not None and body.logprobs:
         raise ApiError(
             400,
