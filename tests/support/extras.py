@@ -33,6 +33,7 @@ _PACKAGES = {
         "nbclient",
         "playwright",
     ),
+    "test-search": ("lancedb", "pyarrow"),
     "test-ray": ("pyarrow", "ray", "s3fs", "moto"),
 }
 

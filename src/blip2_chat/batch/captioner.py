@@ -12,7 +12,9 @@ from ..errors import GenerationError, PromptTooLongError
 from ..generation.loop import generate
 from ..generation.rows import Task
 from ..generation.settings import Decoding, Settings
+from ..images import PictureLimits, Preprocess
 from ..model import Model
+from .inputs.pictures import Opened
 from .result import Result, Written
 
 
@@ -82,8 +84,20 @@ class Captioner:
                 raise PromptTooLongError(repr(asked) if asked else "the caption prompt", len(tokens), budget)
             self._prompts.append(_Prompt(asked, tokens, decoding))
 
-    def result(self, **about: Any) -> Result:
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.model.preprocess
+
+    @property
+    def limits(self) -> PictureLimits:
+        return self.model.limits
+
+    def begin(self, opened: Opened) -> Result:
         """A picture's result before anything is written: what is known of it, and whose words it is to have."""
+        return self.result(**opened.about())
+
+    def result(self, **about: Any) -> Result:
+        """`begin`, of a picture that was opened elsewhere."""
         return Result(model=self.model.name, precision=self.model.engine.precision, **about)
 
     def encode(self, pixels: Floats) -> Floats:

@@ -21,9 +21,11 @@ from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
+from .index import index
 from .models import models
 from .report import report
 from .run import run
+from .search import search
 from .serve import serve
 from .typer_groups import add
 
@@ -57,7 +59,10 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report):
+for command in (
+    *(caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report),
+    *(index, search),
+):
     add(app, command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
-from ..checkpoint.embedded import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED, RETRIEVER_VARIABLE
 from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..images import PictureLimits
     from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
+    from ..retriever import Retriever
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
@@ -136,6 +137,46 @@ class ModelOptions:
                 "The embedded model knows drawn scenes and has never seen a photograph; "
                 f"for photographs: {instead}"
             )
+
+
+@dataclass(frozen=True)
+class RetrieverOptions(ModelOptions):
+    """Which model matches pictures with texts. "" is the one that is meant when none is given."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar=RETRIEVER_VARIABLE,
+            help="Model that matches pictures with texts: demo-retrieval (the embedded one), a folder, or a name on "
+            "the Hugging Face hub such as Salesforce/blip2-itm-vit-g.",
+            show_default=False,
+        ),
+    ] = ""
+
+    def load_retriever(self) -> Retriever:
+        """The running model; on a terminal a bar shows its loading."""
+        from ..checkpoint.embedded import default_retriever
+        from ..retriever_loading import load_retriever
+
+        name = self.model or default_retriever()
+        with ProgressBar(f"loading {name}") as progress:
+            return load_retriever(name, on_progress=progress, **self.retriever_settings())
+
+    def retriever_settings(self) -> dict[str, Any]:
+        """`load_retriever`'s keywords."""
+        return {
+            "precision": self.precision,
+            "engine": self.engine,
+            "device": self.device,
+            "revision": self.revision,
+            "processor": self.processor,
+            "threads": self.threads,
+            "force": self.force,
+            "limits": self.picture_limits(),
+        }
 
 
 Group = TypeVar("Group")
