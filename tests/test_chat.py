@@ -291,3 +291,23 @@ def test_only_the_torch_engine_imports_torch() -> None:
         path.relative_to(source).parent.as_posix() for path, text in texts.items() if "import torch" in text
     }
     assert users == {"engines/torch"}
+
+
+def test_a_choice_is_a_turn_whose_answer_is_the_most_probable(model: Model, picture: Image.Image) -> None:
+    """Context of the next question, as a generated answer is; ranked as `Model.score` says."""
+    chat = model.chat(picture, max_new_tokens=5)
+    chat.ask("what is this?")
+    prompt = model.template.render(chat.exchanges, "is it big?")
+    scores = dict(
+        zip(["yes", "no", "a bit"], model.score(picture, prompt, ["yes", "no", "a bit"]), strict=True)
+    )
+    ranked = chat.choose(" is it\n big?", ["yes", "no", "a bit"])
+    assert [answer for answer, _ in ranked] == sorted(scores, key=lambda one: -scores[one])
+    turn = chat.turns[-1]
+    assert turn.question == "is it big?" and turn.text == ranked[0][0]
+    assert turn.answer.score == pytest.approx(scores[ranked[0][0]], abs=1e-4)
+    assert [other.text for other in turn.answer.others] == [answer for answer, _ in ranked[1:]]
+    assert chat.exchanges[-1].answer == ranked[0][0]
+    with pytest.raises(GenerationError, match="twice"):
+        chat.choose("is it big?", ["yes", "yes "])
+    assert len(chat.turns) == 2

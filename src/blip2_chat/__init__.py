@@ -44,12 +44,22 @@ if TYPE_CHECKING:
     from .loading import load as load
     from .model import Model as Model
     from .prompts import PromptTemplate as PromptTemplate
+    from .retriever import Match as Match
+    from .retriever import Retriever as Retriever
+    from .retriever_loading import load_retriever as load_retriever
+    from .search.index import Hit as Hit
+    from .search.index import Index as Index
 
 # Where each public name lives: imported when it is first used.
 _HOMES = {
     "load": "loading",
+    "load_retriever": "retriever_loading",
     "Model": "model",
     "Chat": "chat",
+    "Match": "retriever",
+    "Retriever": "retriever",
+    "Index": "search.index",
+    "Hit": "search.index",
     "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",

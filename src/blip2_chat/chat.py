@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from .display import chat_html
 from .engines.engine import Engine
 from .errors import ConversationError, GenerationError
 from .generation.answer import Answer, Writing
+from .generation.rows import Choice, tokenise_choices
+from .generation.scoring import checked_choices, shares
 from .generation.settings import Decoding, Settings
 from .images import Advice, Picture, PictureLimits, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
@@ -39,6 +42,12 @@ class ChatModel(Protocol):
     def write(
         self, picture: Picture, prompt: list[int], decoding: Decoding, stop: Sequence[str] | None = None
     ) -> Writing: ...
+
+    def choice_budget(self, choices: Sequence[Choice]) -> int: ...
+
+    def score_tokenised(
+        self, picture: Picture, prompt: list[int], choices: Sequence[Choice]
+    ) -> list[float]: ...
 
 
 class Chat:
@@ -96,6 +105,35 @@ class Chat:
         budget = self.model.prompt_budget(decoding)
         prompt = fit(self.template, self.model.tokenizer.encode, self.exchanges, question, budget)
         return self._write(prompt, decoding, question=question)
+
+    def choose(self, question: str, choices: Sequence[str]) -> list[tuple[str, float]]:
+        """`Model.choose` with the turns before as context; the most probable answer becomes the turn's.
+
+        No setting of `Decoding` applies, because nothing is generated. Raises `GenerationError`.
+        """
+        started = time.perf_counter()
+        question = checked_question(question)
+        model, answers = self.model, checked_choices(choices)
+        tokenised = tokenise_choices(answers, question, model.tokenizer, model.engine.config)
+        budget = model.choice_budget(tokenised)
+        prompt = fit(self.template, model.tokenizer.encode, self.exchanges, question, budget)
+        scores = model.score_tokenised(self.picture, prompt.token_ids, tokenised)
+        seconds = time.perf_counter() - started
+        about: Any = {
+            "prompt_tokens": len(prompt.token_ids) + model.engine.config.num_query_tokens,
+            "seconds": seconds,
+            "first_word_seconds": seconds,
+        }
+        order = sorted(range(len(answers)), key=lambda index: -scores[index])
+        best, *others = [
+            Answer(answers[index], tokenised[index].token_ids[:-1], score=scores[index], **about)
+            for index in order
+        ]
+        self.turns.append(
+            Turn(question, replace(best, others=tuple(others)), dropped_turns=prompt.dropped_turns)
+        )
+        probabilities = shares(scores)
+        return [(answers[index], probabilities[index]) for index in order]
 
     def stream_caption(self, start: str | None = None, **settings: Unpack[Settings]) -> Iterator[str]:
         """`caption`, piece by piece as it is written."""

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from .checkpoint.config import ModelConfig
-from .checkpoint.inspect import EMBEDDED, Checkpoint, find, inspect
+from .checkpoint.embedded import is_embedded
+from .checkpoint.inspect import EMBEDDED, AnyCheckpoint, Checkpoint, find, inspect
 from .checkpoint.requirements import (
     COSTS,
     EngineName,
@@ -22,6 +22,7 @@ from .checkpoint.requirements import (
     needed,
     require_fit,
 )
+from .checkpoint.retrieval_config import AnyConfig
 from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
@@ -66,7 +67,7 @@ def load(
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """
-    download = None if on_progress is None else _downloading(on_progress)
+    download = None if on_progress is None else downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
     small = None if processor is None else find(processor, token=token, weights=False)
     checkpoint = inspect(folder, small)
@@ -76,19 +77,19 @@ def load(
     name = str(name_or_path)
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
     if not force and plan.device != "mps":
-        free = None if plan.device == "cpu" else sum(_free_gpu_memory(plan.device))
+        free = None if plan.device == "cpu" else sum(free_gpu_memory(plan.device))
         require_fit(checkpoint.config, plan.precision, plan.engine, available=free, name=name)
     running = _start(checkpoint, plan, name, threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
     recipe = Recipe(
-        name=_absolute(name),
+        name=absolute(name),
         # As chosen here: another machine, or another moment, might choose another, whose answers differ.
         precision=plan.precision,
         engine=plan.engine,
         device=device,
         revision=revision,
-        processor=_absolute(str(processor)) if processor is not None else None,
+        processor=absolute(str(processor)) if processor is not None else None,
         threads=threads,
         force=force,
         template=template,
@@ -98,10 +99,10 @@ def load(
     return model
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
     """A model's name as it is found from another working directory, too."""
     path = Path(name).expanduser()
-    return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+    return str(path.absolute()) if not is_embedded(name) and path.is_dir() else name
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _recipe(plain: str, template: PromptTemplate | None, limits: PictureLimits |
 
 
 def choose(
-    checkpoint: Checkpoint, *, precision: str = "auto", engine: str = "auto", device: str = "auto"
+    checkpoint: AnyCheckpoint, *, precision: str = "auto", engine: str = "auto", device: str = "auto"
 ) -> Plan:
     """Fills in what is "auto". `CheckpointError` for a word that is none of the choices, or for a combination
     that does not exist."""
@@ -169,7 +170,7 @@ def choose(
     return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
 
 
-def default_precision(config: ModelConfig, engine: str, available: int) -> str | None:
+def default_precision(config: AnyConfig, engine: str, available: int) -> str | None:
     """What `load` chooses with this engine when the precision is "auto"; None when even that does not fit.
 
     available: this machine's free memory, in bytes; on a GPU its own free memory counts instead.
@@ -179,20 +180,20 @@ def default_precision(config: ModelConfig, engine: str, available: int) -> str |
         return _precision(config, engine, device)[0]
     if device != "cpu":
         chosen, _ = _precision(config, engine, device)
-        return chosen if needed(config, chosen, engine) <= sum(_free_gpu_memory(device)) else None
+        return chosen if needed(config, chosen, engine) <= sum(free_gpu_memory(device)) else None
     best = best_precision(config, engine, available)
     return best if needed(config, best, engine) <= available else None
 
 
-def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:
+def _precision(config: AnyConfig, engine: str, device: str) -> tuple[str, str]:
     """The precision for "auto", and why."""
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
-    half: Precision = "fp16" if config.family == "opt" else "bf16"
+    half: Precision = "bf16" if config.family == "t5" else "fp16"
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")
-    free = sum(_free_gpu_memory(device)) if on_gpu else available_memory()
+    free = sum(free_gpu_memory(device)) if on_gpu else available_memory()
     chosen = best_precision(config, engine, free, (half, "int8", "int4") if on_gpu else None)
     room = f"the {gigabytes(free)} of {'GPU ' if on_gpu else ''}memory free"
     if engine == "onnx" and chosen == "int8":
@@ -200,7 +201,7 @@ def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]
     return chosen, f"{chosen} is the most precise that fits {room}"
 
 
-def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str) -> Plan:
+def _converted(checkpoint: AnyCheckpoint, precision: str, engine: str, device: str) -> Plan:
     """A folder of ours has one precision and one engine."""
     from .engines.onnx.manifest import Manifest
 
@@ -233,15 +234,15 @@ def _accelerator() -> str | None:
     return accelerator()
 
 
-def _free_gpu_memory(device: str) -> list[int]:
+def free_gpu_memory(device: str) -> list[int]:
     """Free bytes of each GPU that `device` means."""
-    _require_torch()
-    from .engines.torch.loading import free_gpu_memory
+    require_torch()
+    from .engines.torch import loading
 
-    return free_gpu_memory(device)
+    return loading.free_gpu_memory(device)
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingExtraError("the torch engine", "torch")
 
@@ -250,7 +251,7 @@ def _start(
     checkpoint: Checkpoint, plan: Plan, name: str, threads: int | None, on_progress: Progress | None
 ) -> Engine:
     if plan.engine == "torch":
-        _require_torch()
+        require_torch()
         from .engines.torch.engine import TorchEngine
         from .engines.torch.folder import standard_folder
 
@@ -266,7 +267,7 @@ def _start(
     )
 
 
-def _downloading(on_progress: Progress) -> Callable[[int, int], None]:
+def downloading(on_progress: Progress) -> Callable[[int, int], None]:
     def told(done: int, total: int) -> None:
         on_progress("downloading", done, total)
 

@@ -17,8 +17,8 @@ from .engines.engine import Engine, Floats
 from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
 from .generation.reuse import QueryVectorCache, StateCache
-from .generation.rows import Task
-from .generation.scoring import answer_logprobs, shares
+from .generation.rows import Choice, Task, tokenise_choices
+from .generation.scoring import checked_choices, score_choices
 from .generation.settings import Decoding, Settings
 from .images import (
     Picture,
@@ -133,10 +133,8 @@ class Model:
 
         Raises `PictureError`, and `GenerationError` for an empty question and for choices that are none.
         """
-        prompt = self.template.render([], checked_question(question))
-        scores = self.score(picture, prompt, choices)
-        pairs = zip(choices, shares(scores), strict=True)
-        return sorted(pairs, key=lambda pair: -pair[1])
+        question, choices = checked_question(question), checked_choices(choices)
+        return self.chat(picture).choose(question, choices)
 
     def score(self, picture: PictureSource, prompt: str, answers: Sequence[str]) -> list[float]:
         """How likely the model finds each answer after a raw prompt: natural-log probabilities, 0 at best.
@@ -146,20 +144,20 @@ class Model:
         there is `choose`. Raises `PictureError`, and `GenerationError` for answers that are not texts, empty, or
         given twice, and for a prompt or an answer that does not fit.
         """
-        end = self.engine.config.text.eos_token_ids[0]
-        tokens = [[*self.tokenizer.encode_answer(text, prompt), end] for text in _checked_answers(answers)]
-        opened = self.open(picture)
+        choices = tokenise_choices(checked_choices(answers), prompt, self.tokenizer, self.engine.config)
         ids = self.tokenizer.encode(prompt)
-        room = self.engine.config.prompt_budget
-        if self.engine.config.family == "opt":
-            room -= max(map(len, tokens))
+        room = self.choice_budget(choices)
         if len(ids) > room:
             raise PromptTooLongError("the prompt", len(ids), room)
-        before = self.states.take(opened.digest, ids)
-        state, logits = self.engine.prefill(self.query_vectors(opened), [ids], before)
-        logprobs = answer_logprobs(self.engine, state, logits, tokens)
-        self.states.put(opened.digest, state)
-        return [sum(one) for one in logprobs]
+        return self.score_tokenised(self.open(picture), ids, choices)
+
+    def score_tokenised(self, picture: Picture, prompt: list[int], choices: Sequence[Choice]) -> list[float]:
+        """`score`, of what is opened and tokenised already and fits."""
+        vectors, before = self.query_vectors(picture), self.states.take(picture.digest, prompt)
+        scores, after = score_choices(self.engine, self.tokenizer, vectors, prompt, choices, before)
+        if after is not None:
+            self.states.put(picture.digest, after)
+        return scores
 
     def write(
         self,
@@ -187,6 +185,12 @@ class Model:
         answer = decoding.max_new_tokens if config.family == "opt" else 0
         return config.prompt_budget - answer
 
+    def choice_budget(self, choices: Sequence[Choice]) -> int:
+        """Prompt tokens that fit beside any of these answers."""
+        answer = max(len(choice.token_ids) for choice in choices)
+        config = self.engine.config
+        return config.prompt_budget - (answer if config.family == "opt" else 0)
+
     def load_chat(self, path: str | Path, picture: PictureSource | None = None) -> Chat:
         """Takes up a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
 
@@ -198,14 +202,3 @@ class Model:
         """Frees the model's memory."""
         self.states.clear()
         self.engine.close()
-
-
-def _checked_answers(answers: Sequence[str]) -> list[str]:
-    if isinstance(answers, str) or not all(isinstance(one, str) for one in answers):
-        raise GenerationError(f"the answers to choose from are {answers!r}; give a list of texts")
-    cleaned = [" ".join(one.split()) for one in answers]
-    if not cleaned or not all(cleaned):
-        raise GenerationError("there is no answer to choose from, or an empty one: give a list of texts")
-    if len(set(cleaned)) < len(cleaned):
-        raise GenerationError("an answer to choose from is given twice; give each once")
-    return cleaned

@@ -142,7 +142,9 @@ def test_an_archive_that_is_damaged_now_keeps_its_pictures(
     assert f"{archive}/a.png" in contents(out)
 
 
-def test_failed_pictures_are_tried_again_when_asked(retriever: Retriever, photos: Path, tmp_path: Path) -> None:
+def test_failed_pictures_are_tried_again_when_asked(
+    retriever: Retriever, photos: Path, tmp_path: Path
+) -> None:
     out = str(tmp_path / "x.index")
     bad = photos / "bad.png"
     bad.write_bytes(b"no picture")

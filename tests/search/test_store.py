@@ -27,7 +27,14 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def entries() -> list[Entry]:
     rng = np.random.default_rng(0)
     return [
-        Entry(f"k{n}", f"p{n}.png", digest=f"{n:064}", width=4, height=3, vectors=unit(rng.standard_normal((4, 16))))
+        Entry(
+            f"k{n}",
+            f"p{n}.png",
+            digest=f"{n:064}",
+            width=4,
+            height=3,
+            vectors=unit(rng.standard_normal((4, 16))),
+        )
         for n in range(300)
     ]
 
@@ -62,7 +69,7 @@ def test_a_picture_without_embeddings_is_never_found(store: Store) -> None:
 def test_what_is_put_comes_back(tmp_path: Path) -> None:
     store = Store.create(str(tmp_path / "x.index"), About(MAKER))
     rng = np.random.default_rng(1)
-    odd = "it's \"odd\"\\\n% _ ü.png"
+    odd = 'it\'s "odd"\\\n% _ ü.png'
     features = rng.standard_normal((3, 8)).astype(np.float16).astype(np.float32)
     vectors = unit(rng.standard_normal((4, 16))).astype(np.float16).astype(np.float32)
     entry = Entry(odd, odd, "/x/\udcff.png", "1 2", "d" * 64, 7, 5, None, vectors, features, b"png")

@@ -21,9 +21,11 @@ _PACKAGES = {
         "prometheus_client",
         "openai",
         "flask",
+        "jsonschema",
         "playwright",
         "schemathesis",
     ),
+    "test-clients": ("instructor", "langchain_openai", "ollama", "openai", "pydantic_ai"),
     "test-notebook": (
         "torch",
         "transformers",

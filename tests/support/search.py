@@ -47,7 +47,10 @@ def contents(address: Path | str) -> dict[str, Entry]:
     every = list(store.entries())
     found = {one.path: one for one in every}
     assert len(found) == len(every), "in the index twice"
-    return {path: store.whole([one.key], ["vectors", "features", "reading"])[one.key] for path, one in found.items()}
+    return {
+        path: store.whole([one.key], ["vectors", "features", "reading"])[one.key]
+        for path, one in found.items()
+    }
 
 
 def max_sim(entries: Sequence[Entry], queries: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ def caption_all(
     model: Model | str | Path = EMBEDDED,
     captions: int = 1,
     ask: Iterable[str] = (),
+    choices: Iterable[str] = (),
     start: str | None = None,
     column: str | None = None,
     name_column: str | None = None,
@@ -48,12 +49,12 @@ def caption_all(
     [H, W, 3], `{"bytes": ...}`), or an iterable of such; an array [N, H, W, 3] is N pictures. They are read
     lazily, as results are consumed. A picture that is missing or cannot be opened has a result with an `error`.
     `model` is a loaded model or a name to load; `start` holds the first words of each caption, which the model
-    continues;
+    continues; `choices` are answers of which every question gets the most probable one, without any being generated;
     `settings` are those of `Decoding`. Pictures with identical pixels are captioned once.
 
     Raises `RunError`, and what loading raises, before the first result.
     """
-    tasks = Tasks(captions, tuple(ask), settings, start)
+    tasks = Tasks(captions, tuple(ask), settings, start, tuple(choices))
     columns = Columns(column, name_column)
     if isinstance(pictures, str | os.PathLike) and os.path.exists(pictures):
         check([pictures], columns)

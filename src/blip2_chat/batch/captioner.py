@@ -10,7 +10,8 @@ from ..checkpoint.config import OptConfig
 from ..engines.engine import Floats
 from ..errors import GenerationError, PromptTooLongError
 from ..generation.loop import generate
-from ..generation.rows import Task
+from ..generation.rows import Choice, Task, tokenise_choices
+from ..generation.scoring import checked_choices
 from ..generation.settings import Decoding, Settings
 from ..images import PictureLimits, Preprocess
 from ..model import Model
@@ -23,12 +24,14 @@ class Tasks:
     """What is wanted of every picture: so many captions, and answers to questions.
 
     settings: `Decoding`'s. start: first words of each caption, which the model continues (None: its own prompt).
+    choices: answers of which every question gets the most probable one, in place of one that is generated.
     """
 
     captions: int = 1
     questions: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
     start: str | None = None
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.captions < 0 or not (self.captions or self.questions):
@@ -39,6 +42,10 @@ class Tasks:
             raise GenerationError(
                 "a start is continued by captions, and none are asked for: ask for 1 or more"
             )
+        if self.choices:
+            checked_choices(self.choices)
+            if not self.questions:
+                raise GenerationError("choices are answers to questions, and there is no question: ask one")
         self.caption_decoding()
 
     def caption_decoding(self) -> Decoding:
@@ -59,6 +66,7 @@ class _Prompt:
     question: str | None
     tokens: list[int]
     decoding: Decoding
+    choices: tuple[Choice, ...] = ()
 
 
 class Captioner:
@@ -79,10 +87,13 @@ class Captioner:
         self._prompts = []
         for asked, text, decoding in wanted:
             tokens = model.tokenizer.encode(text)
-            budget = model.prompt_budget(decoding)
+            choices: tuple[Choice, ...] = ()
+            if asked is not None and tasks.choices:
+                choices = tokenise_choices(tasks.choices, text, model.tokenizer, model.engine.config)
+            budget = model.choice_budget(choices) if choices else model.prompt_budget(decoding)
             if len(tokens) > budget:
                 raise PromptTooLongError(repr(asked) if asked else "the caption prompt", len(tokens), budget)
-            self._prompts.append(_Prompt(asked, tokens, decoding))
+            self._prompts.append(_Prompt(asked, tokens, decoding, choices))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -127,6 +138,8 @@ class Captioner:
         """Samples depend on the picture and not on its place in a batch, so that a resumed run, or one on many
         machines, writes what an undisturbed one would have written."""
         decoding = prompt.decoding
+        if prompt.choices:
+            return Task(prompt.tokens, decoding, choices=prompt.choices)
         seeds = (decoding.seed or 0, int(digest[:16] or "0", 16), number)
         return Task(prompt.tokens, decoding, (*decoding.stop, *self.model.template.stop), seeds=seeds)
 
@@ -138,8 +151,11 @@ class Captioner:
         """Memory that one more picture in a batch takes while it is written about."""
         config = self.model.engine.config
         text = config.text
-        rows = max(max(one.decoding.num_beams, one.decoding.num_answers) for one in self._prompts)
-        new = max(one.decoding.max_new_tokens for one in self._prompts)
+        rows = max(self._task(one, "", 0).rows for one in self._prompts)
+        new = max(
+            max((len(choice.token_ids) for choice in one.choices), default=one.decoding.max_new_tokens)
+            for one in self._prompts
+        )
         read = config.num_query_tokens + max(len(one.tokens) for one in self._prompts)
         if isinstance(text, OptConfig):
             cache = 2 * text.num_hidden_layers * text.hidden_size * (read + new)

@@ -304,6 +304,8 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
         **model_settings,
         "captions": tasks.captions,
         "questions": list(tasks.questions),
+        # Only where they are given: runs that began before there were any go on.
+        **({"choices": list(tasks.choices)} if tasks.choices else {}),
         "start": None if tasks.start is None else tasks.start.strip(),
         "writing": {name: _as_json(value) for name, value in sorted(tasks.settings.items())},
     }

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Generic
 
-from .config import Family, ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from typing_extensions import TypeVar
+
+from .config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
 from .embedded import EMBEDDED
+from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import count_parameters
+
+_Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class KnownCheckpoint:
+class KnownCheckpoint(Generic[_Config]):
     """One official checkpoint on the hub."""
 
     name: str
-    config: ModelConfig
+    config: _Config
     description: str
 
     @property
-    def family(self) -> Family:
+    def family(self) -> str:
         return self.config.family
 
     @property
@@ -116,9 +122,28 @@ KNOWN: tuple[KnownCheckpoint, ...] = (
 )
 
 
+def _retriever(image_size: int) -> RetrievalConfig:
+    return RetrievalConfig(VisionConfig(image_size=image_size), QFormerConfig(vocab_size=30523))
+
+
+KNOWN_RETRIEVERS: tuple[KnownCheckpoint[RetrievalConfig], ...] = (
+    KnownCheckpoint(
+        "Salesforce/blip2-itm-vit-g",
+        _retriever(224),
+        "matches pictures with texts: search, zero-shot labels",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-itm-vit-g-coco",
+        _retriever(_COCO),
+        "itm-vit-g fine-tuned on COCO: better matches of photographs, larger pictures",
+    ),
+)
+
+
 def suggest(name: str) -> str:
     """A clause naming the known checkpoints whose names are close to `name`; the usual ones when none is."""
-    by_key = {known.name.split("/")[1].lower(): known.name for known in KNOWN}
+    names = [*(known.name for known in KNOWN), *(known.name for known in KNOWN_RETRIEVERS)]
+    by_key = {name.split("/")[1].lower(): name for name in names}
     by_key[EMBEDDED] = EMBEDDED
     wanted = name.rsplit("/", 1)[-1].lower()
     if wanted in by_key:
@@ -129,4 +154,4 @@ def suggest(name: str) -> str:
     close = close or difflib.get_close_matches(f"blip2-{wanted}", by_key, n=2, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(by_key[key] for key in close)}?"
-    return f"known names are {EMBEDDED}, {', '.join(known.name for known in KNOWN)}"
+    return f"known names are {EMBEDDED}, {', '.join(names)}"

@@ -8,9 +8,9 @@ import typer
 
 from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
-from .display.terminal import complain, say_json
-from .options import Json, ModelOptions, WritingOptions
-from .wording import worded
+from .display.terminal import complain, say, say_json, waiting
+from .options import CHOICES_HELP, Json, ModelOptions, WritingOptions, choices_of
+from .wording import option, worded
 
 if TYPE_CHECKING:
     from ..chat import Chat
@@ -23,6 +23,8 @@ def ask(
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION", help="A question; it may refer to earlier ones.")
     ],
+    *,
+    choices: Annotated[str | None, typer.Option(metavar="A,B,...", help=CHOICES_HELP)] = None,
     model: ModelOptions,
     writing: WritingOptions,
     as_json: Json = False,
@@ -33,6 +35,9 @@ def ask(
     answered, an error is printed, the others are still asked, and the exit status is 1.
     """
     settings = writing.settings()
+    answers = choices_of(choices)
+    if answers and settings:
+        raise typer.BadParameter(f"--choices ranks given answers; leave out {option(next(iter(settings)))}")
     try:
         opened = open_source(
             picture, model.picture_limits()
@@ -46,7 +51,10 @@ def ask(
     failed = False
     for question in questions:
         try:
-            _answer(chat, picture, question, as_json)
+            if answers:
+                _choose(chat, picture, question, answers, as_json)
+            else:
+                _answer(chat, picture, question, as_json)
         except Blip2ChatError as error:
             failed = True
             complain(worded(error))
@@ -68,4 +76,17 @@ def _answer(chat: Chat, source: str, question: str, as_json: bool) -> None:
     else:
         speak(pieces)
         speak_others(chat.turns[-1].answer)
+    tell_dropped(chat)
+
+
+def _choose(chat: Chat, source: str, question: str, choices: tuple[str, ...], as_json: bool) -> None:
+    with waiting("reading the picture"):
+        ranked = chat.choose(question, choices)
+    if as_json:
+        told = [{"answer": answer, "probability": round(share, 6)} for answer, share in ranked]
+        made = entry(source, chat, question=question, answer=ranked[0][0])
+        made.pop("others", None)
+        say_json({**made, "choices": told})
+    else:
+        say(ranked[0][0])
     tell_dropped(chat)

@@ -34,7 +34,9 @@ def index(
     *,
     out: Annotated[
         str,
-        typer.Option("--out", "-o", metavar="INDEX", help="The index: a folder to make, or s3://BUCKET/NAME."),
+        typer.Option(
+            "--out", "-o", metavar="INDEX", help="The index: a folder to make, or s3://BUCKET/NAME."
+        ),
     ],
     without: Annotated[
         list[str] | None,

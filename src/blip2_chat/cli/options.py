@@ -34,6 +34,9 @@ Start = Annotated[
         rich_help_panel=_GENERATION,
     ),
 ]
+CHOICES_HELP = (
+    "Answer each question with the most probable of these answers, separated by commas; no text is generated."
+)
 ModelName = Annotated[
     str,
     typer.Option(
@@ -46,6 +49,15 @@ ModelName = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
+
+
+def choices_of(given: str | None) -> tuple[str, ...]:
+    """The answers of `--choices`; `GenerationError` for an empty one, or one given twice."""
+    if given is None:
+        return ()
+    from ..generation.scoring import checked_choices
+
+    return tuple(checked_choices(given.split(",")))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import typer
 
 from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
 from .display.terminal import note, say
-from .options import DecodingOptions, ModelOptions, Start
+from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
 from .stopping import FAILED_PICTURES, STOPPED, stopping
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ def run(
             rich_help_panel=_TASK,
         ),
     ] = None,
+    choices: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help=CHOICES_HELP, rich_help_panel=_TASK)
+    ] = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -227,7 +230,7 @@ def run(
         captions = 0 if questions else 1
     options = RunOptions(
         sources=tuple(stdin_list() if one == "-" else one for one in pictures),
-        tasks=Tasks(captions, questions, decoding.settings(), start),
+        tasks=Tasks(captions, questions, decoding.settings(), start, choices_of(choices)),
         out=output.out,
         with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(),

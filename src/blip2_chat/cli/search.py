@@ -20,7 +20,8 @@ _LONG = 5.0
 
 def search(
     index: Annotated[
-        str, typer.Argument(metavar="INDEX", help="What `blip2-chat index` made: a folder, or s3://BUCKET/NAME.")
+        str,
+        typer.Argument(metavar="INDEX", help="What `blip2-chat index` made: a folder, or s3://BUCKET/NAME."),
     ],
     text: Annotated[
         str | None, typer.Argument(metavar="TEXT", help='What is to be seen, such as "two dogs on a beach".')
@@ -35,7 +36,8 @@ def search(
         ),
     ] = None,
     top: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of results (default: 10).", rich_help_panel=_RESULTS)
+        int,
+        typer.Option(metavar="N", min=1, help="Number of results (default: 10).", rich_help_panel=_RESULTS),
     ] = 10,
     rerank: Annotated[
         int,

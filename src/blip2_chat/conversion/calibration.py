@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint.inspect import Checkpoint
+from ..checkpoint.inspect import AnyCheckpoint, Checkpoint, is_chat
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.onnx.reference import Sample
 from ..errors import CheckpointError, PictureError
@@ -46,20 +46,14 @@ class Calibration:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return f"pictures {digest.hexdigest()[:12]}"
 
-    def samples(self, checkpoint: Checkpoint) -> list[Sample]:
+    def samples(self, checkpoint: AnyCheckpoint) -> list[Sample]:
         """The samples for one checkpoint; `CheckpointError` when a folder has no picture that can be read."""
         if self.pictures is None:
             return []
         small = checkpoint.processor or checkpoint.folder
-        tokenizer = Tokenizer.from_folder(small, checkpoint.config.text)
         preprocess = Preprocess.for_model(small, checkpoint.config.vision.image_size)
-        template = TEMPLATES[checkpoint.config.family]
-        talks = [("", _CAPTION)]
-        for turns in _TURNS:
-            talks.append((template.render(turns[:-1], turns[-1].question), turns[-1].answer))
-        texts = []
-        for prompt, answer in talks:
-            texts.append((tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt)))
+        # Of a retrieval model only the picture encoder is quantised.
+        texts = _texts(checkpoint, small) if is_chat(checkpoint) else [([], [])]
         samples = []
         for path in self._paths():
             try:
@@ -80,6 +74,16 @@ class Calibration:
         if not found:
             raise CheckpointError(f"{self.pictures} has no pictures to calibrate with")
         return found[:MOST_PICTURES]
+
+
+def _texts(checkpoint: Checkpoint, small: Path) -> list[tuple[list[int], list[int]]]:
+    """The ids of prompts, and of the answers to them."""
+    tokenizer = Tokenizer.from_folder(small, checkpoint.config.text)
+    template = TEMPLATES[checkpoint.config.family]
+    talks = [("", _CAPTION)]
+    for turns in _TURNS:
+        talks.append((template.render(turns[:-1], turns[-1].question), turns[-1].answer))
+    return [(tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt)) for prompt, answer in talks]
 
 
 DEFAULT = Calibration()

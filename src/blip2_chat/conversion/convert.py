@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from .._version import __version__
-from ..checkpoint.inspect import EMBEDDED, Checkpoint
+from ..checkpoint.embedded import is_embedded
+from ..checkpoint.inspect import AnyCheckpoint
 from ..engines.onnx import convert as engine
 from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
 from ..engines.onnx.verify import verify
@@ -58,7 +59,7 @@ _temporary_lock = threading.Lock()
 
 
 def converted(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     precision: str,
     *,
     name: str,
@@ -99,7 +100,7 @@ def converted(
 
 
 def convert(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     out: str | Path,
     precision: str,
     *,
@@ -129,7 +130,7 @@ def convert(
 class _Job:
     """What is to be converted."""
 
-    checkpoint: Checkpoint
+    checkpoint: AnyCheckpoint
     precision: Precision
     block_size: int
     name: str  # as the user says it
@@ -140,7 +141,7 @@ class _Job:
     @classmethod
     def of(
         cls,
-        checkpoint: Checkpoint,
+        checkpoint: AnyCheckpoint,
         precision: str,
         name: str,
         block_size: int | None,
@@ -166,7 +167,7 @@ class _Job:
         if self.precision != "fp32":
             made_of += f" {self.calibration.identity}"
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
-        has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
+        has_name = is_embedded(self.name) or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
         # Short: Windows allows paths of 260 characters.
         readable = re.sub(r"[^\w.-]+", "-", name.replace("/", "--"), flags=re.ASCII).strip("-.")[:40]
@@ -194,7 +195,7 @@ class _Job:
         """What the manifest says of the checkpoint; where it lies on this disk, only in a private place."""
         commit = hub_commit(self.checkpoint.folder)
         folder = self.checkpoint.folder.resolve()
-        is_path = commit is None and self.name != EMBEDDED
+        is_path = commit is None and not is_embedded(self.name)
         own_name = (str(folder) if is_private else folder.name) if is_path else self.name
         calibrated = {} if self.precision == "fp32" else {"calibration": self.calibration.identity}
         return {"name": own_name, "revision": commit, "blip2_chat": __version__, **calibrated}

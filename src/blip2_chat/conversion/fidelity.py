@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.inspect import Checkpoint
+from ..checkpoint.inspect import AnyCheckpoint, is_chat
+from ..checkpoint.retrieval_config import RetrievalConfig
 from ..checkpoint.tokenizer import Tokenizer
+from ..checkpoint.wordpiece import WordPiece
 from ..engines.onnx.fidelity import (
     Comparison,
     Progress,
@@ -31,9 +33,11 @@ _PICTURES, _QUESTIONS = 4, 2
 _USUAL_TOKENS = 12
 
 
-def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
+def shipped_samples(checkpoint: AnyCheckpoint) -> list[Sample]:
     """A few shipped pictures with their captions, and questions with their answers. Those that are longer than the
-    model's context are left out."""
+    model's context are left out. For a retrieval model: each picture with the captions of all."""
+    if not is_chat(checkpoint):
+        return _pairs(checkpoint)
     config = checkpoint.config
     small = checkpoint.processor or checkpoint.folder
     tokenizer = Tokenizer.from_folder(small, config.text)
@@ -52,6 +56,18 @@ def shipped_samples(checkpoint: Checkpoint) -> list[Sample]:
     return samples
 
 
+def _pairs(checkpoint: AnyCheckpoint) -> list[Sample]:
+    config = checkpoint.config
+    assert isinstance(config, RetrievalConfig)
+    small = checkpoint.processor or checkpoint.folder
+    tokenizer = WordPiece.from_folder(small, config)
+    preprocess = Preprocess.for_model(small, config.vision.image_size)
+    about = _about()[:_PICTURES]
+    texts = [tokenizer.encode(one["caption"]) for one in about]
+    pictures = [to_pixels(open_picture(_SAMPLES / one["picture"]), preprocess) for one in about]
+    return [Sample(pixels, text, []) for pixels in pictures for text in texts]
+
+
 @lru_cache(maxsize=1)
 def _about() -> list[dict[str, Any]]:
     read: list[dict[str, Any]] = json.loads((_SAMPLES / "samples.json").read_text(encoding="utf-8"))
@@ -59,7 +75,7 @@ def _about() -> list[dict[str, Any]]:
 
 
 def measured(
-    checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], progress: Progress
+    checkpoint: AnyCheckpoint, folder: Path, samples: Sequence[Sample], progress: Progress
 ) -> Fidelity | None:
     """How closely the conversion in `folder` follows the checkpoint; None when there are no samples. One pass over
     the float32 weights and one over the converted ones; `progress` is called with bytes done and in all."""
@@ -74,15 +90,21 @@ def measured(
     return comparison.result()
 
 
-def seconds_to_measure(checkpoint: Checkpoint) -> float:
+def seconds_to_measure(checkpoint: AnyCheckpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
-    tokens = (_PICTURES + _QUESTIONS) * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
+    texts = _PICTURES + _QUESTIONS if is_chat(checkpoint) else _PICTURES**2
+    tokens = texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
     return 1.5 * estimated_seconds(checkpoint, _PICTURES, tokens)
 
 
-def described(fidelity: Fidelity, precision: str) -> str:
+def described(fidelity: Fidelity, precision: str, *, is_retrieval: bool = False) -> str:
     """One line for people."""
+    if is_retrieval:
+        return (
+            f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} matches of a picture with a "
+            f"text agree, the embeddings of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"
+        )
     return (
         f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} next tokens agree, "
         f"the query vectors of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"

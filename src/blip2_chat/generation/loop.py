@@ -125,8 +125,8 @@ class Batch:
             return
         assert self._state is not None
         length = None
-        if member.task.decoding.num_beams > 1:
-            # A beam's row is one of many ways on; the prompt is what they share.
+        if member.task.decoding.num_beams > 1 or member.task.choices:
+            # A beam's row, or a choice's, is one of many ways on; the prompt is what they share.
             has_encoder = self._engine.config.text.decoder_start_token_id is not None
             length = 0 if has_encoder else len(member.task.prompt)
         self._keep(member, self._state if self._count == 1 else self._state.take([row], length))

@@ -77,12 +77,29 @@ Event = Piece | End
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A given answer: its text, and the tokens by which it would be written, with an end token last."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+def tokenise_choices(
+    texts: Sequence[str], prompt: str, tokenizer: Tokenizer, config: ModelConfig
+) -> tuple[Choice, ...]:
+    """Answers to choose from after a prompt."""
+    end = config.text.eos_token_ids[0]
+    return tuple(Choice(text, (*tokenizer.encode_answer(text, prompt), end)) for text in texts)
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be written: a tokenised prompt, settings, and all stop strings (the template's and the client's).
 
     top_logprobs: how many of the likeliest tokens each `Piece` reports beside its own (None: no scores at all).
     seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
     to make samples depend on something else, such as the picture.
+    choices: given answers to rank in place of writing one, each tokenised (`tokenise_choices`) and with its text.
     """
 
     prompt: list[int]
@@ -90,10 +107,13 @@ class Task:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     seeds: tuple[int, ...] | None = None
+    choices: tuple[Choice, ...] = ()
 
     @property
     def rows(self) -> int:
         """How many rows of a batch it takes."""
+        if self.choices:
+            return len(self.choices)
         return self.decoding.num_beams if self.decoding.num_beams > 1 else self.decoding.num_answers
 
     def generator(self, answer: int) -> np.random.Generator | None:
@@ -122,6 +142,8 @@ class Rows(Protocol):
 
 def rows_of(task: Task, tokenizer: Tokenizer, config: ModelConfig) -> Rows:
     """The rows that write `task`."""
+    if task.choices:
+        return Choices(task)
     return (Beams if task.decoding.num_beams > 1 else Samples)(task, tokenizer, config)
 
 
@@ -238,6 +260,44 @@ class Beams:
     def _stops(self, tokens: Sequence[int]) -> bool:
         stop = self._task.stop
         return bool(stop) and first_stop(self._tokenizer.decode(tokens), stop) is not None
+
+
+class Choices:
+    """Given answers, each written token by token whatever the model thinks of it (teacher forcing), and ranked by
+    the sum of their tokens' log-probabilities, the end token's included: `Generated.score`. No setting of `Decoding`
+    applies. An `End` has the place of its answer among the task's choices as its index."""
+
+    def __init__(self, task: Task) -> None:
+        self.events: list[Event] = []
+        self._choices = task.choices
+        self._logprobs: list[list[float]] = [[] for _ in task.choices]
+        self._open = list(range(len(task.choices)))  # the choices that the rows belong to
+
+    @property
+    def results(self) -> list[Generated]:
+        return sorted(map(self._result, range(len(self._choices))), key=lambda one: -one.score)
+
+    def _result(self, index: int) -> Generated:
+        choice, logprobs = self._choices[index], self._logprobs[index]
+        written = list(choice.token_ids[: len(logprobs)])
+        if len(written) < len(choice.token_ids):
+            return Generated(written, logprobs, sum(logprobs), "interrupted", choice.text)
+        return Generated(written[:-1], logprobs, sum(logprobs), "stop", choice.text)
+
+    def advance(self, logits: Floats) -> tuple[list[int], list[int]]:
+        going_on: list[int] = []
+        tokens: list[int] = []
+        for row, index in enumerate(self._open):
+            token_ids, logprobs = self._choices[index].token_ids, self._logprobs[index]
+            token = token_ids[len(logprobs)]
+            logprobs.append(float(log_softmax(logits[row])[token]))
+            if len(logprobs) < len(token_ids):
+                going_on.append(row)
+                tokens.append(token)
+            else:
+                self.events.append(End(index, self._result(index)))
+        self._open = [self._open[row] for row in going_on]
+        return going_on, tokens
 
 
 def history_before(config: ModelConfig, prompt: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: teacher forcing, side by side, after one reading of the prompt."""
+"""How likely a model finds given answers, side by side in the token loop."""
 
 from __future__ import annotations
 
@@ -6,46 +6,61 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..checkpoint.tokenizer import Tokenizer
 from ..engines.engine import Engine, Floats, State
-from .sampling import log_softmax
+from ..errors import GenerationError
+from .loop import Batch, Member
+from .rows import Choice, End, Task
+from .settings import Decoding
 
 # Rows at once: each takes a KV cache.
 _ROWS = 32
 
 
-def answer_logprobs(
-    engine: Engine, prompt: State, first: Floats, answers: Sequence[Sequence[int]]
-) -> list[list[float]]:
-    """The natural-log probability of each token of each answer, given everything before it.
+def score_choices(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    query_vectors: Floats,
+    prompt: list[int],
+    choices: Sequence[Choice],
+    state: State | None = None,
+) -> tuple[list[float], State | None]:
+    """The natural-log probability of each choice after a prompt, and a state to go on from.
 
-    `prompt` and `first` are what `engine.prefill` gave for one prompt: a state of one row, which stays as it is, and
-    logits [1,V]. `answers` are token ids, at least one each.
+    `query_vectors` [1,Q,D]; `state`, of one row, is used up. The prompt is read once, however many choices there are.
     """
-    logprobs: list[list[float]] = []
-    for start in range(0, len(answers), _ROWS):
-        group = answers[start : start + _ROWS]
-        state = prompt.take([0])
-        state.reorder([0] * len(group))
-        logprobs += _forced(engine, state, np.repeat(first, len(group), axis=0), group)
-    return logprobs
+    left = state
+
+    def keep(_: Member, after: State) -> None:
+        nonlocal left
+        left = after
+
+    scores: list[float] = []
+    for start in range(0, len(choices), _ROWS):
+        task = Task(prompt, Decoding(), choices=tuple(choices[start : start + _ROWS]))
+        batch = Batch(engine, tokenizer, keep)
+        before, left = left, None
+        (member,) = batch.join(query_vectors, [task], before)
+        while batch.members:
+            batch.choose()
+            if member.failure is not None:
+                raise member.failure
+            batch.step()
+        ends = [event for event in member.rows.events if isinstance(event, End)]
+        scores += [end.result.score for end in sorted(ends, key=lambda end: end.index)]
+    return scores, left
 
 
-def _forced(
-    engine: Engine, state: State, logits: Floats, answers: Sequence[Sequence[int]]
-) -> list[list[float]]:
-    logprobs: list[list[float]] = [[] for _ in answers]
-    rows = list(range(len(answers)))  # the answers that the state's rows belong to
-    for place in range(max(map(len, answers))):
-        for row, answer in enumerate(rows):
-            logprobs[answer].append(float(log_softmax(logits[row])[answers[answer][place]]))
-        longer = [row for row, answer in enumerate(rows) if place + 1 < len(answers[answer])]
-        if not longer:
-            break
-        if len(longer) < len(rows):
-            state.reorder(longer)
-            rows = [rows[row] for row in longer]
-        logits = engine.step(state, [answers[answer][place] for answer in rows])
-    return logprobs
+def checked_choices(answers: Sequence[str]) -> list[str]:
+    """Answers to choose from, each on one line; `GenerationError` for what is no text, empty, or there twice."""
+    if isinstance(answers, str) or not all(isinstance(one, str) for one in answers):
+        raise GenerationError(f"the answers to choose from are {answers!r}; give a list of texts")
+    cleaned = [" ".join(one.split()) for one in answers]
+    if not cleaned or not all(cleaned):
+        raise GenerationError("there is no answer to choose from, or an empty one: give a list of texts")
+    if len(set(cleaned)) < len(cleaned):
+        raise GenerationError("an answer to choose from is given twice; give each once")
+    return cleaned
 
 
 def shares(scores: Sequence[float]) -> list[float]:

@@ -89,8 +89,7 @@ class Embedder:
         made = self._retriever.engine.embed_pictures(vectors)
         kept = vectors if self._keeps_features else [None] * len(made)
         return [
-            Entry("", "", vectors=rows, features=features)
-            for rows, features in zip(made, kept, strict=True)
+            Entry("", "", vectors=rows, features=features) for rows, features in zip(made, kept, strict=True)
         ]
 
     def bytes_per_picture(self) -> int:

@@ -224,14 +224,18 @@ class Store:
         every = list(keys)
         with _told(self.address):
             for first in range(0, len(every), _KEYS_AT_ONCE):
-                self._table.delete(f"key IN ({', '.join(map(_quoted, every[first : first + _KEYS_AT_ONCE]))})")
+                self._table.delete(
+                    f"key IN ({', '.join(map(_quoted, every[first : first + _KEYS_AT_ONCE]))})"
+                )
         return len(every)
 
     def with_digest(self, digest: str) -> Entry | None:
         """A picture with these pixels, with all that is stored of it."""
         return next(iter(self._where(f"digest = {_quoted(digest)} AND error IS NULL", limit=1)), None)
 
-    def whole(self, keys: Sequence[str], columns: Sequence[str] = ("features", "reading")) -> dict[str, Entry]:
+    def whole(
+        self, keys: Sequence[str], columns: Sequence[str] = ("features", "reading")
+    ) -> dict[str, Entry]:
         """Pictures by their keys, with these columns as well."""
         found = {}
         for first in range(0, len(keys), _KEYS_AT_ONCE):
@@ -263,7 +267,9 @@ class Store:
         with _told(self.address):
             self._table.create_index(
                 "vectors",
-                config=IvfSq(distance_type="cosine", num_partitions=partitions, sample_rate=64, max_iterations=15),
+                config=IvfSq(
+                    distance_type="cosine", num_partitions=partitions, sample_rate=64, max_iterations=15
+                ),
                 replace=True,
             )
 
@@ -279,7 +285,10 @@ class Store:
             self._table.checkout_latest()
 
     def _where(
-        self, condition: str, columns: Sequence[str] = ("features", "reading", "vectors"), limit: int | None = None
+        self,
+        condition: str,
+        columns: Sequence[str] = ("features", "reading", "vectors"),
+        limit: int | None = None,
     ) -> list[Entry]:
         self._maker = self._maker or self.about().maker
         with _told(self.address):
@@ -310,7 +319,9 @@ _REFINED = 3
 
 
 def _connect(address: str) -> Any:
-    os.environ.setdefault("LANCEDB_LOG", "error")  # its warnings about tables that are made are none for users
+    os.environ.setdefault(
+        "LANCEDB_LOG", "error"
+    )  # its warnings about tables that are made are none for users
     try:
         import lancedb
         import pyarrow  # noqa: F401 - it comes with lancedb

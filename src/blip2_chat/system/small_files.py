@@ -25,6 +25,7 @@ SETTINGS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "vocab.txt",
 )
 # With those of tokenizers' older formats: whatever tokenizer and preprocessor may need.
 COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model")

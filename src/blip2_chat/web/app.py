@@ -16,13 +16,13 @@ from starlette.types import ASGIApp
 
 from .._version import __version__
 from . import page_files, schemas
+from .disconnect import ClientGoneError
 from .errors import ApiError, internal_error, invalid
 from .middleware.access_log import Record
 from .middleware.admission import Intake
 from .middleware.auth import Guard
 from .prometheus import CONTENT_TYPE
 from .routes import captions, chat_completions, picture
-from .routes.common import ClientGoneError
 from .service import Service
 
 _SUMMARY = "Chat with pictures through BLIP-2: OpenAI's chat completions with image_url parts, and captions."

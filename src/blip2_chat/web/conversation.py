@@ -26,7 +26,7 @@ def read(messages: list[Message], settings: Settings) -> Conversation:
     """Raises a 400 for messages without a picture or a question, or beyond the limits of this server.
 
     BLIP-2 sees one picture: the last one. Earlier turns were about another picture and are left out; so are
-    system messages, which BLIP-2 does not have.
+    system messages and the results of tools, which BLIP-2 does not have.
     """
     if len(messages) > settings.max_messages:
         raise _wrong(f"{len(messages)} messages; this server allows {settings.max_messages}")
@@ -44,7 +44,7 @@ def read(messages: list[Message], settings: Settings) -> Conversation:
     asked: list[str] = []
     for message in messages:
         if message.role == "user":
-            urls = [part.image_url.url for part in _parts(message) if isinstance(part, ImagePart)]
+            urls = [part.url for part in _parts(message) if isinstance(part, ImagePart)]
             if len(urls) > 1:
                 raise _wrong(
                     "BLIP-2 looks at one picture at a time: send one per message, or many to /v1/caption"

@@ -64,10 +64,11 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
             why += " (a lone surrogate, such as \\ud800, is no character)"
         told = "the request's body is not valid JSON"
         return ApiError(400, f"{told}: {why}" if why else told, code="invalid_json")
-    # Names of alternatives stand between the fields, a part's kind before the field of that name; only fields are
-    # anything to a client.
+    # Names of alternatives (classes, or "function-..." of them) stand between the fields, a part's kind before the
+    # field of that name; only fields are anything to a client.
     fields = [str(one) for one in fault["loc"] if one not in ("body", "str")]
-    place = [field for field, _ in groupby(fields) if field.replace("_", "").isalnum()]
+    named = [field for field in fields if field.replace("_", "").isalnum() and not field[0].isupper()]
+    place = [field for field, _ in groupby(named)]
     param = ".".join(place) or None
     no_object = fault["type"] in ("model_type", "model_attributes_type")
     message = "Input should be an object" if no_object else str(fault["msg"])

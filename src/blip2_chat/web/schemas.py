@@ -7,6 +7,7 @@ servers; those that would change the answer and cannot be honoured are refused b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,14 +36,20 @@ class ImageUrl(_Strict):
 
 class ImagePart(_Strict):
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: (
+        ImageUrl | Annotated[str, Field(description="The same without an object, as some tools send it.")]
+    )
+
+    @property
+    def url(self) -> str:
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(_Strict):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
 
 
@@ -95,6 +102,14 @@ class ChatRequest(Writing):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: dict[str, Any] | None = Field(
+        None, description="`json_schema` whose values are choices, which are ranked; or `text`."
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None,
+        description="Functions; the arguments of the one that `tool_choice` names are an answer with a form.",
+    )
+    tool_choice: str | dict[str, Any] | None = None
 
 
 class TopLogprob(BaseModel):
@@ -112,17 +127,29 @@ class Logprobs(BaseModel):
     refusal: None = None
 
 
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON.")
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class PromptDetails(BaseModel):
@@ -135,10 +162,37 @@ class Usage(BaseModel):
     total_tokens: int
     prompt_tokens_details: PromptDetails
 
+    @classmethod
+    def added(cls, usages: Sequence[Usage], copies: int = 1) -> Usage:
+        """Of several prompts; `copies` of what was written were given."""
+        prompt = sum(one.prompt_tokens for one in usages)
+        tokens = copies * sum(one.completion_tokens for one in usages)
+        cached = sum(one.prompt_tokens_details.cached_tokens for one in usages)
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=tokens,
+            total_tokens=prompt + tokens,
+            prompt_tokens_details=PromptDetails(cached_tokens=cached),
+        )
+
 
 class AdviceEntry(BaseModel):
     kind: str
     message: str
+
+
+class RankedValue(BaseModel):
+    value: str | bool | int | float | None
+    logprob: float = Field(description="The sum over the answer's tokens and its end; 0 at best.")
+    probability: float = Field(description="If it is one of these: they sum to 1.")
+
+
+class ChoiceAbout(BaseModel):
+    """How the values of one field of an answer with a form were ranked."""
+
+    field: str = Field(description="Names of properties with dots between; empty: the whole answer.")
+    question: str = Field(description="What the model was asked for it.")
+    ranked: list[RankedValue] = Field(description="Best first.")
 
 
 class About(BaseModel):
@@ -147,6 +201,7 @@ class About(BaseModel):
     picture: str = Field(description="SHA-256 of the picture's pixels.")
     advice: list[AdviceEntry] = Field(description="What about the picture may make answers worse.")
     dropped_turns: int = Field(description="Oldest turns that no longer fit beside this question.")
+    choices: list[ChoiceAbout] | None = Field(default=None, description="Of an answer with a form.")
 
 
 class ChatResponse(BaseModel):

@@ -59,7 +59,7 @@ def named(path: str, error: str) -> str:
 
 
 def pictures_noun(count: int) -> str:
-    """ "picture", or "pictures" of a number of them """
+    """ "picture", or "pictures" of a number of them"""
     return "picture" if count == 1 else "pictures"
 
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,20 @@ import numpy as np
 import onnx
 
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
-from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.inspect import AnyCheckpoint
+from ...checkpoint.retrieval_config import AnyConfig, RetrievalConfig
 from ...errors import CheckpointError
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
-from .graph import opt, qformer, quantise, t5, vision
+from .graph import opt, qformer, quantise, retrieval, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Array, Graph, Scheme, Tensor, stored
 from .graph.equalise import Rewrites, equalise
 from .graph.weights import Weights
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, MappedTensor, Precision
 from .reference import Sample, input_means
+from .retrieval_reference import picture_means
 
 # Where a memory page starts, so that each tensor can be mapped by itself.
 _ALIGNMENT = 4096
@@ -45,6 +48,8 @@ class Schemes:
     picture: Scheme
     language: Scheme
     head: Scheme
+    # The picture encoder of a model without a language model, if not the same.
+    picture_alone: Scheme | None = None
 
 
 # Weights per scale. A scale takes 8 bytes in memory (ONNX Runtime packs the sum of its weights beside it): with
@@ -63,6 +68,8 @@ def schemes(precision: Precision, block_size: int) -> Schemes:
         picture=Scheme("columns"),
         language=Scheme("blocks", bits, block_size),
         head=Scheme("blocks", 8, block_size),
+        # Then nothing else is left to make smaller. Blocks of 128 fill the rows of ViT-g without a rest.
+        picture_alone=Scheme("blocks", 4, min(block_size, 128)) if precision == "int4" else None,
     )
 
 
@@ -70,20 +77,26 @@ def schemes(precision: Precision, block_size: int) -> Schemes:
 class Plan:
     """Everything a conversion will write."""
 
-    config: ModelConfig
+    config: AnyConfig
     graphs: tuple[Graph, ...]
-    embeddings: Tensor
+    embeddings: Tensor | None  # the language model's; a retrieval model has none
     embeddings_dtype: np.dtype[Any]
 
     @property
     def nbytes(self) -> int:
         """Size of the result on disk, nearly."""
         weights = sum(recipe.nbytes for graph in self.graphs for recipe in graph.recipes)
-        return weights + prod(self.embeddings.shape) * self.embeddings_dtype.itemsize
+        table = 0 if self.embeddings is None else prod(self.embeddings.shape)
+        return weights + table * self.embeddings_dtype.itemsize
+
+    def chat(self) -> tuple[ModelConfig, Tensor]:
+        """The configuration and the token embeddings of a chat model's plan."""
+        assert isinstance(self.config, ModelConfig) and self.embeddings is not None
+        return self.config, self.embeddings
 
 
 def plan(
-    config: ModelConfig,
+    config: AnyConfig,
     precision: Precision,
     block_size: int | None = None,
     *,
@@ -98,20 +111,28 @@ def plan(
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"block_size is a power of two from 16, not {block_size}")
     how = how or schemes(precision, block_size)
+    dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
+    try:
+        if isinstance(config, RetrievalConfig):
+            scheme = how.picture_alone or how.picture
+            return Plan(config, retrieval.build(config, scheme), None, dtype)
+        graphs, embedding = _chat(config, how, tied_head)
+    except UnknownActivation as error:
+        raise CheckpointError(str(error)) from None
+    table = stored(embedding, config.text.vocab_size, config.text.hidden_size)
+    return Plan(config, graphs, table, dtype)
+
+
+def _chat(config: ModelConfig, how: Schemes, tied: bool) -> tuple[tuple[Graph, ...], str]:
+    """(The graphs, the name of the token embeddings)."""
     picture = Graph("picture")
     v = config.vision
     pixels = picture.input("pixels", FLOAT, "B", 3, v.image_size, v.image_size)
-    try:
-        features = vision.encode(picture, pixels, v, how.picture)
-        queries = qformer.query(picture, features, config)
-        shape = (config.num_query_tokens, config.text.hidden_size)
-        picture.output(queries, "query_vectors", FLOAT, "B", *shape)
-        graphs, embedding = _language(config.text, how, tied_head)
-    except UnknownActivation as error:
-        raise CheckpointError(str(error)) from None
-    dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
-    table = stored(embedding, config.text.vocab_size, config.text.hidden_size)
-    return Plan(config, (picture, *graphs), table, dtype)
+    features = vision.encode(picture, pixels, v, how.picture)
+    queries = qformer.query(picture, features, config)
+    picture.output(queries, "query_vectors", FLOAT, "B", config.num_query_tokens, config.text.hidden_size)
+    graphs, embedding = _language(config.text, how, tied)
+    return (picture, *graphs), embedding
 
 
 def _language(text: OptConfig | T5Config, how: Schemes, tied: bool) -> tuple[tuple[Graph, ...], str]:
@@ -122,7 +143,7 @@ def _language(text: OptConfig | T5Config, how: Schemes, tied: bool) -> tuple[tup
 
 
 def convert(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     folder: Path,
     precision: Precision,
     *,
@@ -155,7 +176,7 @@ def convert(
 
 def _write(
     planned: Plan,
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     folder: Path,
     precision: Precision,
     block_size: int,
@@ -179,9 +200,10 @@ def _write(
     if samples and precision != "fp32":
         means = _calibrated(checkpoint, weights, samples, progress)
     graphs = {graph.name: _write_graph(graph, weights, folder, report, means) for graph in planned.graphs}
-    table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
-    table.tofile(folder / EMBEDDINGS_FILE)
-    report(EMBEDDINGS_FILE, table.nbytes)
+    if planned.embeddings is not None:
+        table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
+        table.tofile(folder / EMBEDDINGS_FILE)
+        report(EMBEDDINGS_FILE, table.nbytes)
 
     manifest = Manifest(
         format=FORMAT,
@@ -190,7 +212,7 @@ def _write(
         block_size=block_size,
         family=planned.config.family,
         graphs=graphs,
-        embeddings_dtype=planned.embeddings_dtype.name,
+        embeddings_dtype=None if planned.embeddings is None else planned.embeddings_dtype.name,
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         schemes=None if how is None else asdict(how),
     )
@@ -198,7 +220,7 @@ def _write(
 
 
 def _calibrated(
-    checkpoint: Checkpoint, weights: Weights, samples: Sequence[Sample], progress: Progress
+    checkpoint: AnyCheckpoint, weights: Weights, samples: Sequence[Sample], progress: Progress
 ) -> dict[str, Floats]:
     exact = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
     done, total = 0, exact.nbytes
@@ -209,14 +231,11 @@ def _calibrated(
         progress("calibrating", min(done, total), total)
 
     progress("calibrating", 0, total)
-    return input_means(
-        exact.graphs,
-        exact.embeddings,
-        checkpoint.config,
-        lambda tensor: _make(tensor, weights),
-        samples,
-        report,
-    )
+    read = partial(_make, weights=weights)
+    if exact.embeddings is None:
+        return picture_means(exact.graphs[0], read, samples, report)
+    config, embeddings = exact.chat()
+    return input_means(exact.graphs, embeddings, config, read, samples, report)
 
 
 def _write_graph(

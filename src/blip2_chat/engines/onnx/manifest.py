@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...checkpoint.config import ModelConfig
+from ...checkpoint.retrieval_config import AnyConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
 from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
@@ -22,7 +22,11 @@ FORMAT = 2
 EMBEDDINGS_FILE = "embeddings.bin"
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS = get_args(Precision)
-_GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
+_GRAPHS = {
+    "opt": {"picture", "language"},
+    "t5": {"picture", "prompt", "language"},
+    "retrieval": {"picture", "matching"},
+}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
 _OPTIONAL = ("schemes", "fidelity")
@@ -42,7 +46,8 @@ class MappedTensor:
 @dataclass(frozen=True)
 class Fidelity:
     """How closely a conversion follows its checkpoint in float32, on `tokens` next tokens about `pictures` pictures
-    (see `fidelity.py`)."""
+    (see `fidelity.py`). For a retrieval model a "token" is whether a picture and a text match, and the vectors are
+    its picture embeddings."""
 
     agreement: float  # share of the tokens at which both find the same next token likeliest
     divergence: (
@@ -61,7 +66,7 @@ class Manifest:
     block_size: int
     family: str
     graphs: dict[str, tuple[MappedTensor, ...]]  # NAME.onnx, NAME.onnx.data; what of it is mapped
-    embeddings_dtype: str
+    embeddings_dtype: str | None  # of the language model's token embeddings; None: it has none
     sizes: dict[str, int]  # every other file of the folder, in bytes
     schemes: dict[str, Any] | None = None  # where they are not the precision's own
     fidelity: Fidelity | None = None  # None: not measured
@@ -107,7 +112,7 @@ class Verified:
 
     folder: Path
     manifest: Manifest
-    config: ModelConfig
+    config: AnyConfig
 
 
 class _Unexpected(ValueError):
@@ -129,9 +134,10 @@ def _read(raw: Any) -> Manifest:
         _require(type(raw[name]) is kind, f"{name} is", raw[name])
     _require(raw["precision"] in PRECISIONS, "precision is", raw["precision"])
     _require(isinstance(raw.get("schemes"), (dict, type(None))), "schemes is", raw.get("schemes"))
-    _require(raw["embeddings_dtype"] in _EMBEDDINGS, "embeddings_dtype is", raw["embeddings_dtype"])
     family = raw["family"]
     _require(isinstance(family, str) and family in _GRAPHS, "family is", family)
+    dtypes = _EMBEDDINGS if "language" in _GRAPHS[family] else (None,)
+    _require(raw["embeddings_dtype"] in dtypes, "embeddings_dtype is", raw["embeddings_dtype"])
     _require(raw["graphs"].keys() == _GRAPHS[family], "graphs are", sorted(raw["graphs"]))
     for name, tensors in raw["graphs"].items():
         _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
@@ -166,8 +172,12 @@ def _mapped(raw: Any) -> MappedTensor:
 
 
 def _check_sizes(sizes: dict[str, Any], family: str) -> None:
-    weights = {EMBEDDINGS_FILE, *(f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data"))}
-    missing = {*weights, "config.json", "tokenizer.json"} - sizes.keys()
+    weights = {f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data")}
+    if "language" in _GRAPHS[family]:
+        weights.add(EMBEDDINGS_FILE)
+    has_vocabulary = family == "retrieval" and "vocab.txt" in sizes
+    tokenizer = "vocab.txt" if has_vocabulary else "tokenizer.json"
+    missing = {*weights, "config.json", tokenizer} - sizes.keys()
     _require(not missing, "sizes lacks", sorted(missing))
     for name, size in sizes.items():
         _require(is_safe_name(name) and name in weights.union(COMPANIONS), "it names the file", name)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...checkpoint.adapters import has_adapter
-from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.safetensors_headers import INDEX, SINGLE
 from ...errors import CheckpointError
 
@@ -19,7 +19,7 @@ _CONFIGS = ("config.json", "generation_config.json")
 
 
 @contextmanager
-def standard_folder(checkpoint: Checkpoint) -> Iterator[Path]:
+def standard_folder(checkpoint: AnyCheckpoint) -> Iterator[Path]:
     """The checkpoint's folder; where its weights have other names than transformers', or an adapter that PEFT would
     apply lies beside them, a temporary one with links to them. Raises `CheckpointError`."""
     folder, files = checkpoint.folder, checkpoint.weight_files

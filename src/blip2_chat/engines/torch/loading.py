@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration
+from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
-from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
+from ...checkpoint.retrieval_config import AnyConfig
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
 from ...system.memory import available_memory
 from ...system.progress import Progress
@@ -22,7 +22,10 @@ from ...system.progress import Progress
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
 # T5's `wo` transformers adds by itself: its inputs are beyond fp16, to which bitsandbytes casts.
-_KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
+_KEPT_HIGH = [
+    *("query_tokens", "qformer", "language_projection", "lm_head"),
+    *("embeddings", "vision_projection", "text_projection", "itm_head"),
+]
 # What bitsandbytes logs at every matrix product (a cast that we ask for) and at import (a faster kernel that
 # would be downloaded).
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
@@ -34,8 +37,21 @@ class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
     _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
 
 
+class _Retrieval(Blip2ForImageTextRetrieval):  # type: ignore[misc]
+    """The same for pictures and texts, whose heads and word embeddings are fp32, too."""
+
+    _keep_in_fp32_modules_strict = (
+        *("query_tokens", "qformer", "word_embeddings", "position_embeddings"),
+        *("vision_projection", "text_projection", "itm_head"),
+    )
+
+
+# transformers' class, by the family; all others are chat models.
+_CLASSES = {"retrieval": _Retrieval}
+
+
 def load_weights(
-    folder: Path, config: ModelConfig, precision: str, device: str, on_progress: Progress | None = None
+    folder: Path, config: AnyConfig, precision: str, device: str, on_progress: Progress | None = None
 ) -> Any:
     """transformers' model from an official-layout folder, at `precision` ("fp32" ... "int4") on `device`."""
     _require(device, precision)
@@ -50,7 +66,7 @@ def load_weights(
         options |= _bitsandbytes(precision, config, device)
     try:
         with _told(on_progress):
-            model = _Blip2.from_pretrained(folder, **options)
+            model = _CLASSES.get(config.family, _Blip2).from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
         # More than the estimate says, or loaded by force.
         size = needed(config, precision, "torch")
@@ -72,7 +88,7 @@ def _require(device: str, precision: str) -> None:
         )
 
 
-def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str, Any]:
+def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, Any]:
     """LLM.int8() (Dettmers et al. 2022) or NF4 (Dettmers et al. 2023) on the encoder and language model."""
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -96,7 +112,7 @@ def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str,
     return {"quantization_config": how, "dtype": compute}
 
 
-def _fit_for_cpu(model: Any, config: ModelConfig) -> None:
+def _fit_for_cpu(model: Any, config: AnyConfig) -> None:
     for name, module in model.named_modules():
         if config.family == "t5" and name.endswith(".wo"):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory

@@ -15,12 +15,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from ...generation.rows import End, Task
 from ...images.naming import file_name
 from .. import schemas
+from ..disconnect import unless_gone
 from ..errors import ApiError
 from ..model_worker import Served, client_of
 from ..scheduler import Ticket
 from ..service import Service
 from .bodies import json_body, validated
-from .common import ERRORS, advice, unless_gone
+from .common import ERRORS, advice, reason
 
 _FILES = "pictures"
 
@@ -184,7 +185,7 @@ async def _entry(
         name=picture.name,
         # The answer continues `start`, which is part of the caption.
         caption=f"{start} {end.text}".strip(),
-        finish_reason="length" if end.result.finish_reason == "length" else "stop",
+        finish_reason=reason(end),
         score=round(end.result.score, 4),
         advice=advice(picture),
     )

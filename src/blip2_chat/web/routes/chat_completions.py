@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from ...generation.rows import End, Event, Piece, Score, Task
-from ...images import PreparedPicture
-from ...prompts import FittedPrompt
+from ...generation.rows import End, Event, Piece, Score
 from .. import conversation, schemas
+from ..answering import Answering, Wanted
+from ..disconnect import too_late
 from ..errors import ApiError, internal_error
-from ..model_worker import Served, client_of
-from ..scheduler import Ticket
+from ..forms import openai as forms
 from ..service import Service
 from .bodies import json_body
-from .common import ERRORS, advice, too_late, unless_gone
+from .common import ERRORS, about, reason
+from .streams import AnswerStream, compact
 
 log = logging.getLogger(__name__)
 
 # Unsupported fields that would change an answer, and their neutral values.
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []),
     "functions": (None, []),
     "logit_bias": (None, {}),
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
-    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
 }
@@ -82,108 +78,88 @@ class _Completion:
     """The answer to one request, whole or streamed."""
 
     def __init__(self, service: Service, request: Request, body: schemas.ChatRequest) -> None:
-        self._service = service
-        self._request = request
+        deadline = anyio.current_time() + service.settings.time_limit
         self._body = body
-        self._deadline = anyio.current_time() + service.settings.time_limit
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._served = service.served(body.model)
-        _check(body)
-        most = body.max_completion_tokens or body.max_tokens
+        self._form = _form(body)
         answers = body.n or 1
-        self._decoding = self._served.decoding(body, most, answers)
+        decoding = self._served.decoding(body, body.max_completion_tokens or body.max_tokens, answers)
+        if self._form is not None:  # it is ranked, so there is one
+            decoding = replace(decoding, num_answers=1)
         # Greedy answers are identical: generate one and return it n times.
-        self._copies = answers if self._decoding.num_answers == 1 else 1
+        self._copies = answers if decoding.num_answers == 1 else 1
+        self._indices = range(answers)
+        wanted = Wanted(
+            conversation.read(body.messages, service.settings),
+            decoding,
+            self._form.form if self._form is not None else None,
+            (body.top_logprobs or 0) if body.logprobs else None,
+            self._copies,
+        )
+        self._answer = Answering(service, request, self._served, wanted, deadline)
 
     async def response(self) -> Response:
-        asked = conversation.read(self._body.messages, self._service.settings)
-        picture = await self._in_time(self._served.open(asked.picture, client=client_of(self._request)))
-        prompt = await anyio.to_thread.run_sync(
-            conversation.prompt, asked, self._served.model, self._decoding
-        )
-        top = (self._body.top_logprobs or 0) if self._body.logprobs else None
-        stop = (*self._served.model.template.stop, *self._decoding.stop)
-        task = Task(prompt.token_ids, self._decoding, stop, top)
-        ticket = self._served.submit(picture, task, self._request)
+        await self._answer.start()
+        if self._body.stream:
+            return AnswerStream(self._streamed(), self._answer, "text/event-stream")
         try:
-            events = ticket.__aiter__()
-            # The first token decides between an error status and a stream.
-            first = await self._in_time(events.__anext__())
-            if self._body.stream:
-                pieces = self._streamed(first, events, ticket, prompt)
-                return _EventStream(pieces, self._served, ticket, self._deadline)
-            made = await self._in_time(self._whole(first, events, ticket, prompt))
-        except BaseException:
-            self._served.scheduler.cancel(ticket)
-            raise
+            made = await self._whole()
+        finally:
+            self._answer.cancel()
         return Response(made.model_dump_json(), media_type="application/json")
 
-    async def _in_time(self, work: Any) -> Any:
-        return await unless_gone(self._request, work, self._deadline - anyio.current_time())
-
-    async def _whole(
-        self,
-        first: Event,
-        events: AsyncIterator[Event],
-        ticket: Ticket,
-        prompt: FittedPrompt,
-    ) -> schemas.ChatResponse:
-        scores: dict[int, list[Score]] = {}
-        ends: list[End] = []
-        event: Event | None = first
-        while event is not None:
-            if isinstance(event, Piece):
-                scores.setdefault(event.index, []).extend(event.scores)
-            else:
-                ends.append(event)
-            event = await anext(events, None)
-        ends.sort(key=lambda end: end.index)
-        choices = [
-            schemas.Choice(
-                index=index,
-                message=schemas.AnswerMessage(content=end.text),
-                logprobs=self._logprobs(scores.get(end.index, []), []),
-                finish_reason=_reason(end),
+    async def _whole(self) -> schemas.ChatResponse:
+        pieces, ends = await self._answer.whole()
+        choices = []
+        for index, end in enumerate(ends * self._copies):
+            scores = [score for piece in pieces.get(end.index, []) for score in piece.scores]
+            choices.append(
+                schemas.Choice(
+                    index=index,
+                    message=self._message(end.text),
+                    logprobs=self._logprobs(scores, []),
+                    finish_reason=self._reason(end),
+                )
             )
-            for index, end in enumerate(ends * self._copies)
-        ]
-        usage = self._finish(ticket, prompt, ends)
+        assert self._answer.usage is not None
         return schemas.ChatResponse(
             id=self._id,
             created=self._created,
             model=self._served.id,
             system_fingerprint=self._fingerprint,
             choices=choices,
-            usage=usage,
-            blip2_chat=_about(ticket.picture, prompt),
+            usage=self._answer.usage,
+            blip2_chat=about(self._answer.told),
         )
 
-    async def _streamed(
-        self,
-        first: Event,
-        events: AsyncIterator[Event],
-        ticket: Ticket,
-        prompt: FittedPrompt,
-    ) -> AsyncIterator[str]:
-        answers = range(self._decoding.num_answers * self._copies)
-        opening = [_choice(index, {"role": "assistant", "content": ""}) for index in answers]
-        yield self._chunk(opening, blip2_chat=_about(ticket.picture, prompt).model_dump())
-        ends: list[End] = []
+    @property
+    def _tool(self) -> str | None:
+        """The tool whose arguments the answer is."""
+        return self._form.tool if self._form is not None else None
+
+    def _message(self, text: str) -> schemas.AnswerMessage:
+        if self._tool is None:
+            return schemas.AnswerMessage(content=text)
+        return schemas.AnswerMessage(content=None, tool_calls=[_call(self._tool, text)])
+
+    def _reason(self, end: End) -> Any:
+        if self._tool is not None:
+            return "tool_calls"
+        return reason(end)
+
+    async def _streamed(self) -> AsyncIterator[str]:
+        opening = [_choice(index, {"role": "assistant", "content": ""}) for index in self._indices]
+        yield self._chunk(opening, blip2_chat=about(self._answer.told).model_dump(exclude_none=True))
         before: dict[int, list[int]] = {}
-        event: Event | None = first
         try:
-            while event is not None:
-                if isinstance(event, End):
-                    ends.append(event)
+            async for event in self._answer:
                 for choice in self._told(event, before.setdefault(event.index, [])):
                     yield self._chunk([choice])
-                with anyio.fail_after(max(0, self._deadline - anyio.current_time())):
-                    event = await anext(events, None)
-            usage = self._finish(ticket, prompt, ends)
             options = self._body.stream_options
-            if options is not None and options.include_usage:
-                yield self._chunk([], usage=usage.model_dump())
+            if options is not None and options.include_usage and self._answer.usage is not None:
+                yield self._chunk([], usage=self._answer.usage.model_dump())
             yield "data: [DONE]\n\n"
         except TimeoutError:
             yield _data(too_late().body)
@@ -196,7 +172,11 @@ class _Completion:
         for copy in range(self._copies):
             index = event.index + copy
             if isinstance(event, End):
-                yield _choice(index, {}, _reason(event))
+                yield _choice(index, {}, self._reason(event))
+                continue
+            if self._tool is not None:
+                call = {"index": 0, **_call(self._tool, event.text).model_dump()}
+                yield _choice(index, {"tool_calls": [call]})
                 continue
             told = self._logprobs(list(event.scores), before)
             yield _choice(index, {"content": event.text}, None, None if told is None else told.model_dump())
@@ -220,9 +200,6 @@ class _Completion:
     def _fingerprint(self) -> str:
         engine = self._served.model.engine
         return f"blip2-chat-{engine.name}-{engine.precision}"
-
-    def _finish(self, ticket: Ticket, prompt: FittedPrompt, ends: list[End]) -> schemas.Usage:
-        return self._service.finish(self._served, ticket, ends, prompt.text, self._copies)
 
     def _logprobs(self, scores: list[Score], before: list[int]) -> schemas.Logprobs | None:
         """`before`: the preceding tokens of the answer, on which the text of a token depends."""
@@ -249,39 +226,11 @@ class _Completion:
         )
 
 
-class _EventStream(StreamingResponse):
-    """Server-sent events; frees the slots and the queue entry however the response ends."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, pieces: AsyncIterator[str], served: Served, ticket: Ticket, deadline: float) -> None:
-        super().__init__(pieces, headers={"X-Accel-Buffering": "no"})
-        self._served = served
-        self._ticket = ticket
-        self._deadline = deadline
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A client that does not read blocks `send`. One that reads gets an error for the time limit first: it
-        # has a
-        # second for that from when this loop, which may be late itself, comes to it.
-        loop = asyncio.get_running_loop()
-        with anyio.CancelScope() as reading:
-
-            def late() -> None:
-                reading.deadline = loop.time() + 1
-
-            clock = loop.call_at(self._deadline, late)
-            try:
-                await super().__call__(scope, receive, send)
-            finally:
-                clock.cancel()
-                self._served.scheduler.cancel(self._ticket)
-
-
-def _check(body: schemas.ChatRequest) -> None:
+def _form(body: schemas.ChatRequest) -> forms.Wanted | None:
+    """The form of the answer; 400 for what is asked for and cannot be had."""
+    extra = body.model_extra or {}
     for name, nothing in _REFUSED.items():
-        value = (body.model_extra or {}).get(name)
-        if value not in nothing:
+        if extra.get(name) not in nothing:
             raise ApiError(
                 400, f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )
@@ -291,14 +240,21 @@ def _check(body: schemas.ChatRequest) -> None:
         raise ApiError(400, "beam search has no top_logprobs", param="top_logprobs")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
+    form = forms.wanted(body.response_format, body.tools, body.tool_choice, "response_format")
+    if form is not None and body.logprobs:
+        raise ApiError(
+            400,
+            "an answer with a form has no logprobs; blip2_chat.choices has the probability of each value",
+            param="logprobs",
+        )
+    return form
 
 
-def _about(picture: PreparedPicture, prompt: FittedPrompt) -> schemas.About:
-    return schemas.About(picture=picture.digest, advice=advice(picture), dropped_turns=prompt.dropped_turns)
-
-
-def _reason(end: End) -> Any:
-    return "length" if end.result.finish_reason == "length" else "stop"
+def _call(tool: str, arguments: str) -> schemas.ToolCall:
+    return schemas.ToolCall(
+        id=f"call_{uuid.uuid4().hex[:24]}",
+        function=schemas.CalledFunction(name=tool, arguments=arguments),
+    )
 
 
 def _choice(
@@ -308,4 +264,4 @@ def _choice(
 
 
 def _data(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {compact(content)}\n\n"

@@ -1,18 +1,13 @@
-"""Common parts of the routes: their error responses, and cancelling work when the client has left."""
+"""Common parts of the routes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, Literal
 
-import anyio
-from starlette.requests import Request
-
+from ...generation.rows import End
 from ...images import PreparedPicture
 from .. import schemas
-from ..errors import ApiError
-
-Result = TypeVar("Result")
+from ..answering import Told
 
 # Responses of every route, for the OpenAPI document.
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -21,41 +16,20 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class ClientGoneError(Exception):
-    """The client has disconnected."""
-
-
-async def unless_gone(request: Request, work: Awaitable[Result], seconds: float) -> Result:
-    """The result of `work`, cancelled when the client disconnects (`ClientGoneError`) or after `seconds` (504).
-
-    The body of the request must have been read, so that the next message can only be a disconnect.
-    """
-    results: list[Result] = []
-    errors: list[Exception] = []
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
-
-    with anyio.move_on_after(max(seconds, 0)) as clock:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, tasks.cancel_scope)
-            try:
-                results.append(await work)
-            except Exception as error:  # raised below: a task group would wrap it
-                errors.append(error)
-            tasks.cancel_scope.cancel()
-    if errors:
-        raise errors.pop()  # no longer held by this frame, which its traceback holds
-    if results:
-        return results[0]
-    raise too_late() if clock.cancelled_caught else ClientGoneError
-
-
-def too_late() -> ApiError:
-    return ApiError(504, "the answer took longer than this server allows", code="timeout")
-
-
 def advice(picture: PreparedPicture) -> list[schemas.AdviceEntry]:
     return [schemas.AdviceEntry(kind=one.kind, message=one.message) for one in picture.advice]
+
+
+def about(told: Told) -> schemas.About:
+    """What OpenAI's formats have no place for."""
+    return schemas.About(
+        picture=told.picture.digest,
+        advice=advice(told.picture),
+        dropped_turns=told.dropped_turns,
+        choices=told.choices or None,
+    )
+
+
+def reason(end: End) -> Literal["stop", "length"]:
+    """Why an answer ended, in the words of the APIs."""
+    return "length" if end.result.finish_reason == "length" else "stop"

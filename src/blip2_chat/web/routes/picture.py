@@ -10,11 +10,12 @@ from ...errors import PictureError
 from ...images import HEAD_BYTES, begins_like_picture
 from ...images.naming import url_name
 from .. import schemas
+from ..disconnect import unless_gone
 from ..errors import ApiError, worded
 from ..model_worker import client_of
 from ..service import Service
 from .bodies import json_body
-from .common import ERRORS, unless_gone
+from .common import ERRORS
 
 
 def router(service: Service) -> APIRouter:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....checkpoint.inspect import Checkpoint
+from ....checkpoint.inspect import AnyCheckpoint
 from ....errors import CheckpointError
 from ...engine import Floats
 
@@ -15,7 +15,7 @@ from ...engine import Floats
 class Weights:
     """The tensors of one checkpoint, by their names in the official layout; nothing is read until `read`."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: AnyCheckpoint) -> None:
         self._checkpoint = checkpoint
 
     def read(self, name: str) -> Floats:

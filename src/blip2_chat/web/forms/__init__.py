@@ -1,0 +1,1 @@
+"""Answers with a form: which JSON schemas are supported, and how an answer is found for one."""
