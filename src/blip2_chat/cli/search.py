@@ -69,8 +69,9 @@ def search(
 ) -> None:
     """Find pictures of an index by words, or pictures like another.
 
-    Embeddings find candidates, and the model reads the first of them again together with the text. Prints one line per
-    picture, best first: the probability that the text describes it (or the similarity, from -1 to 1) and its path.
+    Embeddings find candidates, and the model reads the first of them again together with the text. Prints one line
+    per picture, best first: the probability that the text describes it (or the similarity, from -1 to 1) and its
+    path.
     """
     from ..errors import GenerationError, Parameter
 

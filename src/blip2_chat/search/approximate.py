@@ -1,7 +1,7 @@
 """The approximate search of a large index, and its recall: the share of the exact results that it finds.
 
-Embeddings lie in parts, and a query looks through those nearest to it. How many is measured: enough for the recall that
-is wanted, with texts as people write them.
+Embeddings lie in parts, and a query looks through those nearest to it. How many is measured: enough for the recall
+that is wanted, with texts as people write them.
 """
 
 from __future__ import annotations

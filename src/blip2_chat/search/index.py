@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GenerationError, PictureError
-from ..images import Picture, PictureLimits, PictureSource, open_picture
+from ..images import Picture, PictureLimits, open_picture
 from ..images.naming import one_line
 from ..retriever import AnyPicture, Encoded, Retriever
 from ..retriever_loading import load_retriever
@@ -34,10 +34,10 @@ OnRerank = Callable[[int, int, float], None]
 class Hit:
     """A picture that was found.
 
-    path: as a run shows it: a file, a URL, `shard.tar/member` or `table.parquet#row`. file: its absolute path, if it is
-    a file. similarity: ITC, in [-1, 1]; of `like`, the mean over the other picture's queries. probability: ITM, that
-    the text describes the picture; None if it was not asked, or the picture has changed or vanished since it was
-    indexed, which `changed` says.
+    path: as a run shows it: a file, a URL, `shard.tar/member` or `table.parquet#row`. file: its absolute path, if it
+    is a file. similarity: ITC, in [-1, 1]; of `like`, the mean over the other picture's queries.
+    probability: ITM, that the text describes the picture; None if it was not asked, or the picture has changed or
+    vanished since it was indexed, as `changed` says.
     """
 
     key: str
@@ -121,17 +121,19 @@ class Index:
         self,
         text: str | None = None,
         *,
-        like: PictureSource | Hit | None = None,
+        like: AnyPicture | Hit | None = None,
         top: int = 10,
         rerank: int = RERANKED,
+        within: float | None = None,
         exact: bool = False,
         on_rerank: OnRerank | None = None,
     ) -> list[Hit]:
         """The `top` pictures that fit `text` best, or are most like the picture `like`; best first.
 
         ITC finds `rerank` candidates, and ITM reads these again together with the text, which is more exact and takes
-        as long as describing each of them (0: not at all). A picture that has vanished or changed since it was indexed
-        is not read again and comes after those that are. `exact`: without the approximate search of large indexes.
+        as long as encoding each of them (0: not at all). A picture that has vanished or changed since it was indexed
+        is not read again and comes after those that are. `within`: seconds after which no further candidates are read
+        again. `exact`: no approximate search, however large the index.
 
         Raises `GenerationError` for a text that cannot be used, `PictureError` for a picture that cannot be opened.
         """
@@ -149,7 +151,7 @@ class Index:
         queries = self.retriever.embed_text(text)[None]
         found = self.store.nearest(queries, max(top, rerank), approximate)
         hits = [_hit(entry, similarity) for entry, similarity in found]
-        first = self._matched(hits[:rerank], text, on_rerank) if rerank else []
+        first = self._matched(hits[:rerank], text, within, on_rerank) if rerank else []
         # Stable: candidates that were not read again stay in ITC's order, behind those that were.
         first.sort(key=lambda hit: (hit.probability is None, -(hit.probability or 0.0), -hit.similarity))
         return [*first, *hits[len(first) :]][:top]
@@ -164,7 +166,15 @@ class Index:
             raise PictureError(f"{hit.path} is no longer in the index", name=hit.path, fault="missing")
         return _picture(entry, limits or self.retriever.limits)
 
-    def _embeddings(self, like: PictureSource | Hit) -> Any:
+    def with_digest(self, digest: str) -> Hit:
+        """An indexed picture by `Hit.digest`, as if found with itself. Raises `PictureError` if there is none."""
+        self.store.refresh()
+        entry = self.store.with_digest(digest)
+        if entry is None:
+            raise PictureError("there is no such picture in the index", fault="missing")
+        return _hit(entry, 1.0)
+
+    def _embeddings(self, like: AnyPicture | Hit) -> Any:
         """[Q, E]"""
         if not isinstance(like, Hit):
             return self.retriever.embed_picture(like)
@@ -173,12 +183,16 @@ class Index:
             raise PictureError(f"{like.path} is no longer in the index", name=like.path, fault="missing")
         return entry.vectors
 
-    def _matched(self, hits: Sequence[Hit], text: str, on_rerank: OnRerank | None) -> list[Hit]:
+    def _matched(
+        self, hits: Sequence[Hit], text: str, within: float | None, on_rerank: OnRerank | None
+    ) -> list[Hit]:
         made: list[Hit] = []
         started = time.perf_counter()
         # Pictures with the same pixels match a text alike: they are read once.
         known: dict[str, float] = {}
         for first in range(0, len(hits), _AT_ONCE):
+            if first and within is not None and time.perf_counter() - started > within:
+                break
             batch = hits[first : first + _AT_ONCE]
             read = dict(self._read([hit for hit in batch if hit.digest not in known]))
             whole = {digest: one for digest, one in read.items() if not isinstance(one, str)}

@@ -43,7 +43,8 @@ class IndexOptions:
     out: a folder to make, or a URL. sources: as a run has them, in addition to those that the index was made of.
     without: sources that are no longer to be in it.
     exclude: patterns of files and folders to skip; None: as the last time. columns: as a run's, of a new index.
-    keep_features: also keep the encoder's output, so that pictures need not be encoded again to be matched with a text.
+    keep_features: also keep the encoder's output, so that pictures need not be encoded again to be matched with a
+    text.
     fresh: make the index anew. retry_failed: try pictures again that could not be opened.
     revision, processor: as the model was asked for, to load it again for a search.
     """
@@ -65,8 +66,8 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of an index's pictures: all in it, done now (in `seconds`), of those changed since they were done before,
-    vanished and so removed, failed, and the same as another."""
+    """Counts of an index's pictures: all in it, done now (in `seconds`), of those changed since they were done
+    before, vanished and so removed, failed, and the same as another."""
 
     rows: int
     done: int
@@ -289,7 +290,7 @@ class Indexing:
 
 
 def require_same(about: About, retriever: Retriever, address: str) -> None:
-    """Raises `RunError` if an index was made with another model: its embeddings cannot be compared with this one's."""
+    """Raises `RunError` if an index was made with another model: their embeddings differ."""
     maker = about.maker
     if maker.identity != retriever.identity:
         mine = f"{one_line(retriever.name)} at {retriever.plan.precision}"

@@ -135,7 +135,7 @@ class Store:
         found = cls.find(address)
         if found is None:
             raise RunError(
-                f"there is no index {one_line(address)}; `blip2-chat index PHOTOS --out {one_line(address)}` makes one"
+                f"there is no index {one_line(address)}; `blip2-chat index PHOTOS --out INDEX` makes one"
             )
         return found
 
@@ -246,8 +246,8 @@ class Store:
     def nearest(
         self, vectors: Floats, limit: int, approximate: Approximate | None = None
     ) -> list[tuple[Entry, float]]:
-        """The pictures with the greatest MaxSim to vectors [V, E], best first: the sum over V of the similarity of the
-        nearest of a picture's embeddings. Exact, unless the parameters of an approximate search are given."""
+        """The pictures with the greatest MaxSim to vectors [V, E], best first: the sum over V of the similarity of
+        the nearest of a picture's embeddings. Exact, unless the parameters of an approximate search are given."""
         columns = [*_SMALL, "_distance"]
         with _told(self.address):
             query = self._table.search(np.asarray(vectors, np.float32), vector_column_name="vectors")

@@ -22,7 +22,7 @@ from .middleware.access_log import Record
 from .middleware.admission import Intake
 from .middleware.auth import Guard
 from .prometheus import CONTENT_TYPE
-from .routes import captions, chat_completions, picture
+from .routes import captions, chat_completions, picture, search
 from .service import Service
 
 _SUMMARY = "Chat with pictures through BLIP-2: OpenAI's chat completions with image_url parts, and captions."
@@ -51,6 +51,8 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(chat_completions.router(service))
     app.include_router(captions.router(service))
     app.include_router(picture.router(service))
+    if service.finder is not None:
+        app.include_router(search.router(service, service.finder))
     app.include_router(page_files.router(page))
     intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)
