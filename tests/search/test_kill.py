@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from blip2_chat.retriever import Retriever
 from blip2_chat.search.indexing import IndexOptions
@@ -22,9 +23,10 @@ from tests.support.search import contents, fork_index, indexed
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments(tiny: Path, retriever: Retriever, tmp_path: Path) -> None:
     photos, out, told = tmp_path / "photos", tmp_path / "killed.index", tmp_path / "told.txt"
-    count = 150
+    count = 100
     pictures = make_pictures(photos, count)
     (photos / "bad.png").write_bytes(b"no picture")
     shutil.copy(pictures[5], photos / "p0005-again.png")
@@ -32,7 +34,7 @@ def test_killed_at_random_moments(tiny: Path, retriever: Retriever, tmp_path: Pa
     options = IndexOptions(str(out), (photos,), batch_size=3)
     draw = random.Random(1)
     middle = 0
-    for number in range(12):
+    for number in range(8):
         before = told.read_text(encoding="utf-8").count("\n")
         process = fork_index(tiny, options, told)
         if number % 4 == 0:
@@ -42,7 +44,7 @@ def test_killed_at_random_moments(tiny: Path, retriever: Retriever, tmp_path: Pa
                 lambda before=before, process=process: (
                     told.read_text(encoding="utf-8").count("\n") > before or not process.is_alive()
                 ),
-                120,
+                240,
             ), "it neither reports anything nor ends"
             time.sleep(draw.uniform(0, 0.05))
         process.kill()
@@ -55,7 +57,7 @@ def test_killed_at_random_moments(tiny: Path, retriever: Retriever, tmp_path: Pa
             count += 100
         kept = {one.path for one in Store.open(str(out)).entries()} if reported else set()
         assert set(reported) <= kept, "reported, and lost"
-    assert middle >= 4, "most kills came before anything was done"
+    assert middle >= 3, "most kills came before anything was done"
     indexed(retriever, options, told)
     indexed(retriever, IndexOptions(str(tmp_path / "undisturbed.index"), (photos,), batch_size=3))
     killed, undisturbed = contents(out), contents(tmp_path / "undisturbed.index")

@@ -35,7 +35,10 @@ def fork_index(model: Path, options: IndexOptions, told: Path) -> Any:
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        context.set_forkserver_preload(["tests.support.batch"])
+        # Not lancedb itself, which starts a thread when it is imported, but what takes it long.
+        context.set_forkserver_preload(
+            ["tests.support.batch", "onnx", "onnxruntime", "pandas", "pyarrow.dataset", "lance_namespace"]
+        )
     process = context.Process(target=_whole, args=(model, options, told))
     process.start()
     return process

@@ -48,9 +48,10 @@ class Row(Protocol):
 
 
 R = TypeVar("R", bound=Row)
+R_co = TypeVar("R_co", bound=Row, covariant=True)
 
 
-class Worker(Protocol[R]):
+class Worker(Protocol[R_co]):
     """The model at work. `encode` runs in another thread than `write`."""
 
     @property
@@ -58,7 +59,7 @@ class Worker(Protocol[R]):
     @property
     def limits(self) -> PictureLimits: ...
 
-    def begin(self, opened: Opened) -> R:
+    def begin(self, opened: Opened) -> R_co:
         """A picture's result before the model has seen it: what is known of the picture."""
 
     def encode(self, pixels: Floats) -> Floats:

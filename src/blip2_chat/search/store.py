@@ -166,17 +166,7 @@ class Store:
         with _told(self.address):
             rows = self._database.open_table(_ABOUT).to_arrow().to_pylist()
         try:
-            values = json.loads(rows[0]["value"])
-            if values.pop("format") != _FORMAT:
-                raise ValueError("written by another version of blip2-chat")
-            maker = values.pop("maker")
-            maker["features"] = tuple(maker["features"])
-            approximate = values.pop("approximate")
-            return About(
-                maker=Maker(**maker),
-                approximate=approximate and Approximate(**approximate),
-                **{name: tuple(one) if isinstance(one, list) else one for name, one in values.items()},
-            )
+            return _about(json.loads(rows[0]["value"]))
         except (LookupError, TypeError, ValueError) as error:
             raise RunError(
                 f"{one_line(self.address)} cannot be read as an index ({one_line(str(error))}); make it again"
@@ -308,14 +298,30 @@ class Store:
         columns["features"] = [
             None if one.features is None else one.features.astype(np.float16).tobytes() for one in entries
         ]
-        columns["vectors"] = [
-            None if one.vectors is None else list(one.vectors.astype(np.float16)) for one in entries
-        ]
-        return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names})
+        arrays = {name: pa.array(column, schema.field(name).type) for name, column in columns.items()}
+        arrays["vectors"] = _multivectors([one.vectors for one in entries], schema.field("vectors").type)
+        return pa.table(arrays).select(schema.names)
 
 
 # Candidates of the approximate search whose similarity is computed exactly, per result.
 _REFINED = 3
+
+
+def _about(values: dict[str, Any]) -> About:
+    """The inverse of what `describe` writes. Raises `ValueError`, `TypeError` or `LookupError` for anything else."""
+    if values["format"] != _FORMAT:
+        raise ValueError("another version of blip2-chat wrote it")
+    maker, approximate = dict(values["maker"]), values["approximate"]
+    rows, width = maker.pop("features")
+    return About(
+        Maker(features=(rows, width), **maker),
+        tuple(values["sources"]),
+        tuple(values["exclude"]),
+        values["column"],
+        values["name_column"],
+        keeps_features=values["keeps_features"],
+        approximate=None if approximate is None else Approximate(**approximate),
+    )
 
 
 def _connect(address: str) -> Any:
@@ -367,6 +373,18 @@ def _entry(row: dict[str, Any], maker: Maker | None = None) -> Entry:
         else np.frombuffer(features, np.float16).reshape(maker.features).astype(np.float32),
         reading=row.get("reading"),
     )
+
+
+def _multivectors(given: Sequence[Floats | None], kind: Any) -> Any:
+    """Embeddings [Q, E] of each picture, or None -> a column of lists of vectors."""
+    import pyarrow as pa
+
+    size = kind.value_type.list_size
+    rows = np.concatenate([np.empty((0, size), np.float16), *(one for one in given if one is not None)])
+    ends = np.cumsum([0, *(0 if one is None else len(one) for one in given)], dtype=np.int32)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float16).reshape(-1)), size)
+    missing = pa.array([one is None for one in given], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(ends), vectors, mask=missing).cast(kind)
 
 
 def _quoted(text: str) -> str:
