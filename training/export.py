@@ -28,8 +28,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_processor(folder: Path) -> None:
-    """The picture and text processor's files, as official checkpoints have them."""
+def write_picture_settings(folder: Path) -> None:
+    """How pictures are prepared, as official checkpoints say it."""
     _write(
         folder / "preprocessor_config.json",
         {
@@ -39,6 +39,11 @@ def write_processor(folder: Path) -> None:
             "resample": 3, "rescale_factor": 1 / 255, "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         },
     )  # fmt: skip
+
+
+def write_processor(folder: Path) -> None:
+    """The picture and text processor's files, as official checkpoints have them."""
+    write_picture_settings(folder)
     _write(
         folder / "processor_config.json", {"num_query_tokens": QUERIES, "processor_class": "Blip2Processor"}
     )
@@ -73,7 +78,7 @@ def export(run: str, folder: Path) -> None:
         raise SystemExit(f"{checkpoints.RUNS / run} has no checkpoint yet")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoints.RUNS / run / "tokenizer")
     stop = newline_id(tokenizer)
-    model = build_model(stop, Shape(), seed=0)
+    model = build_model(stop, len(tokenizer), Shape(), seed=0)
     state = torch.load(found[-1] / checkpoints.WEIGHTS, map_location="cpu", weights_only=True)
     prefix = "model."
     model.load_state_dict(

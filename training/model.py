@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from .scenes import IMAGE_SIZE, PATCH
-from .tokenizer import BOS_ID, IMAGE_ID, PAD_ID, VOCAB_SIZE
+from .tokenizer import BOS_ID, IMAGE_ID, PAD_ID
 
-QUERIES = 16
+QUERIES = 32
 SLOWEST = 20.0  # patches per radian of the slowest wave; the fastest has one
 POSITION_STRENGTH = 1.2
 
@@ -20,7 +20,7 @@ POSITION_STRENGTH = 1.2
 class Shape:
     """Widths and depths of the three parts."""
 
-    vision_width: int = 192
+    vision_width: int = 256
     vision_layers: int = 6
     qformer_width: int = 192
     qformer_layers: int = 4
@@ -40,7 +40,7 @@ def positions(width: int) -> Tensor:
     return POSITION_STRENGTH * (grid - grid.mean(0)) / (grid - grid.mean(0)).std()
 
 
-def build_config(stop_id: int, shape: Shape) -> Blip2Config:
+def build_config(stop_id: int, vocabulary: int, shape: Shape) -> Blip2Config:
     """The configuration as ``config.json`` will hold it."""
     config = Blip2Config(
         vision_config={
@@ -51,11 +51,11 @@ def build_config(stop_id: int, shape: Shape) -> Blip2Config:
         qformer_config={
             "hidden_size": shape.qformer_width, "intermediate_size": 4 * shape.qformer_width,
             "num_hidden_layers": shape.qformer_layers, "num_attention_heads": shape.qformer_width // shape.head_width,
-            "encoder_hidden_size": shape.vision_width, "cross_attention_frequency": 2, "vocab_size": VOCAB_SIZE,
+            "encoder_hidden_size": shape.vision_width, "cross_attention_frequency": 2, "vocab_size": vocabulary,
             "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
         },
         text_config={
-            "model_type": "opt", "vocab_size": VOCAB_SIZE, "hidden_size": shape.language_width,
+            "model_type": "opt", "vocab_size": vocabulary, "hidden_size": shape.language_width,
             "word_embed_proj_dim": shape.language_width, "ffn_dim": 4 * shape.language_width,
             "num_hidden_layers": shape.language_layers,
             "num_attention_heads": shape.language_width // shape.head_width, "max_position_embeddings": 512,
@@ -68,10 +68,10 @@ def build_config(stop_id: int, shape: Shape) -> Blip2Config:
     return config
 
 
-def build_model(stop_id: int, shape: Shape, seed: int) -> Blip2ForConditionalGeneration:
+def build_model(stop_id: int, vocabulary: int, shape: Shape, seed: int) -> Blip2ForConditionalGeneration:
     """A freshly initialised model, the same for the same seed."""
     torch.manual_seed(seed)
-    model = Blip2ForConditionalGeneration(build_config(stop_id, shape))
+    model = Blip2ForConditionalGeneration(build_config(stop_id, vocabulary, shape))
     with torch.no_grad():
         # transformers starts the query vectors at zero, which leaves them alike: nothing tells them apart
         model.query_tokens.normal_(0.0, 0.5)

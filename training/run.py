@@ -18,9 +18,11 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 from transformers import PreTrainedTokenizerFast
@@ -65,6 +67,8 @@ class Options:
     average: float = 0.995
     save_every: float = 120.0
     probe_every: float = 900.0
+    start: str = ""  # a checkpoint folder to go on from; empty: from scratch
+    heads_alone: float = 0.0  # share of the run, at its start, in which only the heads learn
     device: str = "cpu"
 
     def rate(self, progress: float) -> float:
@@ -95,12 +99,15 @@ class Trainer:
         self.device = torch.device(options.device)
         self.tokenizer = self._tokenizer()
         self.store = IconStore.load()
-        model = build_model(newline_id(self.tokenizer), shape, options.seed)
-        self.learner = Learner(model, SceneHeads(shape.vision_width, shape.qformer_width)).to(self.device)
-        self.averaged = Learner(
-            build_model(newline_id(self.tokenizer), shape, options.seed),
-            SceneHeads(shape.vision_width, shape.qformer_width),
-        ).to(self.device)
+        self.learner, self.averaged = (
+            Learner(
+                build_model(newline_id(self.tokenizer), len(self.tokenizer), shape, options.seed),
+                SceneHeads(shape.vision_width, shape.qformer_width),
+            ).to(self.device)
+            for _ in range(2)
+        )
+        if options.start:
+            self._start_from(Path(options.start))
         self.averaged.load_state_dict(self.learner.state_dict())
         self.averaged.eval()
         # for such short sequences the plain form is the fastest on a CPU
@@ -118,10 +125,20 @@ class Trainer:
         kept = self.folder / "tokenizer"
         if (kept / "tokenizer.json").exists():
             return PreTrainedTokenizerFast.from_pretrained(kept)
-        tokenizer = build_tokenizer()
+        start = self.options.start
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start) if start else build_tokenizer()
         if self.rank == 0:
             tokenizer.save_pretrained(kept)
         return tokenizer
+
+    def _start_from(self, folder: Path) -> None:
+        """The weights of a checkpoint in the official layout; the heads are new."""
+        state = load_file(folder / "model.safetensors")
+        missing, unexpected = self.learner.model.load_state_dict(
+            {name: value.float() for name, value in state.items()}, strict=False
+        )
+        if unexpected or set(missing) - {"language_model.lm_head.weight"}:
+            raise SystemExit(f"{folder} has another shape: {[*missing, *unexpected][:3]}")
 
     @property
     def progress(self) -> float:
@@ -185,6 +202,8 @@ class Trainer:
             loss, shown = self.learner(batch, speak)
         self.learner.zero_grad(set_to_none=True)
         loss.backward()
+        if self.progress < self.options.heads_alone:
+            self.learner.model.zero_grad(set_to_none=True)
         self._share(time.monotonic() - began)
         torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
         self.optimiser.step()

@@ -1,6 +1,6 @@
 """Draw the sample pictures that ship with the package: ``python -m training.samples``.
 
-They are composed by hand rather than at random, at 512 pixels from the sets' own vector drawings, with
+They are composed by hand rather than at random, at 768 pixels from the sets' own vector drawings, with
 questions and true answers in ``samples.json``.
 """
 
@@ -19,7 +19,7 @@ from .catalog import SETS
 from .export import DEMO
 from .fetch_sets import draw, fetch, svg_of
 
-SIDE = 512
+SIDE = 768
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ SAMPLES = (
         "a dog and an apple on a blue background",
         (
             ("what is on the left?", "a dog"),
-            ("what is on the right?", "an apple"),
+            ("what colour is the apple?", "red"),
             ("is there a cat?", "no"),
-            ("what colour is the background?", "blue"),
         ),
         (("what is on the left?", "a dog"), ("and what is right of it?", "an apple")),
     ),
@@ -69,10 +68,9 @@ SAMPLES = (
         ),
         "a cow, a house and a pig on a green background",
         (
+            ("how many animals are there?", "two"),
             ("what is at the top?", "a house"),
-            ("how many things are there?", "three"),
-            ("what is on the right?", "a pig"),
-            ("how many pigs are there?", "one"),
+            ("is there a horse?", "no"),
         ),
         (("what is on the right?", "a pig"), ("and how many are there?", "one")),
     ),
@@ -86,10 +84,9 @@ SAMPLES = (
         ),
         "a bus, a car and a bicycle on a grey background",
         (
+            ("what is in the picture?", "a bus, a car and a bicycle"),
             ("what is at the bottom?", "a car"),
-            ("is there a bus?", "yes"),
-            ("what is on the right?", "a bicycle"),
-            ("how many cars are there?", "one"),
+            ("is the bus left of the bicycle?", "yes"),
         ),
         (("what is at the bottom?", "a car"), ("how many of them are there?", "one")),
     ),
@@ -103,8 +100,7 @@ SAMPLES = (
         ),
         "a balloon, a cake and a gift on a pink background",
         (
-            ("what is on the left?", "a balloon"),
-            ("what is at the bottom?", "a cake"),
+            ("what is left of the cake?", "a balloon"),
             ("is there a gift?", "yes"),
             ("what colour is the background?", "pink"),
         ),
@@ -121,8 +117,7 @@ SAMPLES = (
         (
             ("how many cats are there?", "two"),
             ("is there a dog?", "no"),
-            ("what is on the left?", "a cat"),
-            ("what colour is the background?", "yellow"),
+            ("what is at the top?", "a cat"),
         ),
         (("what is at the top?", "a cat"), ("how many of them are there?", "two")),
     ),
@@ -136,12 +131,43 @@ SAMPLES = (
         ),
         "a moon, a rocket and a star on a black background",
         (
-            ("what is on the left?", "a moon"),
-            ("what is at the bottom?", "a rocket"),
-            ("how many stars are there?", "one"),
             ("what is on the right?", "a star"),
+            ("what is below the moon?", "a rocket"),
+            ("how many stars are there?", "one"),
         ),
         (("what is on the left?", "a moon"), ("and what is below it?", "a rocket")),
+    ),
+    Sample(
+        "fruit",
+        ((176, 116, 206), (132, 78, 172)),
+        (
+            Thing("noto:banana", 0.24, 0.3, 0.38),
+            Thing("fluent-emoji:green-apple", 0.5, 0.72, 0.36),
+            Thing("noto:strawberry", 0.78, 0.32, 0.34),
+        ),
+        "a banana, an apple and a strawberry on a purple background",
+        (
+            ("how many fruits are there?", "three"),
+            ("what colour is the banana?", "yellow"),
+            ("what is at the bottom?", "an apple"),
+        ),
+        (("what is at the bottom?", "an apple"), ("and what colour is it?", "green")),
+    ),
+    Sample(
+        "at-sea",
+        ((112, 190, 246), (46, 116, 212)),
+        (
+            Thing("fluent-emoji:fish", 0.2, 0.72, 0.32),
+            Thing("noto:sailboat", 0.5, 0.26, 0.42),
+            Thing("noto:octopus", 0.8, 0.7, 0.36),
+        ),
+        "a fish, a boat and an octopus on a blue background",
+        (
+            ("what is at the top?", "a boat"),
+            ("how many animals are there?", "two"),
+            ("is there a penguin?", "no"),
+        ),
+        (("what is on the left?", "a fish"), ("how many of them are there?", "one")),
     ),
 )
 

@@ -19,8 +19,8 @@ from .catalog import ALIKE, SETS
 from .colours import plain_colour
 from .icons import IconStore
 
-IMAGE_SIZE = 120
-PATCH = 12
+IMAGE_SIZE = 112
+PATCH = 14
 MAX_THINGS = 4
 COUNT_SHARES = (0.02, 0.2, 0.26, 0.28, 0.24)  # of pictures with no thing, one thing, ...
 OTHER_SIDES = (90, 150, 180)  # pictures are at times drawn at another size than the model's

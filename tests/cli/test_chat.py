@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blip2_chat
+from blip2_chat.checkpoint.embedded import sample_pictures
 from blip2_chat.cli import app
 from blip2_chat.cli.repl import Talk, _unquoted
 
@@ -381,3 +382,19 @@ def test_a_terminal_shows_the_picture_and_knows_words(
         at = screen.wait_for("^\r?>", len(screen.shown))
         assert screen.leave(word + "\r") == 0
         assert "Traceback" not in screen.shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_questions_about_a_sample_are_suggested(folder: Path, tmp_path: Path) -> None:
+    """Also about a copy of it; Tab types the first."""
+    sample = sample_pictures()[1]
+    copy = tmp_path / sample.path.name
+    copy.write_bytes(sample.path.read_bytes())
+    with terminal("chat", str(copy), "-m", str(folder), "--engine", "onnx", "--no-picture") as screen:
+        at = screen.wait_for("^\r?>")
+        assert all(question in screen.shown for question in sample.questions)
+        screen.type("\t")
+        screen.wait_for(re.escape(next(iter(sample.questions))), at)
+        screen.type("\x03")
+        screen.wait_for("^\r?>", len(screen.shown))
+        assert screen.leave("\x04") == 0

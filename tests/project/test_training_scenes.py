@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.drawings import discs
 from training import checkpoints, scenes
 from training.backgrounds import COLOURS
 from training.batches import IGNORED, LEAST_GROUND, SceneBatches, Writer, patches_to_keep
 from training.catalog import ALIKE, KINDS, SETS, plain_name
 from training.colours import plain_colour
 from training.heads import SceneHeads
-from training.icons import ICON_SIZE, IconStore
+from training.icons import IconStore
 from training.losses import Learner
 from training.model import Shape, build_model
 from training.optimiser import Muon, orthogonalised
@@ -31,20 +32,7 @@ from training.tokenizer import BOS_ID, build_tokenizer, newline_id
 
 @pytest.fixture(scope="module")
 def store() -> IconStore:
-    """Plain coloured discs instead of the real drawings: six kinds, two training sets and the unseen one."""
-    y, x = np.mgrid[0:ICON_SIZE, 0:ICON_SIZE]
-    disc = ((x - 64) ** 2 + (y - 64) ** 2 < 60**2).astype(np.uint8) * 255
-    unseen = next(i for i, one in enumerate(SETS) if one.held_out)
-    drawings, kinds, sets = [], [], []
-    for set_index in (0, 1, unseen):
-        for kind in range(6):
-            drawing = np.zeros((ICON_SIZE, ICON_SIZE, 4), np.uint8)
-            drawing[..., kind % 3] = 60 + 20 * kind
-            drawing[..., 3] = disc
-            drawings.append(drawing)
-            kinds.append(kind)
-            sets.append(set_index)
-    return IconStore(np.stack(drawings), np.array(kinds), np.array(sets))
+    return discs()
 
 
 def rng(number: int) -> np.random.Generator:
@@ -91,11 +79,12 @@ def test_patch_labels_name_what_is_drawn(store: IconStore) -> None:
     labels = scenes.draw(scene, store, rng(1), strength=0.0).patches
     cells = scenes.IMAGE_SIZE // scenes.PATCH
     grid = labels.kind.reshape(cells, cells)
-    assert grid[2, 2] == 3 and grid[7, 7] == 5
-    assert grid[0, 9] == 0 and grid[9, 0] == 0
+    near, far, last = cells // 4, 3 * cells // 4, cells - 1
+    assert grid[near, near] == 3 and grid[far, far] == 5
+    assert grid[0, last] == 0 and grid[last, 0] == 0
     assert set(grid.flatten().tolist()) <= {0, 3, 5, -100}
     belongs = labels.thing.reshape(cells, cells)
-    assert belongs[2, 2] == 0 and belongs[7, 7] == 1 and belongs[0, 9] == -100
+    assert belongs[near, near] == 0 and belongs[far, far] == 1 and belongs[0, last] == -100
 
 
 DOG, CAT, APPLE = 0, 1, [kind.name for kind in KINDS].index("apple")
@@ -294,7 +283,7 @@ def test_kept_patches_are_those_that_show_things_and_some_ground() -> None:
 
 def test_looking_at_kept_patches_is_looking_with_the_official_module() -> None:
     shape = Shape(32, 1, 32, 2, 32, 1, 16)
-    learner = Learner(build_model(7, shape, 1), SceneHeads(32, 32)).eval()
+    learner = Learner(build_model(7, 300, shape, 1), SceneHeads(32, 32)).eval()
     pixels = torch.randn(
         2, 3, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, generator=torch.Generator().manual_seed(3)
     )

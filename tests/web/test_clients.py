@@ -92,3 +92,25 @@ def test_a_conversation_in_the_browser(browser: Browser, embedded: Running) -> N
         "Failed to load resource: the server responded with a status of 400 (Bad Request)"
     ]
     visit.context.close()
+
+
+def test_suggested_questions_about_a_sample(browser: Browser, embedded: Running) -> None:
+    """They are asked with a press, go away once they are asked, and survive a reload."""
+    visit = Visit(browser, embedded.url)
+    page = visit.page
+    asked = sample("farm.png")["questions"]
+    assert isinstance(asked, list)
+    questions = [one["question"] for one in asked]
+    page.get_by_role("button", name="Sample: farm.png").click()
+    offered = page.get_by_role("group", name="Questions to try").get_by_role("button")
+    expect(offered).to_have_text(questions)
+    idle(page)
+    offered.nth(1).click()
+    expect(answers(page)).to_have_count(2)
+    idle(page)
+    assert said(page, 1) == asked[1]["answer"]
+    kept(page)
+    page.reload()
+    expect(offered).to_have_text([questions[0], *questions[2:]])
+    assert visit.problems == []
+    visit.context.close()

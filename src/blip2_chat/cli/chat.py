@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..checkpoint.embedded import SAMPLES
+from ..checkpoint.embedded import SAMPLES, suggested_questions
 from .display.output import STDIN, open_source
 from .display.screen import Screen
 from .options import ModelOptions, WritingOptions
@@ -42,8 +43,9 @@ def chat(
         )  # report a wrong path before loading the model, which may take minutes
     interactive = sys.stdin.isatty()
     running = model.load()
-    suggestion = "what is on the left?" if picture is None else "what is in the picture?"
-    talk = Talk(running, source, settings, interactive, suggestion, Screen(interactive, not no_picture))
+    path = Path(source)
+    questions = suggested_questions(path) if path.is_file() else ()
+    talk = Talk(running, source, settings, interactive, questions, Screen(interactive, not no_picture))
     model.tell_limits()
     if interactive:
         talk.welcome()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +45,12 @@ class Talk:
         picture: str,
         settings: Settings,
         interactive: bool,
-        suggestion: str = "what is in the picture?",
+        questions: Sequence[str] = (),
         screen: Screen | None = None,
     ) -> None:
-        """`suggestion` is a first question for who does not know what to ask."""
+        """`questions` to suggest to whoever does not know what to ask."""
         self._model = model
-        self._suggestion = suggestion
+        self._questions = tuple(questions) or ("what is in the picture?",)
         self.screen = screen or Screen(interactive)
         self._settings = settings
         self._interactive = interactive
@@ -85,7 +85,7 @@ class Talk:
         from .display.line_input import Commands, typed_lines
 
         commands = {name: name in _PATHS for name in _COMMANDS}
-        return typed_lines(_PROMPT, Commands(commands, self._suggestion), self.screen.has_colour)
+        return typed_lines(_PROMPT, Commands(commands, self._questions[0]), self.screen.has_colour)
 
     def welcome(self) -> None:
         """Shows the picture, and what can be done about it."""
@@ -93,7 +93,10 @@ class Talk:
         about = f"{engine.name}, {engine.precision}, {engine.device}"
         self.screen.picture(self.chat.picture)
         self.screen.note(f"{self.chat.picture.name}, with {self._model.name} ({about})")
-        self.screen.note(f"Try: {self._suggestion} (Tab types it)")
+        first, *others = self._questions
+        self.screen.note(f"Try: {first} (Tab types it)")
+        for question in others:
+            self.screen.note(f"     {question}")
         self.screen.note("/help lists the commands, ctrl-D leaves")
 
     def _take(self, line: str) -> None:

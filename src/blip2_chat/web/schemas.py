@@ -223,6 +223,8 @@ class Sample(BaseModel):
 
     path: str
     name: str
+    questions: list[str]
+    """To try about it."""
 
 
 class SettingAbout(BaseModel):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TypeVar
 
+from ..checkpoint.embedded import sample_pictures
 from ..generation.rows import End
 from ..images import PictureLimits
 from ..model import Model
@@ -86,8 +87,13 @@ class Service:
 
     def about(self, served: Served) -> schemas.ModelEntry:
         """The entry of a model in `/v1/models`."""
-        samples = [path for path in self.page if path.startswith("/samples/")] if served.is_embedded else []
-        entry = served.entry([schemas.Sample(path=path, name=path.rpartition("/")[2]) for path in samples])
+        samples = [
+            schemas.Sample(
+                path=f"/samples/{one.path.name}", name=one.path.name, questions=list(one.questions)
+            )
+            for one in (sample_pictures() if served.is_embedded else ())
+        ]
+        entry = served.entry(samples)
         entry.blip2_chat.indexed_pictures = None if self.finder is None else len(self.finder)
         return entry
 

@@ -12,23 +12,24 @@ import * as view from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 
-// A picture: { name, blob, url, turns, about, writing }; `writing` aborts the answer in progress.
+// A picture: { name, blob, url, turns, about, suggestions, writing }; `writing` aborts the answer in progress.
 // A turn: { question (null: the caption), by (the model's label), text, state: writing | done | stopped | failed,
 // reason, error, dropped }.
 let pictures = [];
 let current = null;
 let model = null; // the chosen model
 
-const draw = () => view.draw(pictures, current, { open, copy });
+const draw = () => view.draw(pictures, current, { open, copy, ask: put });
 
 /** Saves everything; the promise is fulfilled once a reload would restore it. */
 function keep() {
   return store.save({
     current: pictures.indexOf(current),
-    pictures: pictures.map(({ name, blob, turns, about }) => ({
+    pictures: pictures.map(({ name, blob, turns, about, suggestions }) => ({
       name,
       blob,
       about,
+      suggestions,
       // A reload ends an answer in progress; the question stays.
       turns: turns.map((turn) => (turn.state === "writing" ? { ...turn, state: "stopped" } : turn)),
     })),
@@ -60,7 +61,8 @@ async function readied(given) {
   return files;
 }
 
-async function add(given) {
+/** Adds pictures; `suggestions` are questions to try about them. */
+async function add(given, suggestions = []) {
   const trouble = await prepared(() => ready); // a picture may be dropped before the models are known
   if (trouble) return view.alertUser(trouble);
   $("alert").hidden = true;
@@ -78,6 +80,7 @@ async function add(given) {
     url: URL.createObjectURL(blob),
     turns: [],
     about: null,
+    suggestions,
     writing: null,
   }));
   if (!added.length) return;
@@ -186,6 +189,11 @@ function ask() {
   const question = $("question").value.trim();
   if (!question || !current || current.writing) return;
   $("question").value = "";
+  put(question);
+}
+
+/** Asks a question about the current picture. */
+function put(question) {
   $("ask").scrollIntoView({ block: "nearest" }); // in a low window, scroll to the answer
   begin(current, question);
   write(current);
@@ -252,9 +260,9 @@ function use(chosen, others) {
     "This is the small embedded model: it knows drawn scenes and has never seen a photograph. " +
     (photographs ? "Choose another in Settings." : "Settings explain how to serve another.");
   $("hint").hidden = !about.embedded;
-  view.drawSamples(about.samples, async (path, name) => {
+  view.drawSamples(about.samples, async (path, name, questions) => {
     try {
-      add([new File([await api.sample(path)], name, { type: "image/png" })]);
+      add([new File([await api.sample(path)], name, { type: "image/png" })], questions);
     } catch (error) {
       view.alertUser(error.message);
     }

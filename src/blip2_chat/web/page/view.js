@@ -20,8 +20,9 @@ export function icon(name) {
   return svg;
 }
 
-/** Everything anew. `open` is called with the picture whose tab is chosen, `copy` with an answer's text. */
-export function draw(pictures, current, { open, copy }) {
+/** Everything anew. `open` is called with the picture whose tab is chosen, `copy` with an answer's text, `ask` with a
+    suggested question. */
+export function draw(pictures, current, { open, copy, ask }) {
   const none = !current;
   document.body.classList.toggle("empty", none);
   $("welcome").hidden = !none;
@@ -40,7 +41,24 @@ export function draw(pictures, current, { open, copy }) {
     }),
   );
   drawTurns(current, copy);
+  drawSuggestions(current, ask);
   drawButtons(current);
+}
+
+/** The suggested questions that have not been asked yet. */
+function drawSuggestions(current, ask) {
+  const asked = new Set(current.turns.map((turn) => turn.question));
+  const left = (current.suggestions || []).filter((question) => !asked.has(question));
+  $("suggestions").hidden = left.length === 0;
+  $("suggestions").replaceChildren(
+    ...left.map((question) => {
+      const button = element("button", "suggestion", question);
+      button.type = "button";
+      button.disabled = Boolean(current.writing);
+      button.addEventListener("click", () => ask(question));
+      return button;
+    }),
+  );
 }
 
 const tabOf = new WeakMap(); // by picture: made once, since a click ends only on the element on which it began
@@ -162,14 +180,14 @@ export function alertUser(text) {
 export function drawSamples(samples, use) {
   $("samples").hidden = samples.length === 0;
   $("sample-list").replaceChildren(
-    ...samples.map(({ path, name }) => {
+    ...samples.map(({ path, name, questions }) => {
       const button = element("button");
       const image = element("img");
       image.src = address(path);
       image.alt = `Sample: ${name}`;
       button.type = "button";
       button.append(image);
-      button.addEventListener("click", () => use(path, name));
+      button.addEventListener("click", () => use(path, name, questions));
       return button;
     }),
   );

@@ -1,0 +1,275 @@
+"""Train the shipped retrieval model: ``python -m training.retrieval``.
+
+It takes the picture encoder and the Q-Former of the demo model; the encoder stays as it is, and the Q-Former, with a
+branch for texts, learns to compare and to match. If it is killed, the same command resumes. The schedule follows the
+clock (``--minutes``). At the end the running average of the weights is written to ``src/blip2_chat/demo_retrieval/``
+in the official layout, as float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    BertTokenizerFast,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+)
+
+from . import checkpoints, scenes
+from .batches import to_pixels
+from .descriptions import Described, changed, describe
+from .export import DEMO, write_picture_settings
+from .icons import IconStore
+from .matching import Matcher, Pairs, Texts, similarity
+from .optimiser import SharedOptimiser
+from .wordpiece import build_wordpiece
+
+RETRIEVAL = DEMO.parent / "demo_retrieval"
+WIDTH = 128  # of the vectors that are compared
+POSITIONS = 64
+PROBE_SEED, PROBE_PICTURES, PROBE_STRENGTH = 900_003, 256, 0.35
+
+
+@dataclass(frozen=True)
+class Options:
+    name: str = "retrieval"
+    encoder: str = str(DEMO)
+    minutes: float = 60.0
+    batch: int = 48
+    seed: int = 11
+    peak_rate: float = 1e-3
+    matrix_rate: float = 2.0
+    decay: float = 0.05
+    matrix_decay: float = 0.15
+    strength: float = 0.45
+    cool_down: float = 0.6
+    warm_up: float = 0.03
+    average: float = 0.99
+    save_every: float = 120.0
+    probe_every: float = 900.0
+
+    def rate(self, progress: float) -> float:
+        if progress < self.warm_up:
+            return self.peak_rate * max(progress, 1e-3) / self.warm_up
+        return self.peak_rate * max(0.01, min(1.0, (1 - progress) / self.cool_down))
+
+
+def build_matcher(encoder: Path, vocabulary: int, seed: int) -> Matcher:
+    """The retrieval model with the demo's picture encoder, queries and Q-Former; texts begin with copies of the
+    queries' feed-forward layers."""
+    source = Blip2ForConditionalGeneration.from_pretrained(encoder, dtype=torch.float32)
+    qformer = source.config.qformer_config.to_dict() | {
+        "use_qformer_text_input": True, "vocab_size": vocabulary, "max_position_embeddings": POSITIONS,
+    }  # fmt: skip
+    config = Blip2Config(
+        vision_config=source.config.vision_config.to_dict(),
+        qformer_config=qformer,
+        num_query_tokens=source.config.num_query_tokens,
+        image_text_hidden_size=WIDTH,
+        image_token_index=None,
+    )
+    torch.manual_seed(seed)
+    model = Blip2ForImageTextRetrieval(config)
+    known = {
+        name: value
+        for name, value in source.state_dict().items()
+        if name.startswith(("vision_model.", "qformer.", "query_tokens"))
+    }
+    for name in list(known):
+        if "_query." in name:
+            known[name.replace("_query.", ".")] = known[name]
+    model.load_state_dict(known, strict=False)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.normal_(0, 0.3)
+        model.embeddings.position_embeddings.weight.normal_(0, 0.1)
+    model.set_attn_implementation("eager")
+    model.vision_model.requires_grad_(False)
+    return Matcher(model)
+
+
+class PairBatches:
+    """Batch number → pairs; the same number and seed always give the same batch."""
+
+    def __init__(
+        self, store: IconStore, tokenizer: BertTokenizerFast, seed: int, size: int, strength: float,
+        held_out: bool = False, whole: float = 0.6,
+    ) -> None:  # fmt: skip
+        self.store, self.tokenizer, self.seed, self.size = store, tokenizer, seed, size
+        self.strength, self.whole = strength, whole
+        self.table = store.table(held_out)
+
+    def __getitem__(self, number: int) -> Pairs:
+        pictures, right, wrong, seen = [], [], [], []
+        for row in range(self.size):
+            rng = np.random.default_rng((self.seed, number, row))
+            scene = scenes.plan(self.table, rng)
+            drawn = scenes.draw(scene, self.store, rng, self.strength)
+            pictures.append(drawn.picture)
+            seen.append(Described.of(scene, drawn.colours))
+            right.append(describe(scene, drawn.colours, rng, self.whole))
+            wrong.append(changed(right[-1], seen[-1], rng))
+        texts = [*right, *wrong]
+        fits = [[text.fits(one) for text in texts] for one in seen]
+        truth = torch.tensor([[-1 if fit is None else int(fit) for fit in row] for row in fits])
+        return Pairs(to_pixels(pictures), tokenised(self.tokenizer, [text.text for text in texts]), truth)
+
+
+def tokenised(tokenizer: BertTokenizerFast, texts: list[str]) -> Texts:
+    found = tokenizer(texts, padding=True, return_tensors="pt")
+    return Texts(found["input_ids"], found["attention_mask"])
+
+
+@torch.no_grad()
+def probe(matcher: Matcher, batches: PairBatches) -> dict[str, float]:
+    """Share of descriptions whose picture comes first, by ITC and after re-ranking the first 16 by ITM, and
+    how often ITM tells a true description from one with one detail changed."""
+    pairs = batches[0]
+    count = len(pairs.pixels)
+    seen = torch.cat([matcher.look(part) for part in pairs.pixels.split(64)])
+    pictures = torch.cat([matcher.pictures(part) for part in seen.split(64)])
+    texts = matcher.words(pairs.texts.rows(torch.arange(count)))
+    likeness = similarity(pictures, texts).T
+    first, first_matched, told = [], [], []
+    for text in range(count):
+        best = likeness[text].topk(min(16, count)).indices
+        pair = pairs.texts.rows(torch.full((len(best),), text))
+        chance = matcher.match(seen[best], pair).softmax(-1)[:, 1]
+        first.append(bool(pairs.truth[best[0], text] == 1))
+        first_matched.append(bool(pairs.truth[best[chance.argmax()], text] == 1))
+        both = pairs.texts.rows(torch.tensor([text, text + count]))
+        logits = matcher.match(seen[[text, text]], both).argmax(-1)
+        told += [bool(logits[0] == 1), bool(logits[1] == 0)]
+    figures = {"itc_first": first, "itm_first": first_matched, "told_apart": told}
+    return {name: round(float(np.mean(values)), 4) for name, values in figures.items()}
+
+
+class Trainer:
+    """The matcher, its optimiser, its running average, and where it is in the run."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.folder = checkpoints.RUNS / options.name
+        self.tokenizer = build_wordpiece(self.folder / "tokenizer")
+        self.store = IconStore.load()
+        self.matcher, self.averaged = (
+            build_matcher(Path(options.encoder), len(self.tokenizer), options.seed) for _ in range(2)
+        )
+        self.averaged.eval()
+        matrices = [value for value in self.matcher.model.qformer.encoder.parameters() if value.ndim == 2]
+        learnt = nn.ModuleList(
+            [part for name, part in self.matcher.model.named_children() if name != "vision_model"]
+        )
+        learnt.register_parameter("query_tokens", self.matcher.model.query_tokens)
+        learnt.register_parameter("log_scale", self.matcher.log_scale)
+        self.learnt = list(learnt.parameters())
+        self.optimiser = SharedOptimiser(learnt, matrices, options.decay, options.matrix_decay, 0, 1)
+        self.step, self.elapsed = 0, 0.0
+        self._resume()
+
+    @property
+    def progress(self) -> float:
+        return self.elapsed / (60 * self.options.minutes)
+
+    def _resume(self) -> None:
+        found = checkpoints.complete(self.folder)
+        if not found:
+            return
+        state = torch.load(found[-1] / checkpoints.WEIGHTS, weights_only=True)
+        self.matcher.load_state_dict(state["matcher"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        own = found[-1] / checkpoints.optimiser_file(0)
+        self.optimiser.load_state_dict(torch.load(own, weights_only=True))
+
+    def save(self) -> None:
+        folder = checkpoints.step_folder(self.folder, self.step)
+        checkpoints.write(folder / checkpoints.optimiser_file(0), self.optimiser.state_dict())
+        state = {"matcher": self.matcher.state_dict(), "averaged": self.averaged.state_dict()}
+        state |= {"step": self.step, "elapsed": self.elapsed, "processes": 1}
+        checkpoints.write(folder / checkpoints.WEIGHTS, state)
+        checkpoints.remove_old(self.folder)
+
+    def log(self, record: dict[str, float | str]) -> None:
+        record = {"step": self.step, "minutes": round(self.elapsed / 60, 2)} | record
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(json.dumps(record), flush=True)
+
+    def probe(self) -> None:
+        for held_out in (False, True):
+            batches = PairBatches(
+                self.store, self.tokenizer, PROBE_SEED, PROBE_PICTURES, PROBE_STRENGTH, held_out, whole=1.0
+            )
+            self.log({"probe": "unseen" if held_out else "seen"} | probe(self.averaged, batches))
+
+    def train(self) -> None:
+        options = self.options
+        batches = PairBatches(self.store, self.tokenizer, options.seed, options.batch, options.strength)
+        began = time.monotonic() - self.elapsed
+        last_save = last_probe = self.elapsed
+        while self.progress < 1:
+            rate = options.rate(self.progress)
+            self.optimiser.set_rate(rate, rate * options.matrix_rate)
+            loss, shown = self.matcher(batches[self.step], self.step)
+            for parameter in self.learnt:
+                parameter.grad = None
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.learnt, 1.0)
+            self.optimiser.step()
+            self.step += 1
+            self.elapsed = time.monotonic() - began
+            keep = min(options.average, (1 + self.step) / (20 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.averaged.parameters()), list(self.matcher.parameters()), 1 - keep
+                )
+            if self.step % 25 == 0:
+                self.log({key: round(value, 4) for key, value in shown.items()})
+            if self.elapsed - last_save > options.save_every or self.progress >= 1:
+                self.save()
+                last_save = self.elapsed
+            if self.elapsed - last_probe > options.probe_every or self.progress >= 1:
+                self.probe()
+                last_probe = self.elapsed
+
+
+def export(run: Trainer, folder: Path) -> None:
+    """Write the averaged weights as an official checkpoint folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "part"
+    run.averaged.model.half().save_pretrained(part)
+    for file in part.iterdir():
+        file.replace(folder / file.name)
+    shutil.rmtree(part)
+    for file in (run.folder / "tokenizer").iterdir():
+        shutil.copyfile(file, folder / file.name)
+    write_picture_settings(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in asdict(Options()).items():
+        parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
+    parser.add_argument("--folder", type=Path, default=RETRIEVAL)
+    arguments = vars(parser.parse_args())
+    folder = arguments.pop("folder")
+    torch.set_num_threads(1)
+    run = Trainer(Options(**arguments))
+    run.train()
+    export(run, folder)
+
+
+if __name__ == "__main__":
+    main()
