@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from blip2_chat.checkpoint.catalogue import KNOWN, KnownCheckpoint
 from blip2_chat.checkpoint.config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from blip2_chat.checkpoint.retrieval_config import AnyConfig
 from blip2_chat.checkpoint.tensor_names import distinct_tensors
 
 # A little more than 16 million, and prime: no two matrices get the same slice.
@@ -80,6 +81,13 @@ def known(name: str) -> KnownCheckpoint:
 def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed: int = 0) -> Path:
     """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of the checkpoint `name`."""
     config = shape_of(name)
+    write_weights(folder, config, seed)
+    _write_small_files(folder, config)
+    return folder
+
+
+def write_weights(folder: Path, config: AnyConfig, seed: int = 0) -> None:
+    """Writes float16 safetensors in shards for a model of this shape."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = distinct_tensors(config)
     shards: list[list[str]] = [[]]
@@ -111,8 +119,6 @@ def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": index})
     )
-    _write_small_files(folder, config)
-    return folder
 
 
 def _write(out, pool: np.ndarray, name: str, shape: tuple[int, ...], offset: int) -> int:  # type: ignore[no-untyped-def, type-arg]

@@ -207,5 +207,5 @@ def test_doctor_prints_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPa
 def test_doctor_reads_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "NVIDIA A10, 23028 MiB, 22000 MiB, 550.54\nFailed to query\n"
     monkeypatch.setattr(machine.sys, "platform", "linux")
-    monkeypatch.setattr(machine, "_output", lambda *_: listed)
+    monkeypatch.setattr(machine, "output_of", lambda *_: listed)
     assert machine._gpu() == ["NVIDIA A10 23028 MiB (22000 MiB free), driver 550.54"]

@@ -21,6 +21,7 @@ from blip2_chat.checkpoint.inspect import Checkpoint, inspect
 from blip2_chat.conversion import convert as conversion
 from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.conversion.cache import cached, clear, is_whole, partial_of, sole_writer
+from blip2_chat.conversion.calibration import Calibration
 from blip2_chat.conversion.convert import convert, converted
 from blip2_chat.engines.onnx import convert as engine
 from blip2_chat.engines.onnx.manifest import Manifest
@@ -137,18 +138,24 @@ def test_precisions_and_block_sizes_live_side_by_side(source: Path) -> None:
         keep(source, block_size=48)
 
 
-def test_progress_is_in_bytes_and_reaches_its_end(source: Path) -> None:
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_progress_is_in_bytes_and_reaches_its_end(
+    source: Path, monkeypatch: pytest.MonkeyPatch, calibrated: bool
+) -> None:
+    monkeypatch.setattr(conversion, "DEFAULT", Calibration(is_on=calibrated))
     told: list[tuple[str, int, int]] = []
     folder = keep(source, on_progress=lambda *news: told.append(news))
-    counted = [news for news in told if news[0] == f"converting {source} to int8"]
+    names = (f"calibrating {source}", f"converting {source} to int8")
+    counted = [news for news in told if news[0] in names]
     done = [news[1] for news in counted]
     assert done == sorted(done) and len(done) > 10 and done[-1] == counted[-1][2]
-    files = (
-        sum(path.stat().st_size for path in folder.glob("*.data"))
-        + (folder / "embeddings.bin").stat().st_size
-    )
-    # Padding to whole pages comes on top: up to 4 kB for each tensor.
-    assert 0 <= files - done[-1] <= 4096 * len(done)
+    assert {news[0] for news in counted} == set(names if calibrated else names[1:])
+    # Calibration reads the float32 weights beside.
+    if not calibrated:
+        files = sum(path.stat().st_size for path in folder.glob("*.data"))
+        files += (folder / "embeddings.bin").stat().st_size
+        # Padding to whole pages comes on top: up to 4 kB for each tensor.
+        assert 0 <= files - done[-1] <= 4096 * len(done)
 
 
 # What is told apart

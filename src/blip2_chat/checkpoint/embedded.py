@@ -36,6 +36,16 @@ def embedded_folder(name: str) -> Path:
     return folder
 
 
+def embedded_models() -> dict[str, str]:
+    """The names of the models in this installation, and what each is for."""
+    about = {
+        EMBEDDED: "inside the package: captions and answers about drawn scenes, not photographs",
+        EMBEDDED_RETRIEVER: "inside the package: matches drawn scenes with texts",
+    }
+    # The folder of the first belongs to every installation: without it, that is damaged.
+    return {name: about[name] for name, folder in _FOLDERS.items() if name == EMBEDDED or folder.is_dir()}
+
+
 def default_retriever() -> str:
     """The name of the model that matches pictures with texts when none is given."""
     return os.environ.get(RETRIEVER_VARIABLE) or EMBEDDED_RETRIEVER

@@ -40,6 +40,7 @@ __all__ = [
     "inspect_any",
     "inspect_retriever",
     "is_chat",
+    "is_retrieval",
 ]
 
 _Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=True)
@@ -93,6 +94,11 @@ AnyCheckpoint = Checkpoint[AnyConfig]
 def is_chat(checkpoint: AnyCheckpoint) -> TypeIs[Checkpoint]:
     """Whether it is a chat model's, and not a retrieval model's."""
     return isinstance(checkpoint.config, ModelConfig)
+
+
+def is_retrieval(checkpoint: AnyCheckpoint) -> TypeIs[Checkpoint[RetrievalConfig]]:
+    """Whether it is a retrieval model's, and not a chat model's."""
+    return isinstance(checkpoint.config, RetrievalConfig)
 
 
 def find(

@@ -22,6 +22,7 @@ from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .index import index
+from .match import match
 from .models import models
 from .report import report
 from .run import run
@@ -60,8 +61,21 @@ def _blip2_chat(
 
 
 for command in (
-    *(caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report),
-    *(index, search),
+    caption,
+    ask,
+    chat,
+    match,
+    models,
+    convert,
+    cache,
+    serve,
+    doctor,
+    evaluate,
+    compare,
+    run,
+    report,
+    index,
+    search,
 ):
     add(app, command)
 

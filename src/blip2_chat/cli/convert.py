@@ -14,7 +14,7 @@ from .options import Json
 if TYPE_CHECKING:
     from ..conversion.cache import Cached
 
-# Seconds that a comparison may take unannounced.
+# Seconds that calibration or a comparison may take unannounced.
 _WORTH_SAYING = 5
 
 
@@ -48,9 +48,16 @@ def convert(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Calibrate int8 or int4 with the pictures in this folder; takes minutes."
+            metavar="FOLDER",
+            help="Calibrate int8 or int4 with the pictures in this folder instead of the included ones.",
         ),
     ] = None,
+    no_calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--no-calibrate", help="Round int8 or int4 from the weights alone: faster, less accurate."
+        ),
+    ] = False,
     no_check: Annotated[
         bool,
         typer.Option("--no-check", help="Do not compare int8 or int4 with fp32 at the end."),
@@ -64,7 +71,7 @@ def convert(
     Other commands convert automatically, once, into a cache (see `blip2-chat cache`). Use this command for a folder
     that you can copy to another machine, for another block size, or for calibration.
     """
-    from ..checkpoint.inspect import find, inspect
+    from ..checkpoint.inspect import find, inspect_any, is_chat
     from ..conversion.cache import folder_size
     from ..conversion.calibration import Calibration
     from ..conversion.convert import convert as convert_into
@@ -75,12 +82,19 @@ def convert(
 
     if calibrate is not None and precision == "fp32":
         raise typer.BadParameter("--calibrate is for int8 and int4: fp32 rounds nothing")
+    if calibrate is not None and no_calibrate:
+        raise typer.BadParameter("--calibrate and --no-calibrate exclude each other")
+    calibration = Calibration(not no_calibrate, calibrate)
     begun = time.monotonic()
     with ProgressBar(f"reading {source}") as progress:
         folder = find(
             source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
         )
-        checkpoint = inspect(folder, None if processor is None else find(processor, weights=False))
+        checkpoint = inspect_any(folder, None if processor is None else find(processor, weights=False))
+        if checkpoint.kind == "official" and (
+            (seconds := calibration.seconds(checkpoint, precision)) > _WORTH_SAYING
+        ):
+            progress.note(f"Calibrating {precision} takes about {seconds:.0f} s; --no-calibrate skips that")
         check = not no_check and precision != "fp32" and checkpoint.kind == "official"
         if check and (seconds := seconds_to_measure(checkpoint)) > _WORTH_SAYING:
             progress.note(
@@ -92,7 +106,7 @@ def convert(
             precision,
             name=source if revision is None else f"{source}@{revision}",
             block_size=block_size,
-            calibration=Calibration(calibrate),
+            calibration=calibration,
             check=check,
             force=force,
             on_progress=progress,
@@ -102,9 +116,12 @@ def convert(
     note(f"{source} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
     fidelity = Manifest.from_folder(made).fidelity
     if fidelity is not None:
-        note(described(fidelity, precision))
+        note(described(fidelity, precision, is_retrieval=not is_chat(checkpoint)))
     say(str(made))
-    note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
+    if is_chat(checkpoint):
+        note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
+    else:
+        note(f'Use it: blip2-chat match photo.jpg "a dog" "a cat" --model {quoted(out)}')
 
 
 def cache(

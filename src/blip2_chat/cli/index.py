@@ -9,7 +9,7 @@ import typer
 
 from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
 from .display.terminal import note, say
-from .options import RetrieverOptions
+from .options import IndexModelOptions
 from .stopping import FAILED_PICTURES, STOPPED, stopping
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def index(
             rich_help_panel=_PROGRESS,
         ),
     ] = False,
-    model: RetrieverOptions,
+    model: IndexModelOptions,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -151,9 +151,13 @@ def index(
         raise typer.Exit(FAILED_PICTURES)
 
 
-def _load(task: Indexing, model: RetrieverOptions) -> Retriever:
+def _load(task: Indexing, model: IndexModelOptions) -> Retriever:
     """The model as asked for; what is not said is as in the index that is there."""
-    if task.about is not None:
+    from ..checkpoint.embedded import default_retriever
+
+    if task.about is None:
+        model = replace(model, model=model.model or default_retriever())
+    else:
         maker = task.about.maker
         same = not model.model or model.model == maker.name
         model = replace(
@@ -164,7 +168,7 @@ def _load(task: Indexing, model: RetrieverOptions) -> Retriever:
             revision=model.revision or (maker.revision if same else None),
             processor=model.processor or (maker.processor if same else None),
         )
-    return model.load_retriever()
+    return model.load()
 
 
 def _go(task: Indexing, retriever: Retriever) -> Summary:

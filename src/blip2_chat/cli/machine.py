@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -20,14 +19,13 @@ from ..images.naming import url_name
 from ..installation import install_command
 from ..sizes import gigabytes
 from ..system.memory import available_memory, total_memory
+from ..system.processor import cpuinfo, features, output_of
 
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "huggingface_hub")
 _OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")
-# What the fast kernels of both engines ask the CPU for: x86's names, then ARM's as Linux and macOS spell them.
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
-_MACOS_FLAGS = {"AdvSIMD": "asimd", "FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm"}
 _ENVIRONMENT = (
     "BLIP2_CHAT_MODEL",
+    "BLIP2_CHAT_RETRIEVER",
     "HF_HUB_OFFLINE",
     "HF_ENDPOINT",
     "CUDA_VISIBLE_DEVICES",
@@ -44,7 +42,7 @@ def facts() -> dict[str, Any]:
         "packages": lambda: _versions(_PACKAGES),
         "optional": lambda: _versions(_OPTIONAL),
         "cpu": _cpu,
-        "cpu features": lambda: _cpu_flags() or "not told by this system",
+        "cpu features": lambda: list(features()) or "not told by this system",
         "cores": _cores,
         "memory": _memory,
         "gpu": lambda: _gpu() or "none found",
@@ -86,25 +84,9 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def _cpu() -> str:
     if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    named = re.search(r"^model name\s*: (.+)", _cpuinfo(), re.MULTILINE)
+        return output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    named = re.search(r"^model name\s*: (.+)", cpuinfo(), re.MULTILINE)
     return f"{named[1] if named else platform.processor() or 'unknown'} ({platform.machine()})"
-
-
-def _cpu_flags() -> list[str]:
-    if sys.platform == "darwin":
-        if platform.machine() == "x86_64":
-            leaf = _output("sysctl", "-n", "machdep.cpu.leaf7_features").lower().split()
-            return [flag for flag in _FLAGS if flag in leaf]
-        names = _MACOS_FLAGS.items()
-        return [flag for name, flag in names if _output("sysctl", "-n", f"hw.optional.arm.{name}") == "1"]
-    listed = re.search(r"^(?:flags|Features)\s*: (.+)", _cpuinfo(), re.MULTILINE)
-    return [flag for flag in _FLAGS if flag in listed[1].split()] if listed else []
-
-
-def _cpuinfo() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _cores() -> str:
@@ -126,7 +108,7 @@ def _gpu() -> list[str]:
     query = "--query-gpu=name,memory.total,memory.free,driver_version"
     return [
         "{} {} ({} free), driver {}".format(*re.split(r",\s*", line))
-        for line in _output("nvidia-smi", query, "--format=csv,noheader").splitlines()
+        for line in output_of("nvidia-smi", query, "--format=csv,noheader").splitlines()
         if line.count(",") == 3
     ]
 
@@ -149,13 +131,18 @@ def _onnx() -> str:
 
 
 def _embedded() -> str:
-    from ..checkpoint.inspect import EMBEDDED, find, inspect
+    from ..checkpoint.embedded import EMBEDDED, embedded_models
+    from ..checkpoint.inspect import find, inspect_any
 
-    try:
-        checkpoint = inspect(find(EMBEDDED))
-    except CheckpointError as error:
-        return f"damaged: {error}"
-    return f"complete, {checkpoint.total_parameters / 1e6:.1f} million parameters"
+    told = []
+    for name in embedded_models():
+        try:
+            checkpoint = inspect_any(find(name))
+            state = f"complete, {checkpoint.total_parameters / 1e6:.1f} million parameters"
+        except CheckpointError as error:
+            state = f"damaged: {error}"
+        told.append(state if name == EMBEDDED else f"{name} {state}")
+    return "; ".join(told)
 
 
 def _hub_cache() -> str:
@@ -179,13 +166,3 @@ def _folder(folder: Path) -> str:
 def _environment() -> dict[str, str]:
     set_here = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return {name: url_name(value) if "://" in value else value for name, value in set_here.items()}
-
-
-def _output(*command: str) -> str:
-    """What a system command prints; empty when it cannot be run."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
-from ..checkpoint.embedded import EMBEDDED, RETRIEVER_VARIABLE
+from ..checkpoint.embedded import EMBEDDED, EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE
 from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
@@ -16,11 +16,12 @@ from .wording import OPTION_NAMES, PIXELS_OPTION
 if TYPE_CHECKING:
     from ..generation.settings import Settings
     from ..images import PictureLimits
-    from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
     from ..retriever import Retriever
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
+
+_Loaded = TypeVar("_Loaded")
 
 # Headings in --help.
 MODEL = "Model"
@@ -61,7 +62,7 @@ def choices_of(given: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class _LoadOptions:
     """Which model runs, and on what."""
 
     heading: ClassVar[str] = MODEL
@@ -111,10 +112,6 @@ class ModelOptions:
         ),
     ] = None
 
-    @property
-    def is_embedded(self) -> bool:
-        return self.model == EMBEDDED
-
     def picture_limits(self) -> PictureLimits:
         """Which pictures are opened; a message about a larger one names the option."""
         from ..images import PictureLimits
@@ -124,15 +121,13 @@ class ModelOptions:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
 
-    def load(self) -> Model:
-        """The running model; on a terminal a bar shows its loading."""
-        from ..loading import load
-
+    def _loaded(self, load: Callable[..., _Loaded]) -> _Loaded:
+        """What `load` or `load_retriever` makes of the options; on a terminal a bar shows it."""
         with ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
-                precision=cast("PrecisionChoice", self.precision),  # `load` checks the words
-                engine=cast("EngineChoice", self.engine),
+                precision=self.precision,
+                engine=self.engine,
                 device=self.device,
                 revision=self.revision,
                 processor=self.processor,
@@ -141,6 +136,21 @@ class ModelOptions:
                 limits=self.picture_limits(),
                 on_progress=progress,
             )
+
+
+@dataclass(frozen=True)
+class ModelOptions(_LoadOptions):
+    """Which chat model runs, and on what."""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == EMBEDDED
+
+    def load(self) -> Model:
+        """The running model."""
+        from ..loading import load
+
+        return self._loaded(load)
 
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""
@@ -152,8 +162,8 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class RetrieverOptions(ModelOptions):
-    """Which model matches pictures with texts. "" is the one that is meant when none is given."""
+class RetrieverOptions(_LoadOptions):
+    """Which retrieval model runs, and on what."""
 
     model: Annotated[
         str,
@@ -162,33 +172,33 @@ class RetrieverOptions(ModelOptions):
             "-m",
             metavar="NAME",
             envvar=RETRIEVER_VARIABLE,
-            help="Model that matches pictures with texts: demo-retrieval (the embedded one), a folder, or a name on "
-            "the Hugging Face hub such as Salesforce/blip2-itm-vit-g.",
+            help="Retrieval model: demo-retrieval (the embedded one), a folder, or a name on the Hugging Face hub "
+            "such as Salesforce/blip2-itm-vit-g.",
+        ),
+    ] = EMBEDDED_RETRIEVER
+
+    def load(self) -> Retriever:
+        """The running model."""
+        from ..retriever_loading import load_retriever
+
+        return self._loaded(load_retriever)
+
+
+@dataclass(frozen=True)
+class IndexModelOptions(RetrieverOptions):
+    """The model of an index; "" where none is named: the one that made it."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that made "
+            "the index; for a new one demo-retrieval, which is embedded and knows drawn scenes).",
             show_default=False,
         ),
     ] = ""
-
-    def load_retriever(self) -> Retriever:
-        """The running model; on a terminal a bar shows its loading."""
-        from ..checkpoint.embedded import default_retriever
-        from ..retriever_loading import load_retriever
-
-        name = self.model or default_retriever()
-        with ProgressBar(f"loading {name}") as progress:
-            return load_retriever(name, on_progress=progress, **self.retriever_settings())
-
-    def retriever_settings(self) -> dict[str, Any]:
-        """`load_retriever`'s keywords."""
-        return {
-            "precision": self.precision,
-            "engine": self.engine,
-            "device": self.device,
-            "revision": self.revision,
-            "processor": self.processor,
-            "threads": self.threads,
-            "force": self.force,
-            "limits": self.picture_limits(),
-        }
 
 
 Group = TypeVar("Group")

@@ -8,7 +8,7 @@ import typer
 
 from .display.run_progress import duration
 from .display.terminal import ProgressBar, note, say, say_json
-from .options import Json, RetrieverOptions
+from .options import IndexModelOptions, Json
 
 if TYPE_CHECKING:
     from ..search.index import Hit, Index
@@ -65,7 +65,7 @@ def search(
         ),
     ] = False,
     as_json: Json = False,
-    model: RetrieverOptions,
+    model: IndexModelOptions,
 ) -> None:
     """Find pictures of an index by words, or pictures like another.
 
@@ -105,12 +105,23 @@ def search(
         note(f"not read again: {changed[0]}{f' (and {len(changed) - 1:,} more)' if changed[1:] else ''}")
 
 
-def _open(index: str, model: RetrieverOptions) -> Index:
+def _open(index: str, model: IndexModelOptions) -> Index:
     from ..search.index import Index
 
-    settings = model.retriever_settings()
-    with ProgressBar("loading") as progress:
-        return Index.open(index, model.model or None, on_progress=progress, **settings)
+    with ProgressBar("loading the model of the index") as progress:
+        return Index.open(
+            index,
+            model.model or None,
+            precision=model.precision,
+            engine=model.engine,
+            device=model.device,
+            revision=model.revision,
+            processor=model.processor,
+            threads=model.threads,
+            force=model.force,
+            limits=model.picture_limits(),
+            on_progress=progress,
+        )
 
 
 def as_dict(hit: Hit) -> dict[str, object]:

@@ -27,6 +27,7 @@ from ..checkpoint.embedded import is_embedded
 from ..checkpoint.inspect import AnyCheckpoint
 from ..engines.onnx import convert as engine
 from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
+from ..engines.onnx.reference import Sample
 from ..engines.onnx.verify import verify
 from ..errors import CheckpointError, Parameter
 from ..sizes import gigabytes
@@ -45,8 +46,8 @@ from .cache import (
     unwritable,
     whole,
 )
-from .calibration import DEFAULT, Calibration
-from .fidelity import measured, shipped_samples
+from .calibration import DEFAULT, NONE, Calibration
+from .fidelity import fidelity_samples, measured
 from .fingerprint import Hashing, fingerprint, hub_commit
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
@@ -136,6 +137,7 @@ class _Job:
     name: str  # as the user says it
     fingerprint: str
     calibration: Calibration
+    how: engine.Schemes | None  # other schemes than the precision's own
     check: bool = True  # compare the result with float32
 
     @classmethod
@@ -156,8 +158,10 @@ class _Job:
         identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
         # `size` checks the word, with the engine's own list of them.
         kind = cast(Precision, precision)
+        # Whoever asks for a block size asks for blocks.
+        how = None if block_size else engine.schemes_here(kind)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
-        return cls(checkpoint, kind, block_size, name, identity, calibration, check)
+        return cls(checkpoint, kind, block_size, name, identity, calibration, how, check)
 
     @property
     def key(self) -> str:
@@ -166,6 +170,8 @@ class _Job:
         made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
         if self.precision != "fp32":
             made_of += f" {self.calibration.identity}"
+        if self.how is not None:
+            made_of += f" {self.how}"
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         has_name = is_embedded(self.name) or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
@@ -186,6 +192,7 @@ class _Job:
                 self.precision,
                 self.block_size,
                 tied_head=self.checkpoint.tied_head,
+                how=self.how,
             )
         except ValueError as error:
             raise CheckpointError(str(error)) from None
@@ -197,8 +204,7 @@ class _Job:
         folder = self.checkpoint.folder.resolve()
         is_path = commit is None and not is_embedded(self.name)
         own_name = (str(folder) if is_private else folder.name) if is_path else self.name
-        calibrated = {} if self.precision == "fp32" else {"calibration": self.calibration.identity}
-        return {"name": own_name, "revision": commit, "blip2_chat": __version__, **calibrated}
+        return {"name": own_name, "revision": commit, "blip2_chat": __version__}
 
     def weight_paths(self) -> list[Path]:
         return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
@@ -216,7 +222,9 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
         raise unwritable(target.parent, error, way_out) from None
     made = partial / "model"
     try:
-        samples = [] if job.precision == "fp32" else job.calibration.samples(job.checkpoint)
+        samples = _samples(job)
+        if job.precision != "fp32":
+            source = {**source, "calibration": job.calibration.identity if samples else NONE.identity}
         with Hashing(job.weight_paths()) as hashing:
 
             def provenance() -> dict[str, Any]:
@@ -231,8 +239,9 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 block_size=job.block_size,
                 provenance=provenance,
                 progress=lambda what, done, total: tell(
-                    f"calibrating {job.name}" if what == "calibrating" else job.title, done, total
+                    f"calibrating {job.name}" if what == engine.CALIBRATING else job.title, done, total
                 ),
+                how=job.how,
                 samples=samples,
             )
         checkpoint = job.checkpoint
@@ -253,13 +262,26 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _samples(job: _Job) -> list[Sample]:
+    """What the conversion is calibrated by; none where it is not."""
+    if job.precision == "fp32" or not job.calibration.is_on:
+        return []
+    samples = job.calibration.samples(job.checkpoint)
+    if not samples:
+        warnings.warn(
+            f"{job.name} is converted without calibration: its context is shorter than the samples",
+            stacklevel=5,
+        )
+    return samples
+
+
 def _fidelity(job: _Job, made: Path, tell: Progress) -> Fidelity | None:
     """How closely the conversion follows fp32, or None if it is not to be checked."""
     if not job.check or job.precision == "fp32":
         return None
     what = f"comparing {job.precision} with fp32"
     return measured(
-        job.checkpoint, made, shipped_samples(job.checkpoint), lambda done, total: tell(what, done, total)
+        job.checkpoint, made, fidelity_samples(job.checkpoint), lambda done, total: tell(what, done, total)
     )
 
 

@@ -1,17 +1,12 @@
-"""Measures after a conversion how closely it follows the checkpoint, on the pictures that ship with the package."""
+"""Measures after a conversion how closely it follows the checkpoint, on pictures that ship with the package."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from ..checkpoint.inspect import AnyCheckpoint, is_chat
-from ..checkpoint.retrieval_config import RetrievalConfig
-from ..checkpoint.tokenizer import Tokenizer
-from ..checkpoint.wordpiece import WordPiece
+from ..checkpoint.embedded import sample_pictures
+from ..checkpoint.inspect import AnyCheckpoint, is_chat, is_retrieval
 from ..engines.onnx.fidelity import (
     Comparison,
     Progress,
@@ -22,56 +17,26 @@ from ..engines.onnx.fidelity import (
 )
 from ..engines.onnx.manifest import Fidelity
 from ..engines.onnx.reference import Sample
-from ..images import Preprocess, open_picture, to_pixels
-from ..prompts import TEMPLATES
+from .calibration import SHIPPED_PICTURES
+from .retrieval_samples import pairs
+from .samples import shipped_samples
 
-_SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
-# Captions of the first so many pictures, and questions about the first of these: each takes float32 as long as a few
-# tokens of an answer, and at opt-2.7b's size the whole should not take longer than the conversion.
-_PICTURES, _QUESTIONS = 4, 2
+# The shipped pictures that nothing is calibrated by: on those the integers would look better than they are. Each text
+# takes float32 as long as a few tokens of an answer, and at opt-2.7b's size the whole should not take longer than the
+# conversion.
+_FIRST, _QUESTIONS = SHIPPED_PICTURES, 2
+_PICTURES = 2
 # Of a shipped sample's prompt and answer together.
 _USUAL_TOKENS = 12
 
 
-def shipped_samples(checkpoint: AnyCheckpoint) -> list[Sample]:
-    """A few shipped pictures with their captions, and questions with their answers. Those that are longer than the
-    model's context are left out. For a retrieval model: each picture with the captions of all."""
-    if not is_chat(checkpoint):
-        return _pairs(checkpoint)
-    config = checkpoint.config
-    small = checkpoint.processor or checkpoint.folder
-    tokenizer = Tokenizer.from_folder(small, config.text)
-    preprocess = Preprocess.for_model(small, config.vision.image_size)
-    template = TEMPLATES[config.family]
-    samples = []
-    for number, about in enumerate(_about()[:_PICTURES]):
-        pixels = to_pixels(open_picture(_SAMPLES / about["picture"]), preprocess)
-        texts = [(template.caption, about["caption"])]
-        for asked in about["questions"][: number < _QUESTIONS]:
-            texts.append((template.render((), asked["question"]), asked["answer"]))
-        for prompt, answer in texts:
-            sample = Sample(pixels, tokenizer.encode(prompt), tokenizer.encode_answer(answer, prompt))
-            if len(sample.prompt) + len(sample.answer) <= config.prompt_budget:
-                samples.append(sample)
-    return samples
-
-
-def _pairs(checkpoint: AnyCheckpoint) -> list[Sample]:
-    config = checkpoint.config
-    assert isinstance(config, RetrievalConfig)
-    small = checkpoint.processor or checkpoint.folder
-    tokenizer = WordPiece.from_folder(small, config)
-    preprocess = Preprocess.for_model(small, config.vision.image_size)
-    about = _about()[:_PICTURES]
-    texts = [tokenizer.encode(one["caption"]) for one in about]
-    pictures = [to_pixels(open_picture(_SAMPLES / one["picture"]), preprocess) for one in about]
-    return [Sample(pixels, text, []) for pixels in pictures for text in texts]
-
-
-@lru_cache(maxsize=1)
-def _about() -> list[dict[str, Any]]:
-    read: list[dict[str, Any]] = json.loads((_SAMPLES / "samples.json").read_text(encoding="utf-8"))
-    return read
+def fidelity_samples(checkpoint: AnyCheckpoint) -> list[Sample]:
+    """A few shipped pictures with their captions, and questions with their answers; for a retrieval model, with the
+    captions of all that there are."""
+    if is_retrieval(checkpoint):
+        return pairs(checkpoint, slice(_FIRST, _FIRST + _PICTURES))
+    assert is_chat(checkpoint)
+    return shipped_samples(checkpoint, slice(_FIRST, _FIRST + _PICTURES), _QUESTIONS)
 
 
 def measured(
@@ -92,8 +57,8 @@ def measured(
 
 def seconds_to_measure(checkpoint: AnyCheckpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
-    texts = _PICTURES + _QUESTIONS if is_chat(checkpoint) else _PICTURES**2
-    tokens = texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
+    texts = 1 + _QUESTIONS if is_chat(checkpoint) else len(sample_pictures())
+    tokens = _PICTURES * texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
     return 1.5 * estimated_seconds(checkpoint, _PICTURES, tokens)
 

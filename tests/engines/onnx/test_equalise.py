@@ -85,14 +85,28 @@ def test_the_streamed_run_is_the_engine(official: Checkpoint, tmp_path: Path) ->
         np.testing.assert_allclose(one, exact, rtol=0, atol=1e-4)
 
 
-def test_samples_take_back_what_integers_shift(official: Checkpoint, tmp_path: Path) -> None:
+def samples_about(checkpoint: Checkpoint) -> list[Sample]:
+    """The tested prompt with other answers, and others with the tested answer."""
+    chance = np.random.default_rng(1)
+    words = [chance.integers(5, 60, 8).tolist() for _ in range(6)]
+    return [Sample(pixels(checkpoint), [2, *some[:3]], some[3:]) for some in words]
+
+
+def test_samples_bring_int4_nearer(official: Checkpoint, tmp_path: Path) -> None:
+    exact = outputs(official, tmp_path / "exact", "fp32")
+    plain = error(outputs(official, tmp_path / "plain", "int4"), exact)
+    samples = samples_about(official)
+    calibrated = error(outputs(official, tmp_path / "calibrated", "int4", samples=samples), exact)
+    assert calibrated < 0.9 * plain
+
+
+def test_samples_take_back_what_int8_shifts(official: Checkpoint, tmp_path: Path) -> None:
     if official.config.family == "t5":
         pytest.skip("Flan-T5's layers have no biases to take it back in")
     exact = outputs(official, tmp_path / "exact", "fp32")
-    sample = Sample(pixels(official), [2, 8, 6, 12], ANSWER)
-    plain = error(outputs(official, tmp_path / "plain", "int4"), exact)
-    calibrated = error(outputs(official, tmp_path / "calibrated", "int4", samples=[sample]), exact)
-    assert calibrated < plain
+    plain = error(outputs(official, tmp_path / "plain", "int8"), exact)
+    samples = [Sample(pixels(official), [2, 8, 6, 12], ANSWER)]
+    assert error(outputs(official, tmp_path / "calibrated", "int8", samples=samples), exact) < plain
 
 
 def test_the_same_samples_make_the_same_files(official: Checkpoint, tmp_path: Path) -> None:
@@ -106,9 +120,9 @@ def test_the_same_samples_make_the_same_files(official: Checkpoint, tmp_path: Pa
 def test_a_folder_without_pictures_is_refused(official: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(CheckpointError):
-        Calibration(tmp_path).samples(official)
+        Calibration(pictures=tmp_path).samples(official)
     with pytest.raises(CheckpointError):
-        Calibration(tmp_path / "nowhere").samples(official)
+        Calibration(pictures=tmp_path / "nowhere").samples(official)
 
 
 def test_a_conversion_that_cannot_be_calibrated_leaves_nothing(official: Checkpoint, tmp_path: Path) -> None:
@@ -116,13 +130,15 @@ def test_a_conversion_that_cannot_be_calibrated_leaves_nothing(official: Checkpo
     pictures.mkdir()
     (pictures / "broken.png").write_bytes(b"no picture")
     with pytest.raises(CheckpointError):
-        convert_into(official, tmp_path / "out", "int8", name="it", calibration=Calibration(pictures))
+        convert_into(
+            official, tmp_path / "out", "int8", name="it", calibration=Calibration(pictures=pictures)
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
 def test_a_picture_without_an_ending_is_one(official: Checkpoint, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "photo", "PNG")
-    assert Calibration(tmp_path).samples(official)
+    assert Calibration(pictures=tmp_path).samples(official)
 
 
 def test_fp32_rounds_nothing_to_calibrate(tmp_path: Path) -> None:

@@ -12,33 +12,33 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.retrieval_config import AnyConfig, RetrievalConfig
 from ...errors import CheckpointError
+from ...system.processor import lacks_vnni
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
-from .graph import opt, qformer, quantise, retrieval, t5, vision
+from .graph import opt, qformer, retrieval, t5, vision
 from .graph.activations import UnknownActivation
-from .graph.builder import FLOAT, Array, Graph, Scheme, Tensor, stored
-from .graph.equalise import Rewrites, equalise
+from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
 from .graph.weights import Weights
-from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, MappedTensor, Precision
-from .reference import Sample, input_means
-from .retrieval_reference import picture_means
+from .graph_file import GraphFile
+from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
+from .reference import LinearInputs, Sample, answer
+from .retrieval_reference import encode
 
-# Where a memory page starts, so that each tensor can be mapped by itself.
-_ALIGNMENT = 4096
+# What progress says while samples run through the float32 model.
+CALIBRATING = "calibrating"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,18 @@ def schemes(precision: Precision, block_size: int) -> Schemes:
         # Then nothing else is left to make smaller. Blocks of 128 fill the rows of ViT-g without a rest.
         picture_alone=Scheme("blocks", 4, min(block_size, 128)) if precision == "int4" else None,
     )
+
+
+def schemes_here(precision: Precision) -> Schemes | None:
+    """Other schemes than the precision's, where they are faster on this machine's processor; None: its own.
+
+    Without VNNI, MatMulNBits takes 3 times as long as u8s8 for the rows of a prompt with 8-bit weights, and as long
+    for the one row of a word. With outliers removed beforehand (`equalise.py`), u8s8 is as exact.
+    """
+    if precision != "int8" or not lacks_vnni():
+        return None
+    usual = schemes(precision, BLOCK_SIZES[precision])
+    return replace(usual, language=Scheme("columns"))
 
 
 @dataclass(frozen=True)
@@ -185,23 +197,47 @@ def _write(
     progress: Progress,
     samples: Sequence[Sample],
 ) -> None:
-    done, total = 0, planned.nbytes
+    exact = None
+    if samples and precision != "fp32":
+        exact = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
+    done, total = 0, planned.nbytes + (exact.nbytes if exact else 0)
+    is_calibrating = False
 
     def report(what: str, nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        progress(what, done, total)
+        progress(CALIBRATING if is_calibrating else what, done, total)
 
     for name in COMPANIONS:
         if checkpoint.companion(name).is_file():
             shutil.copyfile(checkpoint.companion(name), folder / name)
     weights = Weights(checkpoint)
-    means = None
-    if samples and precision != "fp32":
-        means = _calibrated(checkpoint, weights, samples, progress)
-    graphs = {graph.name: _write_graph(graph, weights, folder, report, means) for graph in planned.graphs}
+
+    def read(tensor: Tensor) -> Floats:
+        return tensor.make(*(weights.read(name) for name, _ in tensor.sources))
+
+    with ExitStack() as files:
+        made = {
+            graph.name: files.enter_context(GraphFile(graph, read, folder, report))
+            for graph in planned.graphs
+        }
+        if exact is not None:
+            is_calibrating = True
+            unread = exact.nbytes
+
+            def used(nbytes: int) -> None:
+                nonlocal unread
+                # Pieces may share a weight.
+                nbytes = min(nbytes, unread)
+                unread -= nbytes
+                report(CALIBRATING, nbytes)
+
+            _calibrate(exact, made, read, samples, used)
+            used(unread)
+            is_calibrating = False
+        graphs = {name: file.finish() for name, file in made.items()}
     if planned.embeddings is not None:
-        table = _make(planned.embeddings, weights).astype(planned.embeddings_dtype)
+        table = read(planned.embeddings).astype(planned.embeddings_dtype)
         table.tofile(folder / EMBEDDINGS_FILE)
         report(EMBEDDINGS_FILE, table.nbytes)
 
@@ -219,95 +255,21 @@ def _write(
     (folder / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _calibrated(
-    checkpoint: AnyCheckpoint, weights: Weights, samples: Sequence[Sample], progress: Progress
-) -> dict[str, Floats]:
-    exact = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
-    done, total = 0, exact.nbytes
-
-    def report(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress("calibrating", min(done, total), total)
-
-    progress("calibrating", 0, total)
-    read = partial(_make, weights=weights)
+def _calibrate(
+    exact: Plan,
+    files: Mapping[str, GraphFile],
+    read: Callable[[Tensor], Floats],
+    samples: Sequence[Sample],
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the samples through the float32 model, layer by layer, and quantises each layer for what it gets."""
+    watches = {
+        graph.name: LinearInputs(graph, files[graph.name].wanted, files[graph.name].calibrate)
+        for graph in exact.graphs
+    }
     if exact.embeddings is None:
-        return picture_means(exact.graphs[0], read, samples, report)
+        picture = exact.graphs[0]
+        encode(picture, read, samples, watches[picture.name], progress)
+        return
     config, embeddings = exact.chat()
-    return input_means(exact.graphs, embeddings, config, read, samples, report)
-
-
-def _write_graph(
-    graph: Graph,
-    weights: Weights,
-    folder: Path,
-    report: Callable[[str, int], None],
-    means: Mapping[str, Floats] | None = None,
-) -> tuple[MappedTensor, ...]:
-    """`NAME.onnx` and, beside it, `NAME.onnx.data` with the initializers; returns those to be mapped."""
-    planned = layout(graph)
-    offsets = iter(planned.offsets)
-    rewrites = equalise(graph, lambda tensor: _make(tensor, weights), means)
-    with (folder / f"{graph.name}.onnx.data").open("wb") as file:
-        for at, recipe in enumerate(graph.recipes):
-            arrays = _quantised(graph, at, rewrites, _make(recipe.tensor, weights))
-            for stored, array in zip(recipe.outputs, arrays, strict=True):
-                if array.shape != stored.shape or array.dtype != stored.numpy_dtype:
-                    raise AssertionError(f"{stored} was planned, {array.dtype} {array.shape} was made")
-                file.seek(next(offsets))
-                file.write(np.ascontiguousarray(array).data)
-            report(recipe.outputs[0].name, recipe.nbytes)
-    onnx.save(planned.model, folder / f"{graph.name}.onnx")
-    return planned.mapped
-
-
-def _quantised(graph: Graph, at: int, rewrites: Rewrites, array: Floats) -> Sequence[Array]:
-    """The arrays of a recipe, rewritten and quantised. What quantising a matrix shifts its layer's outputs by on
-    average is taken back in the layer's bias, if it has one (Nagel et al. 2019, section 4.2)."""
-    recipe, mean = graph.recipes[at], rewrites.means.get(at)
-    matrix = rewrites.apply(at, array)
-    arrays = recipe.make(matrix)
-    if mean is None:
-        return arrays
-    linear = next(one for one in graph.linears if one.weight == at)
-    if linear.bias is not None and linear.scheme.kind != "float":
-        error = matrix - restored(linear.scheme, arrays, matrix.shape[1])
-        rewrites[linear.bias].correction = (error @ mean).astype(np.float32)
-    return arrays
-
-
-def restored(scheme: Scheme, arrays: Sequence[Array], k: int) -> Floats:
-    """The float32 matrix [N, K] that quantised arrays stand for."""
-    integers, scales = arrays
-    if scheme.kind == "columns":
-        return quantise.restored_columns(integers, scales)
-    return quantise.restored_blocks(integers, scales, scheme.bits, k)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A graph's two files, before any weight is read: what is in NAME.onnx, and where in NAME.onnx.data."""
-
-    model: onnx.ModelProto
-    offsets: tuple[int, ...]  # of the stored arrays, in the order of the recipes
-    data_size: int  # of NAME.onnx.data, in bytes
-    mapped: tuple[MappedTensor, ...]
-
-
-def layout(graph: Graph) -> Layout:
-    """Each array starts where a memory page does."""
-    protos, offsets, mapped = [], [], []
-    end = 0
-    for array in (output for recipe in graph.recipes for output in recipe.outputs):
-        offset = end + -end % _ALIGNMENT
-        end = offset + array.nbytes
-        offsets.append(offset)
-        protos.append(array.external(f"{graph.name}.onnx.data", offset))
-        if array.mapped:
-            mapped.append(MappedTensor(array.name, array.numpy_dtype.name, array.shape, offset))
-    return Layout(graph.model(protos), tuple(offsets), end, tuple(mapped))
-
-
-def _make(tensor: Tensor, weights: Weights) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return tensor.make(*(weights.read(name) for name, _ in tensor.sources))
+    answer(exact.graphs, embeddings, config, read, samples, watches, progress)

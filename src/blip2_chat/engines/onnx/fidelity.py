@@ -16,9 +16,10 @@ import numpy as np
 
 from ...checkpoint.inspect import AnyCheckpoint
 from ..engine import Floats
-from .convert import Plan, layout, plan
+from .convert import BLOCK_SIZES, Plan, plan
 from .graph.builder import Tensor
 from .graph.weights import Weights
+from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Fidelity
 from .reference import Read, Sample, answer
 from .retrieval_reference import matched
@@ -28,6 +29,8 @@ from .verify import verified_plan
 Progress = Callable[[int, int], None]
 """Called with bytes of weights done, and in all."""
 
+# Column by column, rounding is so many times slower than the products of large matrices that are measured.
+_SLOWER = 2.5
 # The largest matrix, in bytes of the checkpoint, that an estimate reads.
 _MEASURED = 64_000_000
 
@@ -161,6 +164,19 @@ def estimated_seconds(checkpoint: AnyCheckpoint, pictures: int, tokens: int) -> 
     language = parts["language_model"]
     operations = 2 * ((checkpoint.total_parameters - language) * patches * pictures + language * tokens)
     return reference_size(checkpoint) / _bytes_per_second(checkpoint) + operations / _operations_per_second()
+
+
+def seconds_to_calibrate(checkpoint: AnyCheckpoint, precision: str, pictures: int, tokens: int) -> float:
+    """How much longer a conversion takes with samples of so many pictures and tokens."""
+    seconds = estimated_seconds(checkpoint, pictures, tokens)
+    if precision == "int4":
+        # Products of the matrices with the samples, there and back (`gptq.py`), and with themselves within blocks.
+        rows, numbers = tokens, checkpoint.parameters["language_model"]
+        if not numbers:  # of a retrieval model the picture encoder is what is quantised
+            rows, numbers = pictures * checkpoint.config.vision.num_positions, checkpoint.parameters["vision"]
+        operations = (4 * rows + 2 * BLOCK_SIZES["int4"]) * numbers
+        seconds += _SLOWER * operations / _operations_per_second()
+    return seconds
 
 
 def _bytes_per_second(checkpoint: AnyCheckpoint) -> float:

@@ -6,8 +6,7 @@ few layers, whatever the checkpoint's size.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ..engine import Floats
 from .graph.builder import Array, Graph, Tensor, Value
 from .heads import head_size
-from .streamed import StoredWeights, run_streamed
+from .streamed import StoredWeights, Watch, run_streamed
 
 Read = Callable[[Tensor], Floats] | StoredWeights
 Progress = Callable[[int], None]
@@ -31,30 +30,20 @@ class Sample:
     answer: list[int]
 
 
-def input_means(
-    graphs: Sequence[Graph], embeddings: Tensor, config: ModelConfig, read: Read, samples: Sequence[Sample],
-    progress: Progress = lambda nbytes: None,
-) -> dict[str, Floats]:  # fmt: skip
-    """The mean [K] of every linear layer's inputs over the samples, by the names of the weights, from the float32
-    `graphs` of a plan."""
-    watches = [Watch(graph) for graph in graphs]
-    answer(graphs, embeddings, config, read, samples, watches, progress)
-    return {name: mean for watch in watches for name, mean in watch.means().items()}
-
-
 def answer(
     graphs: Sequence[Graph], embeddings: Tensor, config: ModelConfig, read: Read, samples: Sequence[Sample],
-    watches: Sequence[Watch] | None = None, progress: Progress = lambda nbytes: None,
+    watches: Mapping[str, Watch] | None = None, progress: Progress = lambda nbytes: None,
 ) -> tuple[list[Floats], list[Floats]]:  # fmt: skip
     """(Query vectors [1, Q, D] per sample, logits [1 + answer, V] after the prompt and after each answer token)."""
     picture, *language = graphs
+    watches = watches or {}
     text = config.text
-    vectors = _encode(picture, read, samples, watches[0] if watches else None, progress)
+    vectors = _encode(picture, read, samples, watches.get(picture.name), progress)
     table = _rows(read(embeddings), text, samples)
     if isinstance(text, OptConfig):
-        watch = watches[1] if watches else None
+        watch = watches.get(language[0].name)
         return vectors, _speak_opt(language[0], text, read, table, vectors, samples, watch, progress)
-    pair = (watches[1], watches[2]) if watches else None
+    pair = (watches.get(language[0].name), watches.get(language[1].name))
     return vectors, _speak_t5(language[0], language[1], text, read, table, vectors, samples, pair, progress)
 
 
@@ -66,34 +55,32 @@ def _rows(table: Array, text: OptConfig | T5Config, samples: Sequence[Sample]) -
     return {token: np.array(table[token], np.float32) for token in used}
 
 
-class Watch:
-    """Adds up the inputs of a graph's linear layers."""
+class LinearInputs:
+    """Collects the inputs of a graph's linear layers, and hands them on after each piece."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, wanted: Collection[str], receive: Callable[[str, Floats], None]) -> None:
+        """`receive` is called with the name of each weight that is `wanted` and its layer's inputs [T, K]."""
+        self._receive = receive
         self._readers: dict[Value, list[str]] = {}
-        self._sums: dict[Value, np.ndarray] = {}
-        self._counts: Counter[Value] = Counter()
+        self._rows: dict[Value, list[Floats]] = {}
         for linear in graph.linears:
             name = graph.recipes[linear.weight].outputs[0].name
-            self._readers.setdefault(linear.input, []).append(name)
+            if name in wanted:
+                self._readers.setdefault(linear.input, []).append(name)
 
     @property
-    def taps(self) -> set[Value]:
-        return set(self._readers)
+    def taps(self) -> Collection[Value]:
+        return self._readers.keys()
 
     def __call__(self, sample: int, value: Value, array: Array) -> None:
-        rows = array.reshape(-1, array.shape[-1])
-        self._sums[value] = self._sums.get(value, 0) + rows.sum(axis=0, dtype=np.float64)
-        self._counts[value] += len(rows)
+        self._rows.setdefault(value, []).append(array.reshape(-1, array.shape[-1]))
 
-    def means(self) -> dict[str, Floats]:
-        """By the names of the weights that read them."""
-        return {
-            name: (self._sums[value] / self._counts[value]).astype(np.float32)
-            for value, names in self._readers.items()
-            if value in self._sums
-            for name in names
-        }
+    def piece_done(self) -> None:
+        while self._rows:
+            value, rows = self._rows.popitem()
+            inputs = np.concatenate(rows)
+            for name in self._readers[value]:
+                self._receive(name, inputs)
 
 
 def _encode(
@@ -106,8 +93,7 @@ def _encode(
         if id(sample.pixels) not in places:
             places[id(sample.pixels)] = len(feeds)
             feeds.append({"pixels": sample.pixels})
-    taps = watch.taps if watch else ()
-    vectors = run_streamed(graph, read, feeds, taps, watch, progress=progress)
+    vectors = run_streamed(graph, read, feeds, watch, progress=progress)
     return [vectors[places[id(sample.pixels)]]["query_vectors"] for sample in samples]
 
 
@@ -136,8 +122,7 @@ def _speak_opt(
                 **past,
             }
         )
-    taps = watch.taps if watch else ()
-    results = run_streamed(graph, read, feeds, taps, watch, carried=_presents(past), progress=progress)
+    results = run_streamed(graph, read, feeds, watch, carried=_presents(past), progress=progress)
     return [
         result["logits"][len(result["logits"]) - len(sample.answer) - 1 :]
         for result, sample in zip(results, samples, strict=True)
@@ -146,15 +131,15 @@ def _speak_opt(
 
 def _speak_t5(
     encoder: Graph, decoder: Graph, text: T5Config, read: Read, table: Mapping[int, Floats],
-    vectors: Sequence[Floats], samples: Sequence[Sample], watches: tuple[Watch, Watch] | None, progress: Progress,
+    vectors: Sequence[Floats], samples: Sequence[Sample], watches: tuple[Watch | None, Watch | None],
+    progress: Progress,
 ) -> list[Floats]:  # fmt: skip
     """Encoder and decoder graphs -> per sample the logits [1 + answer, V] after the start and each answer token."""
     feeds = []
     for sample, picture in zip(samples, vectors, strict=True):
         x = np.concatenate([picture, np.stack([table[token] for token in sample.prompt])[None]], axis=1)
         feeds.append({"embeddings": x, "lengths": np.array([x.shape[1]])})
-    watch = watches[0] if watches else None
-    crosses = run_streamed(encoder, read, feeds, watch.taps if watch else (), watch, progress=progress)
+    crosses = run_streamed(encoder, read, feeds, watches[0], progress=progress)
     empty = np.zeros((1, text.num_heads, 0, head_size(text.d_kv)), np.float32)
     past = {f"past_{kind}_{i}": empty for i in range(text.num_decoder_layers) for kind in ("key", "value")}
     steps: list[dict[Value, Array]] = []
@@ -172,10 +157,8 @@ def _speak_t5(
                 }
             )
             follows.append(at > 0)
-    watch = watches[1] if watches else None
-    taps = watch.taps if watch else ()
     results = run_streamed(
-        decoder, read, steps, taps, watch, carried=_presents(past), follows=follows, progress=progress
+        decoder, read, steps, watches[1], carried=_presents(past), follows=follows, progress=progress
     )
     logits = iter(result["logits"] for result in results)
     return [np.concatenate([next(logits) for _ in range(1 + len(sample.answer))]) for sample in samples]

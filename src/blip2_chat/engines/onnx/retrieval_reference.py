@@ -9,17 +9,22 @@ import numpy as np
 from ..engine import Floats
 from ..retrieval import padded
 from .graph.builder import Array, Graph, Value
-from .reference import Read, Sample, Watch
-from .streamed import run_streamed
+from .reference import Read, Sample
+from .streamed import Watch, run_streamed
 
 
-def picture_means(
-    picture: Graph, read: Read, samples: Sequence[Sample], progress: Callable[[int], None]
-) -> dict[str, Floats]:
-    """The mean [K] of the inputs of every linear layer of the picture encoder, by the names of the weights."""
-    watch = Watch(picture)
-    run_streamed(picture, read, _pixels(samples), watch.taps, watch, progress=progress)
-    return watch.means()
+def encode(
+    picture: Graph,
+    read: Read,
+    samples: Sequence[Sample],
+    watch: Watch | None = None,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> list[dict[Value, Array]]:
+    """The outputs of the picture encoder for each sample; a picture of several samples is read once."""
+    first = {id(sample.pixels): sample.pixels for sample in samples}
+    feeds: list[dict[Value, Array]] = [{"pixels": pixels} for pixels in first.values()]
+    encoded = dict(zip(first, run_streamed(picture, read, feeds, watch, progress=progress), strict=True))
+    return [encoded[id(sample.pixels)] for sample in samples]
 
 
 def matched(
@@ -31,23 +36,14 @@ def matched(
 ) -> tuple[list[Floats], list[Floats]]:
     """(The embeddings [1, Q, E] of each sample's picture, the logits [1, 2] of whether it matches the text)."""
     picture, matching = graphs
-    # A picture of several samples is read once.
-    first = {id(sample.pixels): sample for sample in samples}
-    features = run_streamed(picture, read, _pixels(list(first.values())), progress=progress)
-    encoded = dict(zip(first, features, strict=True))
     feeds: list[dict[Value, Array]] = []
-    for sample in samples:
-        found = encoded[id(sample.pixels)]
+    for sample, found in zip(samples, encode(picture, read, samples, progress=progress), strict=True):
         ids, mask = padded([sample.prompt], queries)
-        feeds.append({**found, "count": np.array([queries]), "ids": ids, "mask": mask})
+        count = np.array([queries])
+        feeds.append({**found, "count": count, "ids": ids, "mask": mask})
         # The picture alone: its embeddings are not to see the text.
-        nothing = ids[:, :0]
-        feeds.append({**found, "count": np.array([queries]), "ids": nothing, "mask": mask[:, :queries]})
+        feeds.append({**found, "count": count, "ids": ids[:, :0], "mask": mask[:, :queries]})
     results = run_streamed(matching, read, feeds, progress=progress)
-    pairs = list(zip(results[::2], results[1::2], strict=True))
-    vectors = [alone["picture_embeddings"] for _, alone in pairs]
-    return vectors, [both["match_logits"].mean(axis=1) for both, _ in pairs]
-
-
-def _pixels(samples: Sequence[Sample]) -> list[dict[Value, Array]]:
-    return [{"pixels": sample.pixels} for sample in samples]
+    both, alone = results[::2], results[1::2]
+    vectors = [one["picture_embeddings"] for one in alone]
+    return vectors, [one["match_logits"].mean(axis=1) for one in both]

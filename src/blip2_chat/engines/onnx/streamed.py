@@ -7,9 +7,10 @@ samples' activations, and the whole costs one reading of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 import onnxruntime as ort
@@ -35,7 +36,20 @@ class StoredWeights:
         return self.embeddings
 
 
-Tap = Callable[[int, Value, Array], None]
+class Watch(Protocol):
+    """Sees values of a graph while it runs."""
+
+    @property
+    def taps(self) -> Collection[Value]:
+        """Which."""
+
+    def __call__(self, sample: int, value: Value, array: Array) -> None:
+        """One of them, for one sample, as it is computed."""
+
+    def piece_done(self) -> None:
+        """All samples have gone through a piece: of the values that it computes nothing more comes."""
+
+
 # Weights of one piece, in bytes; one layer that is larger is a piece of its own.
 PIECE = 256_000_000
 
@@ -52,8 +66,7 @@ def run_streamed(
     graph: Graph,
     read: Read | StoredWeights,
     samples: Sequence[dict[Value, Array]],
-    taps: Iterable[Value] = (),
-    tap: Tap | None = None,
+    watch: Watch | None = None,
     carried: Mapping[Value, Value] | None = None,
     follows: Sequence[bool] | None = None,
     piece: int = PIECE,
@@ -62,12 +75,13 @@ def run_streamed(
     """The outputs of `graph` for each of the samples (its inputs by name): of one planned in float32 with the weights
     that `read` makes, of a converted one with its `StoredWeights`.
 
-    `tap(sample, value, array)` is given each value of `taps` as it is computed. A sample that `follows` takes the
+    `watch` is given the values that it asks for. A sample that `follows` takes the
     outputs of the one before it as its inputs (`carried`: output -> input): the next step of a sequence.
     `progress` is told of the bytes of weights that were used.
     """
     carried = carried or {}
-    taps, outputs = set(taps), graph.outputs - set(carried)
+    taps = set(watch.taps) if watch else set()
+    outputs = graph.outputs - set(carried)
     live: list[dict[Value, Array]] = [dict(sample) for sample in samples]
     last_use = {value: at for at, node in enumerate(graph.nodes) for value in node.input if value}
     for part in _pieces(graph, piece):
@@ -99,13 +113,15 @@ def run_streamed(
             feeds = {name: weights[name] if name in weights else values[name] for name in needed}
             for name, array in zip(wanted, session.run(wanted, feeds), strict=True):
                 values[name] = array
-                if tap and name in taps:
-                    tap(number, name, array)
+                if watch and name in taps:
+                    watch(number, name, array)
             handed = {to: values.pop(name) for name, to in carried.items() if name in made}
             for name in [
                 name for name in values if last_use.get(name, -1) < part.nodes.stop and name not in outputs
             ]:
                 del values[name]
+        if watch:
+            watch.piece_done()
         progress(sum(graph.recipes[place].nbytes for place in part.recipes))
     return [{name: values[name] for name in outputs if name in values} for values in live]
 

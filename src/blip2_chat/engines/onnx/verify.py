@@ -19,8 +19,9 @@ from ...checkpoint.retrieval_config import AnyConfig, read_config
 from ...checkpoint.tensor_names import HEAD, expected_tensors
 from ...errors import CheckpointError
 from ...system.small_files import read_small
-from .convert import Plan, Schemes, layout, plan
+from .convert import Plan, Schemes, plan
 from .graph.builder import Graph, Scheme
+from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Manifest, Verified
 
 # Weights are beside the graphs, which have at most 0.4 MB for official checkpoints.

@@ -20,7 +20,7 @@ int4 worse (KL from fp32 over held-out answers 0.77e-3 against 0.37e-3, six pict
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,11 +60,11 @@ class Rewrite:
 
 @dataclass
 class Rewrites:
-    """The rewrites of a graph's recipes, by their place in `Graph.recipes`; the means of the inputs of the
-    rewritten linear layers, where they are known, by the place of their weights."""
+    """The rewrites of a graph's recipes, by their place in `Graph.recipes`; and the norms' biases [K] that no longer
+    reach the inputs of linear layers, by the place of their weights."""
 
     of: dict[int, Rewrite] = field(default_factory=dict)
-    means: dict[int, Floats] = field(default_factory=dict)
+    moved: dict[int, Floats] = field(default_factory=dict)
 
     def __getitem__(self, recipe: int) -> Rewrite:
         return self.of.setdefault(recipe, Rewrite())
@@ -73,21 +73,26 @@ class Rewrites:
         """float32 as it came, rewritten."""
         return self.of[recipe](array) if recipe in self.of else array
 
+    def apply_to_inputs(self, weight: int, inputs: Floats) -> Floats:
+        """What the linear layer of the weight at that place gets after the rewrites: [T, K] -> [T, K]."""
+        if weight in self.moved:
+            inputs = inputs - self.moved[weight]
+        columns = self.of[weight].columns if weight in self.of else None
+        return inputs if columns is None else inputs / columns
 
-def equalise(graph: Graph, read: Read, means: Mapping[str, Floats] | None = None) -> Rewrites:
+
+def equalise(graph: Graph, read: Read) -> Rewrites:
     """The rewrites that even out the channels between a graph's quantised layers.
 
-    `read` makes a tensor from the checkpoint; the matrices are read one at a time. `means` [K] of the layers'
-    inputs, by the names of their weights, are rewritten with them.
+    `read` makes a tensor from the checkpoint; the matrices are read one at a time.
     """
-    return _Equaliser(graph, read, means or {}).run()
+    return _Equaliser(graph, read).run()
 
 
 class _Equaliser:
-    def __init__(self, graph: Graph, read: Read, means: Mapping[str, Floats]) -> None:
+    def __init__(self, graph: Graph, read: Read) -> None:
         self._graph = graph
         self._read = read
-        self._means = means
         self._rewrites = Rewrites()
         self._flow = _Flow(graph)
         # What is known of the size of a linear layer's inputs, by its place: from the norm before it.
@@ -103,19 +108,7 @@ class _Equaliser:
             for start, stop, readers in self._flow.readers(linear.output, 0, rows):
                 if any(reader.scheme.kind != "float" for reader in readers):
                     self._balance_rows(linear, start, stop, readers)
-        for linear in self._graph.linears:
-            mean = self._means.get(self._graph.recipes[linear.weight].outputs[0].name)
-            if mean is not None:
-                self._rewrites.means[linear.weight] = self._rewritten_mean(linear, mean)
         return self._rewrites
-
-    def _rewritten_mean(self, linear: Linear, mean: Floats) -> Floats:
-        """Of inputs whose norm lost its bias and whose channels were scaled."""
-        norm = next((norm for norm in self._graph.norms if norm.output == linear.input), None)
-        if norm is not None and norm.bias is not None and self._rewrites[norm.bias].is_zero:
-            mean = mean - self._read(self._tensor(norm.bias))
-        columns = self._rewrites[linear.weight].columns
-        return mean if columns is None else mean / columns
 
     def _tensor(self, recipe: int) -> Tensor:
         return self._graph.recipes[recipe].tensor
@@ -137,6 +130,7 @@ class _Equaliser:
             columns += _column_energy(weight, size) * len(weight)
             if bias is not None and reader.bias is not None:
                 self._rewrites[reader.bias].added = _product(weight, bias)
+                self._rewrites.moved[reader.weight] = bias
         scale = _scale(size, np.sqrt(columns))
         self._rewrites[norm.gain].rows = np.reciprocal(scale)
         if norm.bias is not None:

@@ -53,15 +53,29 @@ def blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8
 def _blocks(weight: Floats, bits: int, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
     n, k = weight.shape
     values = np.pad(weight, ((0, 0), (0, -k % block_size))).reshape(n, -1, block_size)
+    scales = block_scales(values, bits)
+    return _packed(_integers(values, scales, 1 << (bits - 1)), bits), scales
+
+
+def block_scales(values: Floats, bits: int) -> Floats:
+    """[..., block] -> [...]: the scale of each block of weights."""
     middle = 1 << (bits - 1)
+    if bits == 4:
+        return _best_scales(values, middle)
     largest: Floats = np.abs(values).max(axis=-1)
-    scales = _best_scales(values, middle) if bits == 4 else largest / np.float32(middle - 1)
-    integers = _integers(values, scales, middle)
-    integers += middle
-    unsigned: NDArray[np.uint8] = integers.astype(np.uint8)
+    return largest / np.float32(middle - 1)
+
+
+def packed_block(integers: Floats, bits: int, block_size: int) -> NDArray[np.uint8]:
+    """Integers [N, up to block] of one block -> [N, block*bits/8], as `blocks` packs them."""
+    return _packed(np.pad(integers, ((0, 0), (0, block_size - integers.shape[1]))), bits)
+
+
+def _packed(integers: Floats, bits: int) -> NDArray[np.uint8]:
+    unsigned: NDArray[np.uint8] = (integers + np.float32(1 << (bits - 1))).astype(np.uint8)
     if bits == 4:
         unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << np.uint8(4))
-    return unsigned, scales
+    return unsigned
 
 
 def restored_blocks(packed: NDArray[np.uint8], scales: Floats, bits: int, k: int) -> Floats:
@@ -104,7 +118,7 @@ def _best_scales(values: Floats, middle: int) -> Floats:
         difference = _integers(values, scales, middle)
         difference *= scales[..., None]
         difference -= values
-        error = np.einsum("nbk,nbk->nb", difference, difference)
+        error = np.einsum("...k,...k->...", difference, difference)
         better = error < least
         least[better], best[better] = error[better], scales[better]
     return best
