@@ -9,6 +9,7 @@ require("test-search")
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_index_and_search(tiny: Path, tmp_path: Path) -> None:
     one.unlink()
     code, _, stderr = blip2_chat("index", "--out", out)
     assert "7 pictures are in" in stderr and "1 no longer there and removed" in stderr
+
+
+def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pictures(tmp_path / "photos", 1)
+    (tmp_path / "old.index").mkdir()
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    for arguments in (
+        ("index", tmp_path / "photos", "--out", tmp_path / "x.index", "--model", "no/model"),
+        ("search", tmp_path / "old.index", "dogs"),
+    ):
+        code, _, stderr = blip2_chat(*arguments)
+        assert code == 1 and "needs the [search] extra: pip install" in stderr
+        assert len(stderr.strip().splitlines()) == 1
 
 
 def test_faults_are_one_line(tiny: Path, tmp_path: Path) -> None:

@@ -194,8 +194,8 @@ class IndexModelOptions(RetrieverOptions):
             "--model",
             "-m",
             metavar="NAME",
-            help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that made "
-            "the index; for a new one demo-retrieval, which is embedded and knows drawn scenes).",
+            help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that "
+            "made the index; for a new one demo-retrieval, which is embedded and knows drawn scenes).",
             show_default=False,
         ),
     ] = ""

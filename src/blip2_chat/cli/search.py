@@ -37,14 +37,14 @@ def search(
     ] = None,
     top: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Number of results (default: 10).", rich_help_panel=_RESULTS),
+        typer.Option(metavar="N", min=1, help="Number of results.", rich_help_panel=_RESULTS),
     ] = 10,
     rerank: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=0,
-            help="Number of candidates that the model reads again together with the text (default: 128).",
+            help="Number of candidates that the model reads again together with the text.",
             rich_help_panel=_RESULTS,
         ),
     ] = 128,

@@ -28,7 +28,7 @@ from ..images.naming import one_line
 from ..retriever import Retriever
 from .approximate import is_due, make, texts
 from .embedder import Embedder, Indexed, maker_of
-from .store import About, Approximate, Store
+from .store import About, Approximate, Store, require_lancedb
 
 _LOOKED_UP = 16
 _FAILURES = 5
@@ -89,6 +89,7 @@ class Indexing:
     """
 
     def __init__(self, options: IndexOptions) -> None:
+        require_lancedb()  # before a model is loaded
         self.options = replace(options, out=place(options.out))
         self.passed_over: Counter[str] = Counter()
         self._stopping = threading.Event()

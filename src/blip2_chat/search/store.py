@@ -324,7 +324,8 @@ def _about(values: dict[str, Any]) -> About:
     )
 
 
-def _connect(address: str) -> Any:
+def require_lancedb() -> Any:
+    """`lancedb`, or `MissingExtraError`."""
     os.environ.setdefault(
         "LANCEDB_LOG", "error"
     )  # its warnings about tables that are made are none for users
@@ -333,6 +334,11 @@ def _connect(address: str) -> Any:
         import pyarrow  # noqa: F401 - it comes with lancedb
     except ImportError:
         raise MissingExtraError("an index of pictures", "search") from None
+    return lancedb
+
+
+def _connect(address: str) -> Any:
+    lancedb = require_lancedb()
     options = {}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if address.lower().startswith(("s3:", "s3a:")) and endpoint:

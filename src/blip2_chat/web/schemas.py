@@ -258,7 +258,7 @@ class ModelAbout(BaseModel):
     settings: list[SettingAbout] = Field(description="What the page offers to change.")
     samples: list[Sample]
     indexed_pictures: int | None = Field(
-        None, description="That /v1/search finds; null if there is no index."
+        default=None, description="That /v1/search finds; null if there is no index."
     )
 
 
