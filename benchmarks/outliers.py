@@ -1,6 +1,6 @@
 """What quantisers lose where activations have outliers: planted in a checkpoint without changing its function.
 
-    python -m benchmarks.outliers [--limit 400] [--seeds 1] [--checkpoint FOLDER]
+    python -m benchmarks.outliers [--questions 400] [--seed 0] [--checkpoint FOLDER]
 
 Real OPT and ViT-g have a few channels tens of times larger than the others (Dettmers et al. 2022, LLM.int8(),
 section 4; Sun et al. 2024, Massive Activations); small models trained for a test have none. `plant` makes them:
@@ -10,7 +10,8 @@ section 4; Sun et al. 2024, Massive Activations); small models trained for a tes
 - constants: a constant added to a few channels of a layer norm's bias, and taken back in the biases that follow.
 
 In float32 the answers stay, to the last digits; a quantiser sees another model. Printed per planting: exact match on
-the first held-out questions and the F1 of captions, for float32 and for each quantiser on the same weights.
+the first held-out questions and the F1 of captions, for float32 and for each quantiser on the same weights. Figures
+are kept in a file (`--save`) as soon as they are measured: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +33,8 @@ from safetensors.numpy import save_file
 import blip2_chat
 from blip2_chat.checkpoint.config import OptConfig
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
-from blip2_chat.engines.onnx.convert import convert
+from blip2_chat.conversion.convert import convert
+from blip2_chat.conversion.fingerprint import fingerprint
 from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.evaluation.held_out import Evaluation, HeldOut
 
@@ -149,25 +153,33 @@ class Figures:
     caption_f1: float
 
     def __str__(self) -> str:
-        return f"{self.exact_match:6.2f} / {self.caption_f1:5.2f}"
+        return f"{self.exact_match:.2f} / {self.caption_f1:.1f}"
 
 
-def measure(folder: Path, precision: str, engine: str, limit: int) -> Figures:
-    """One quantiser on the first `limit` held-out questions and captions."""
+def measure(folder: Path, precision: str, engine: str, questions: int) -> Figures:
+    """One quantiser on the first held-out questions and captions; ours is converted as for a user."""
     with tempfile.TemporaryDirectory() as temporary:
         if engine == "onnx":
-            convert(inspect(folder), Path(temporary) / "model", precision)  # type: ignore[arg-type]
-            model = blip2_chat.load(Path(temporary) / "model")
+            made = convert(inspect(folder), Path(temporary) / "model", precision, name="planted", check=False)
+            model = blip2_chat.load(made)
         else:
             model = blip2_chat.load(folder, precision=precision, engine="torch")
-        report = Evaluation(model, HeldOut.open("seen"), limit).run()
-        model.close()
+        try:
+            report = Evaluation(model, HeldOut.open("seen"), questions).run()
+        finally:
+            model.close()
     return Figures(100 * report.exact_match, 100 * report.caption_f1)
 
 
-PLANTINGS: tuple[tuple[Kind, float], ...] = (
-    ("gains", 1), ("gains", 30), ("gains", 100), ("constants", 30), ("constants", 100), ("both", 100),
-)  # fmt: skip
+PLANTINGS: dict[str, tuple[Kind, float]] = {
+    "as trained": ("gains", 1),
+    "gains ×30": ("gains", 30),
+    "gains ×100": ("gains", 100),
+    "constants ×30": ("constants", 30),
+    "constants ×100": ("constants", 100),
+    "both ×30": ("both", 30),
+    "both ×100": ("both", 100),
+}
 QUANTISERS = {
     "blip2-chat fp32": ("fp32", "onnx"),
     "blip2-chat int8": ("int8", "onnx"),
@@ -177,30 +189,96 @@ QUANTISERS = {
 }
 
 
-def main() -> None:
+class Results:
+    """What is measured, in a file that is written after each figure: a run that was stopped goes on."""
+
+    def __init__(self, path: Path, conditions: dict[str, object]) -> None:
+        self._path = path
+        self._conditions = conditions
+        self._found: dict[str, dict[str, Figures]] = {}
+        if path.is_file():
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            # Of other conditions nothing can stand beside.
+            if saved.get("conditions") == conditions:
+                self._found = {
+                    quantiser: {planting: Figures(*figures) for planting, figures in row.items()}
+                    for quantiser, row in saved["figures"].items()
+                }
+
+    def __contains__(self, cell: tuple[str, str]) -> bool:
+        quantiser, planting = cell
+        return planting in self._found.get(quantiser, {})
+
+    def add(self, quantiser: str, planting: str, figures: Figures) -> None:
+        self._found.setdefault(quantiser, {})[planting] = figures
+        rows = {name: {at: astuple(one) for at, one in row.items()} for name, row in self._found.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        written = {"conditions": self._conditions, "figures": rows}
+        self._path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+    def table(self) -> str:
+        """Markdown: exact match / F1 of captions, a column per planting."""
+        columns = [planting for planting in PLANTINGS if any(planting in row for row in self._found.values())]
+        lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+        for quantiser in (name for name in QUANTISERS if name in self._found):
+            row = self._found[quantiser]
+            cells = [str(row[column]) if column in row else "–" for column in columns]
+            lines.append(f"| {quantiser} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def run(results: Results, checkpoint: Path, arguments: argparse.Namespace) -> None:
+    """Measures what is asked for and not yet in `results`."""
+    for planting in _chosen(PLANTINGS, arguments.plantings):
+        missing = [name for name in _chosen(_installed(), arguments.only) if (name, planting) not in results]
+        if not missing:
+            continue
+        kind, scale = PLANTINGS[planting]
+        with tempfile.TemporaryDirectory() as temporary:
+            planted = Path(temporary) / "planted"
+            plant(inspect(checkpoint), planted, kind, scale, arguments.channels, arguments.seed)
+            for name in missing:
+                figures = measure(planted, *QUANTISERS[name], arguments.questions)
+                results.add(name, planting, figures)
+                print(f"{planting:15s} {name:24s} {figures}", flush=True)
+
+
+def _installed() -> list[str]:
+    has_torch = all(find_spec(name) for name in ("torch", "transformers", "bitsandbytes"))
+    return [name for name, (_, engine) in QUANTISERS.items() if engine == "onnx" or has_torch]
+
+
+def _chosen(names: Iterable[str], parts: str | None) -> list[str]:
+    return [name for name in names if not parts or any(part.strip() in name for part in parts.split(","))]
+
+
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, default=Path(blip2_chat.__file__).parent / "demo")
-    parser.add_argument("--limit", type=int, default=400, help="questions and captions (default: 400)")
+    parser.add_argument("--questions", type=int, default=400, help="and as many captions (default: 400)")
     parser.add_argument("--channels", type=int, default=2, help="planted channels per norm (default: 2)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="quantisers to measure, comma-separated parts of their names")
-    arguments = parser.parse_args()
-    wanted = [
-        name
-        for name in QUANTISERS
-        if not arguments.only or any(part in name for part in arguments.only.split(","))
-    ]
-    for kind, scale in PLANTINGS:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = plant(
-                inspect(arguments.checkpoint), Path(temporary) / "planted",
-                kind, scale, arguments.channels, arguments.seed,
-            )  # fmt: skip
-            for name in wanted:
-                figures = measure(folder, *QUANTISERS[name], arguments.limit)
-                print(f"{kind:9s} x{scale:<4g} {name:24s} {figures}", flush=True)
+    parser.add_argument("--plantings", help="comma-separated parts of their names, such as gains,×100")
+    parser.add_argument("--only", help="quantisers, comma-separated parts of their names")
+    parser.add_argument("--save", type=Path, default=Path("bench-work") / "outliers.json")
+    arguments = parser.parse_args(given)
+    checkpoint = inspect(arguments.checkpoint)
+    results = Results(
+        arguments.save,
+        {
+            "checkpoint": fingerprint(checkpoint.folder, checkpoint.weight_files),
+            "version": blip2_chat.__version__,
+            "questions": arguments.questions,
+            "channels": arguments.channels,
+            "seed": arguments.seed,
+        },
+    )
+    if len(_installed()) < len(QUANTISERS):
+        print("bitsandbytes is left out: it needs pip install '.[torch]'", file=sys.stderr)
+    run(results, arguments.checkpoint, arguments)
+    print(results.table())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .errors import CheckpointError as CheckpointError
     from .errors import ConversationError as ConversationError
     from .errors import GenerationError as GenerationError
+    from .errors import MetadataError as MetadataError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import NotEnoughMemoryError as NotEnoughMemoryError
     from .errors import PictureError as PictureError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .generation.settings import Decoding as Decoding
     from .images import PictureLimits as PictureLimits
     from .loading import load as load
+    from .metadata.files import write_caption as write_caption
     from .model import Model as Model
     from .prompts import PromptTemplate as PromptTemplate
     from .retriever import Match as Match
@@ -64,6 +66,7 @@ _HOMES = {
     "Answer": "generation.answer",
     "Result": "batch.result",
     "caption_all": "batch.api",
+    "write_caption": "metadata.files",
     "Decoding": "generation.settings",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
@@ -71,6 +74,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "ConversationError": "errors",
     "GenerationError": "errors",
+    "MetadataError": "errors",
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
     "PictureError": "errors",

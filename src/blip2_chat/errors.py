@@ -8,6 +8,7 @@
       + GenerationError         setting, value, rule
       |   + PromptTooLongError  what, tokens, room
       + ConversationError       path
+      + MetadataError           path
       + RunError                parameter
 
 Each is one line that names what is wrong and the way out, and carries the same as fields:
@@ -230,6 +231,14 @@ class PromptTooLongError(GenerationError):
 
 class ConversationError(Blip2ChatError):
     """A saved conversation cannot be read or written, or a turn does not exist. `path` is the file at fault."""
+
+    def __init__(self, *message: str | Parameter, path: str | Path | None = None) -> None:
+        super().__init__(*message)
+        self.path = None if path is None else Path(path)
+
+
+class MetadataError(Blip2ChatError):
+    """A picture's metadata cannot be read or written: the file stays as it is. `path` is the file at fault."""
 
     def __init__(self, *message: str | Parameter, path: str | Path | None = None) -> None:
         super().__init__(*message)

@@ -135,13 +135,18 @@ def _parts_of(name: str) -> list[str]:
 
 def stamped(item: Item) -> Item:
     """The item with the modification time and size of its file; without a stamp if there is no file."""
-    if item.file is None:
+    if item.file is None or (stamp := stamp_of(item.file)) is None:
         return item
+    return replace(item, stamp=stamp)
+
+
+def stamp_of(file: str) -> str | None:
+    """The modification time and size of a file; None if there is none."""
     try:
-        found = os.stat(item.file)
+        found = os.stat(file)
     except (OSError, ValueError):
-        return item
-    return replace(item, stamp=f"{found.st_mtime_ns:x} {found.st_size:x}")
+        return None
+    return f"{found.st_mtime_ns:x} {found.st_size:x}"
 
 
 def is_same(kept: str | None, stamp: str | None) -> bool:

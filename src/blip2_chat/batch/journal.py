@@ -28,7 +28,8 @@ _FORMAT = "blip2-chat run 1"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, ok INTEGER NOT NULL, digest TEXT, result TEXT NOT NULL, sidecar TEXT, stamp TEXT
+    key TEXT PRIMARY KEY, ok INTEGER NOT NULL, digest TEXT, result TEXT NOT NULL, sidecar TEXT, stamp TEXT,
+    metadata TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON results (digest) WHERE ok;
 """
@@ -99,8 +100,9 @@ class Journal:
                 self._db.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
                 self._db.executescript(_LISTING)
                 columns = [row[1] for row in self._db.execute("PRAGMA table_info(results)")]
-                if "stamp" not in columns:  # started before results had stamps
-                    self._db.execute("ALTER TABLE results ADD COLUMN stamp TEXT")
+                for added in ("stamp", "metadata"):
+                    if added not in columns:  # started before results had it
+                        self._db.execute(f"ALTER TABLE results ADD COLUMN {added} TEXT")
             if self.about("format") not in (None, _FORMAT):
                 raise RunError(
                     f"{path} was written by another version of blip2-chat: give ",
@@ -254,6 +256,22 @@ class Journal:
         """The hashes stored by `set_sidecars`."""
         with self._told():
             found = self._db.execute("SELECT sidecar FROM results WHERE key = ?", (key,)).fetchone()
+        return None if found is None else found[0]
+
+    def set_metadata(self, marks: Iterable[tuple[str, str, str | None]]) -> None:
+        """Stores, for each key, what tells whether its metadata is written, and unless it is None, the stamp of the
+        file that this made: the result is still its result."""
+        with self._transaction():
+            for key, mark, stamp in marks:
+                self._db.execute("UPDATE results SET metadata = ?2 WHERE key = ?1", (key, mark))
+                if stamp is not None:
+                    for table in ("results", "listing"):
+                        self._db.execute(f"UPDATE {table} SET stamp = ?2 WHERE key = ?1", (key, stamp))
+
+    def metadata(self, key: str) -> str | None:
+        """What `set_metadata` stored."""
+        with self._told():
+            found = self._db.execute("SELECT metadata FROM results WHERE key = ?", (key,)).fetchone()
         return None if found is None else found[0]
 
     def counts(self) -> Counts:

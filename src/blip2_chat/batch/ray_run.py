@@ -24,11 +24,12 @@ import numpy as np
 from ..errors import Blip2ChatError, MissingExtraError
 from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
+from ..images.sidecar_names import SidecarNames
 from .captioner import Captioner, Tasks
 from .errors import RunError
 from .inputs.pictures import Opener
 from .items import Head, Item, Part, is_same, packed, stamped, unpacked
-from .outputs.sidecar import Sidecar, SidecarNames, is_left_alone
+from .outputs.sidecar import Sidecar, is_left_alone
 from .result import Result, Written
 from .run import Run, RunOptions, parts
 from .storage import reason
@@ -139,7 +140,7 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
             "done": [done],
             "preprocess": preprocess,
             "limits": plan.loading.get("limits") or PictureLimits(),
-            "sidecar": None if options.out is not None else options.sidecar,
+            "sidecar": options.sidecar if options.out is None and options.metadata is None else None,
         },
     )
     return read.map_batches(
@@ -294,7 +295,7 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
         for row in rows
     ]
     new = run.journal.list(items)
-    run.left_alone += sum(item.key not in results for item in new)
+    run.left_alone["sidecar"] += sum(item.key not in results for item in new)
     return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]
 
 

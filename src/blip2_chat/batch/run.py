@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..errors import Parameter
+from ..errors import MetadataError, Parameter
 from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
@@ -27,6 +27,7 @@ from .inputs.tables import Columns
 from .inputs.zips import ZIP_SUFFIXES
 from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
+from .outputs.metadata import Metadata, MetadataWriter
 from .outputs.outcome import Pictured, in_folder, is_metadata
 from .outputs.sidecar import Sidecar, SidecarWriter
 from .outputs.writers import Shape, ending, write
@@ -46,7 +47,7 @@ class RunOptions:
     """What to read, what to write, and where.
 
     out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
-        beside each picture. At least one of the two.
+        beside each picture. metadata: in each picture's metadata. At least one of the three.
     progress: the journal's path; by default beside what is written.
     with_pictures: put the pictures themselves into a .tar, too.
     exclude: patterns of files and folders to skip.
@@ -58,6 +59,7 @@ class RunOptions:
     tasks: Tasks = field(default_factory=Tasks)
     out: str | None = None
     sidecar: Sidecar | None = None
+    metadata: Metadata | None = None
     columns: Columns = field(default_factory=Columns)
     exclude: tuple[str, ...] = ()
     with_pictures: bool = False
@@ -81,6 +83,9 @@ class Summary:
     failures: the first failed pictures, each with its error.
     passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it.
     without_picture: rows of a .tar whose picture was to be put into it and could not be read again.
+    metadata: pictures whose metadata was "written", was there already ("unchanged"), has a text of somebody else
+    that was "kept", could not be written ("failed"), or that are no files of this machine ("nowhere").
+    unwritten: the first pictures whose metadata could not be written, each with its error.
     """
 
     rows: int
@@ -94,6 +99,8 @@ class Summary:
     failures: tuple[tuple[str, str], ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict)
     without_picture: int = 0
+    metadata: dict[str, int] = field(default_factory=dict)
+    unwritten: tuple[tuple[str, MetadataError], ...] = ()
 
 
 class Run:
@@ -105,12 +112,14 @@ class Run:
     def __init__(self, options: RunOptions, model_settings: dict[str, Any]) -> None:
         """`model_settings`: how the model was asked for, part of what must not change between two runs."""
         self.options = options
-        if options.out is None and options.sidecar is None:
+        if options.out is None and options.sidecar is None and options.metadata is None:
             raise RunError(
                 "there is nowhere to write: give ",
                 Parameter("out"),
-                " (a .parquet, .jsonl, .csv or .tar file) or ",
+                " (a .parquet, .jsonl, .csv or .tar file), ",
                 Parameter("sidecar"),
+                " or ",
+                Parameter("write", "xmp"),
             )
         if options.out is not None:
             if options.with_pictures and ending(options.out) != ".tar":
@@ -128,7 +137,11 @@ class Run:
         self._pipeline: Pipeline[Result] | None = None
         self.passed_over: Counter[str] = Counter()
         self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
-        self.left_alone = 0  # pictures without a caption, because there is a text file next to them
+        self._metadata = (
+            MetadataWriter(options.metadata, self.journal, options.limits) if options.metadata else None
+        )
+        # Pictures without a caption, because a text of somebody else is in the place of each.
+        self.left_alone: Counter[str] = Counter()
         self.settings = _settings(options, model_settings)
         try:
             self._take_up()
@@ -215,12 +228,16 @@ class Run:
             done += len(batch)
             if sidecars is not None:
                 sidecars.write(self.journal.located(batch))
+            if self._metadata is not None:
+                self._metadata.write(self.journal.located(batch))
             if on_batch is not None:
                 on_batch([result for _, result in batch])
         seconds = time.perf_counter() - started
         without_picture = self.write()
-        if sidecars is not None and self.left_alone:
-            sidecars.told["kept"] += self.left_alone
+        metadata = self._metadata
+        for writer, name in ((sidecars, "sidecar"), (metadata, "metadata")):
+            if writer is not None and self.left_alone[name]:
+                writer.told["kept"] += self.left_alone[name]
         counts = self.journal.counts()
         told = dict(sidecars.told) if sidecars else {}
         stopped = self.stopping
@@ -237,17 +254,19 @@ class Run:
             self.journal.failures(_FAILURES),
             passed_over=dict(self.passed_over),
             without_picture=without_picture,
+            metadata=dict(metadata.told) if metadata else {},
+            unwritten=tuple(metadata.failures) if metadata else (),
         )
 
     def write(self) -> int:
         """Writes the output from the stored results, also those of an interrupted run -> the number of pictures
         that should be stored in it but could not be read again."""
-        if (sidecars := self._sidecars) is not None:
-            # From here on, every picture is visited once.
-            del sidecars.told["kept"], sidecars.told["nowhere"]
-            rows = self.journal.rows()
-            while block := list(itertools.islice(rows, 500)):
-                sidecars.write((row.key, row.file, row.result) for row in block)
+        for writer in (self._sidecars, self._metadata):
+            if writer is not None:
+                writer.begin_again()
+                rows = self.journal.rows()
+                while block := list(itertools.islice(rows, 500)):
+                    writer.write((row.key, row.file, row.result) for row in block)
         out = self.options.out
         if out is None:
             return 0
@@ -273,12 +292,18 @@ class Run:
             yield from self.journal.list(map(stamped, self._wanted(block)))
 
     def _wanted(self, items: list[Item]) -> list[Item]:
-        """Leaves out pictures that get no sidecar file, if sidecar files are the only output."""
-        if self._sidecars is None or self.options.out is not None:
+        """Leaves out pictures for which nothing would be written, if all outputs are files next to the pictures, or
+        the pictures themselves."""
+        writers = {"sidecar": self._sidecars, "metadata": self._metadata}
+        given = {name: writer for name, writer in writers.items() if writer is not None}
+        if not given or self.options.out is not None:
             return items
-        sidecars = self._sidecars
-        wanted = [item for item in items if not sidecars.is_left_alone(item)]
-        self.left_alone += len(items) - len(wanted)
+        wanted = []
+        for item in items:
+            if all(writer.is_left_alone(item) for writer in given.values()):
+                self.left_alone.update(given.keys())
+            else:
+                wanted.append(item)
         return wanted
 
 

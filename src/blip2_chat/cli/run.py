@@ -11,6 +11,7 @@ import typer
 
 from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
 from .display.terminal import note, say
+from .metadata_options import MetadataOptions, tell_metadata
 from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
 from .stopping import FAILED_PICTURES, STOPPED, stopping
 
@@ -56,7 +57,8 @@ class OutputOptions:
         typer.Option(metavar="WORD", help="Trigger word at the start of sidecar files, followed by a comma."),
     ] = ""
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Overwrite existing text files that other programs wrote.")
+        bool,
+        typer.Option("--overwrite", help="Overwrite existing text files, and texts in metadata, of others."),
     ] = False
     append: Annotated[
         bool, typer.Option("--append", help="Add captions to the end of existing text files.")
@@ -69,14 +71,16 @@ class OutputOptions:
         typer.Option(metavar="FILE", help="Progress file (default: the output file with .progress added)."),
     ] = None
 
-    def as_sidecar(self) -> Sidecar | None:
+    def as_sidecar(self, has_metadata: bool) -> Sidecar | None:
         from ..batch.outputs.sidecar import Sidecar
 
         if self.sidecar is None:
-            if self.prefix or self.suffix or self.trigger or self.append or self.prepend or self.overwrite:
+            if self.prefix or self.suffix or self.trigger or self.append or self.prepend:
                 raise typer.BadParameter(
-                    "--prefix, --suffix, --trigger, --append, --prepend and --overwrite belong to --sidecar txt"
+                    "--prefix, --suffix, --trigger, --append and --prepend belong to --sidecar txt"
                 )
+            if self.overwrite and not has_metadata:
+                raise typer.BadParameter("--overwrite belongs to --sidecar txt, --write xmp or --embed")
             return None
         if self.append and self.prepend:
             raise typer.BadParameter("give --append or --prepend, not both")
@@ -167,6 +171,7 @@ def run(
         typer.Option(metavar="N", min=1, help="Stop after the first N pictures.", rich_help_panel=_INPUT),
     ] = None,
     output: OutputOptions,
+    metadata: MetadataOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -218,7 +223,7 @@ def run(
 
     Every result is saved before it is counted, so if a run is killed or interrupted, run the same command again to
     resume. A picture that cannot be read becomes a row with its error. Exit status: 0 success, 3 finished but some
-    pictures failed, 130 stopped by Ctrl-C, 1 the run could not continue.
+    pictures failed (or their metadata could not be written), 130 stopped by Ctrl-C, 1 the run could not continue.
     """
     from ..batch.captioner import Tasks
     from ..batch.inputs.sources import stdin_list
@@ -233,7 +238,8 @@ def run(
         tasks=Tasks(captions, questions, decoding.settings(), start, choices_of(choices)),
         out=output.out,
         with_pictures=output.with_pictures,
-        sidecar=output.as_sidecar(),
+        sidecar=output.as_sidecar(metadata.is_given),
+        metadata=metadata.as_metadata(output.overwrite),
         columns=Columns(column, name_column),
         exclude=tuple(exclude or ()),
         limit=limit,
@@ -278,7 +284,7 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
         _tell(task, summary)
     if summary.stopped:
         raise typer.Exit(STOPPED)
-    if summary.failed:
+    if summary.failed or summary.metadata.get("failed"):
         raise typer.Exit(FAILED_PICTURES)
 
 
@@ -343,6 +349,7 @@ def _tell(task: Run, summary: Summary) -> None:
         )
     if sidecars.get("nowhere"):
         note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+    tell_metadata(summary)
     if summary.failed:
         _tell_failures(task, summary)
     if summary.without_picture:

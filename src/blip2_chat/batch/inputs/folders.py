@@ -17,6 +17,7 @@ from ..storage import reason
 from .passed_over import kind_of
 
 SIDECAR_ENDINGS = ("txt", "caption")
+_METADATA_ENDING = "xmp"
 GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_IN_BRACES = 1_000_000
@@ -97,9 +98,10 @@ class Walk:
 
 
 def is_sidecar(path: str, pictures: Collection[str]) -> bool:
-    """Whether a text file belongs to a picture in the same folder. `stems`: their names without extension."""
+    """Whether a text or .xmp file belongs to a picture in the same folder. `pictures`: their names, with and without
+    extension."""
     stem, dotted = os.path.splitext(path)
-    return dotted[1:] in SIDECAR_ENDINGS and stem in pictures
+    return dotted[1:] in (*SIDECAR_ENDINGS, _METADATA_ENDING) and stem in pictures
 
 
 def globbed(pattern: str) -> Iterator[str]:

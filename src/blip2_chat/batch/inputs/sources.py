@@ -214,13 +214,14 @@ def _matches(pattern: str, how: _Reading) -> Iterator[str]:
     """The files that a pattern matches: pictures, and files that contain pictures."""
     found = sorted(one for one in globbed(pattern) if os.path.abspath(one) not in how.but)
     base = os.path.dirname(re.split(GLOB, pattern)[0]) or "."
-    stems = {os.path.splitext(one)[0] for one in found if looks_like_picture(one, b"")}
+    pictures = {one for one in found if looks_like_picture(one, b"")}
+    names = {os.path.splitext(one)[0] for one in pictures} | pictures
     for one in found:
         if is_excluded(os.path.relpath(one, base), how.exclude):
             how.passed["excluded folder" if os.path.isdir(one) else "excluded file"] += 1
         elif os.path.isdir(one):
             how.passed["folder"] += 1
-        elif is_sidecar(one, stems):
+        elif is_sidecar(one, names):
             continue  # it belongs to a picture and is not a list of pictures
         elif _is_container(one) or is_picture_file(one):
             yield one

@@ -7,12 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from ...errors import Parameter
-from ...images import is_picture_file
+from ...images.sidecar_names import SidecarNames
 from ...system.text_files import encoding
 from ...system.whole_files import replacing
 from ..errors import RunError
@@ -21,9 +20,6 @@ from ..items import Item
 from ..journal import Journal
 from ..result import Result
 from ..storage import reason
-
-# Folders whose names are remembered.
-_FOLDERS = 16
 
 
 @dataclass(frozen=True)
@@ -79,35 +75,6 @@ class Sidecar:
         return f"{between.join(both)}\n".encode("utf-8", "surrogateescape")
 
 
-class SidecarNames:
-    """The sidecar file of each picture: `name.txt` next to `name.png`. If another picture in the folder has the
-    same name except for the extension, the whole name is kept: `name.png.txt` and `name.jpg.txt`. This depends
-    only on the content of the folder, not on which pictures a run reads."""
-
-    def __init__(self, ending: str) -> None:
-        self._ending = ending
-        # Pictures come folder by folder.
-        self._in = lru_cache(_FOLDERS)(_pictures_in)
-
-    def path(self, picture: str) -> Path:
-        folder, name = os.path.split(picture)
-        stem = os.path.splitext(name)[0]
-        stems, names = self._in(folder)
-        # Some file systems ignore case.
-        is_shared = stems[stem.casefold()] > 1 or (stem != name and stem.casefold() in names)
-        return Path(folder, f"{name if is_shared else stem}.{self._ending}")
-
-
-def _pictures_in(folder: str) -> tuple[Counter[str], frozenset[str]]:
-    """The pictures of a folder: the number of pictures for each name without extension, and the whole names."""
-    try:
-        names = [name for name in os.listdir(folder or ".") if is_picture_file(os.path.join(folder, name))]
-    except OSError:
-        names = []  # writing will report the error
-    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
-    return stems, frozenset(name.casefold() for name in names)
-
-
 @dataclass
 class SidecarWriter:
     """Writes sidecar files, and replaces files of other programs only if configured to.
@@ -127,6 +94,10 @@ class SidecarWriter:
         """Whether a picture without a result keeps a text file of another program, so that it needs no
         caption."""
         return not self.journal.has(item.key) and is_left_alone(self.sidecar, self.names, item)
+
+    def begin_again(self) -> None:
+        """From here on, every picture is visited once: counts what is there and not what was seen before."""
+        del self.told["kept"], self.told["nowhere"]
 
     def write(self, results: Iterable[tuple[str, str | None, Result]]) -> None:
         """Writes the files for (key, local path of the picture, result). `RunError` if one cannot be
