@@ -33,9 +33,9 @@ from safetensors.numpy import save_file
 import blip2_chat
 from blip2_chat.checkpoint.config import OptConfig
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.conversion.convert import convert
 from blip2_chat.conversion.fingerprint import fingerprint
-from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.evaluation.held_out import Evaluation, HeldOut
 
 Kind = Literal["gains", "constants", "both"]

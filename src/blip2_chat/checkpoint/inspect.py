@@ -18,11 +18,11 @@ from typing_extensions import TypeIs, TypeVar
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
 from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
-from .adapters import alone, has_adapter, not_applied
+from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
 from .config import ModelConfig, T5Config
 from .embedded import EMBEDDED, embedded_folder, is_embedded
-from .hub import Downloaded, download, is_hub_name
+from .hub import Downloaded, download, download_adapter, is_hub_name
 from .retrieval_config import AnyConfig, RetrievalConfig, read_config
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
@@ -36,6 +36,7 @@ __all__ = [
     "TensorInfo",
     "expected_tensors",
     "find",
+    "find_adapter",
     "inspect",
     "inspect_any",
     "inspect_retriever",
@@ -59,6 +60,8 @@ class Checkpoint(Generic[_Config]):
     tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
     # Where tokenizer and picture settings are, when another checkpoint's were asked for.
     processor: Path | None = None
+    # What is merged with the tensors as they are read.
+    adapter: Adapter | None = None
 
     def companion(self, name: str) -> Path:
         """Where the small file of that name is, if it is anywhere."""
@@ -69,6 +72,8 @@ class Checkpoint(Generic[_Config]):
     @property
     def tied_head(self) -> bool:
         """Whether the language model's head is its token embeddings: only the weights tell."""
+        if self.adapter is not None and self.adapter.unties_head:
+            return False
         return HEAD not in self.tensors or self.stored_name(aliases(self.config)[0]) == HEAD
 
     def stored_name(self, name: str) -> str:
@@ -143,14 +148,37 @@ def find(
     raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
 
 
-def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoint:
+def find_adapter(
+    name_or_path: str | Path, *, token: str | None = None, on_progress: Downloaded | None = None
+) -> Path:
+    """The local folder of a LoRA adapter: a directory, or a name on the hub, as for `find`.
+
+    Of a repository only the adapter's two files are fetched. Raises `CheckpointError`.
+    """
+    name = str(name_or_path)
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        check_files(path)
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; name the adapter's folder", path=path)
+    hub_name, _, revision = name.partition("@")
+    if isinstance(name_or_path, str) and is_hub_name(hub_name):
+        return download_adapter(hub_name, revision or None, token, on_progress)
+    raise CheckpointError(f"the adapter {name!r} is neither a folder nor a hub name (org/name)")
+
+
+def inspect(
+    folder: str | Path, processor: str | Path | None = None, adapter: str | Path | None = None
+) -> Checkpoint:
     """Looks the folder of a chat model over; `CheckpointError`, in one line with the way out, when it is not complete
     and safe.
 
-    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack.
+    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack;
+    `adapter` that of a LoRA adapter, which is checked against the model and merged as its tensors are read.
     Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
     """
-    return _inspect(Path(folder), ModelConfig.from_folder, processor)
+    return _inspect(Path(folder), ModelConfig.from_folder, processor, adapter)
 
 
 def inspect_retriever(folder: str | Path, processor: str | Path | None = None) -> Checkpoint[RetrievalConfig]:
@@ -158,13 +186,20 @@ def inspect_retriever(folder: str | Path, processor: str | Path | None = None) -
     return _inspect(Path(folder), RetrievalConfig.from_folder, processor)
 
 
-def inspect_any(folder: str | Path, processor: str | Path | None = None) -> AnyCheckpoint:
-    """`inspect` for either."""
-    return _inspect(Path(folder), read_config, processor)
+def inspect_any(
+    folder: str | Path, processor: str | Path | None = None, adapter: str | Path | None = None
+) -> AnyCheckpoint:
+    """`inspect` for either; an adapter is a chat model's."""
+    return _inspect(
+        Path(folder), read_config if adapter is None else ModelConfig.from_folder, processor, adapter
+    )
 
 
 def _inspect(
-    folder: Path, read: Callable[[Path], _Config], processor: str | Path | None
+    folder: Path,
+    read: Callable[[Path], _Config],
+    processor: str | Path | None,
+    adapter: str | Path | None = None,
 ) -> Checkpoint[_Config]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}", path=folder)
@@ -174,6 +209,13 @@ def _inspect(
     config = read(folder)
     if (folder / MANIFEST).exists():
         _check_converted(folder)
+        if adapter is not None:
+            raise CheckpointError(
+                f"{folder} is converted, and an adapter is merged before that; give ",
+                Parameter("adapter"),
+                " with the original checkpoint",
+                path=folder,
+            )
         if processor is not None:
             raise CheckpointError(
                 f"{folder} is converted, with the processor it was converted with; leave processor out, or give it "
@@ -184,13 +226,19 @@ def _inspect(
     processor = None if processor is None else Path(processor)
     _check_companions(folder, config, processor)
     tensors = read_tensors(folder)
-    if is_adapted:
+    if is_adapted and adapter is None:
         warnings.warn(not_applied(folder), stacklevel=2)
     # Whether a T5 model's head is its embeddings, only the weights tell.
     is_t5 = isinstance(config, ModelConfig) and isinstance(config.text, T5Config)
     tied_head = HEAD not in tensors if is_t5 else None
     _check_tensors(folder, config, tied_head, tensors)
-    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors, processor)
+    merged = None
+    if adapter is not None and isinstance(config, ModelConfig):
+        merged = read_adapter(Path(adapter), config, tied_head)
+    if merged is not None and merged.unties_head:
+        tied_head = False
+    parameters = count_parameters(config, tied_head)
+    return Checkpoint(folder, config, "official", parameters, tensors, processor, merged)
 
 
 def _check_converted(folder: Path) -> None:

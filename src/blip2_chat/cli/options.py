@@ -49,6 +49,13 @@ ModelName = Annotated[
         "Salesforce/blip2-opt-2.7b.",
     ),
 ]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="LoRA adapter to merge with the model: a folder, or a name on the Hugging Face hub.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 
 
@@ -121,7 +128,7 @@ class _LoadOptions:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
 
-    def _loaded(self, load: Callable[..., _Loaded]) -> _Loaded:
+    def _loaded(self, load: Callable[..., _Loaded], **more: Any) -> _Loaded:
         """What `load` or `load_retriever` makes of the options; on a terminal a bar shows it."""
         with ProgressBar(f"loading {self.model}") as progress:
             return load(
@@ -135,6 +142,7 @@ class _LoadOptions:
                 force=self.force,
                 limits=self.picture_limits(),
                 on_progress=progress,
+                **more,
             )
 
 
@@ -142,15 +150,17 @@ class _LoadOptions:
 class ModelOptions(_LoadOptions):
     """Which chat model runs, and on what."""
 
+    adapter: AdapterName = None
+
     @property
     def is_embedded(self) -> bool:
-        return self.model == EMBEDDED
+        return self.model == EMBEDDED and self.adapter is None
 
     def load(self) -> Model:
         """The running model."""
         from ..loading import load
 
-        return self._loaded(load)
+        return self._loaded(load, adapter=self.adapter)
 
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..checkpoint.config import T5Config
-from ..checkpoint.inspect import Checkpoint, find, inspect
+from ..checkpoint.inspect import Checkpoint, find, find_adapter, inspect
 from ..checkpoint.requirements import require_fit
 from ..checkpoint.tokenizer import Tokenizer
 from ..conversion.convert import converted
@@ -77,6 +77,7 @@ class StreamedComparison:
         questions: Questions,
         precisions: Sequence[str] = PRECISIONS,
         *,
+        adapter: str | None = None,
         force: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
@@ -86,7 +87,7 @@ class StreamedComparison:
         self.outcome = StreamedOutcome()
         self._tell = on_progress or silent
         self._questions = questions
-        self._checkpoint = _official(name, self._tell)
+        self._checkpoint = _official(name, adapter, self._tell)
         if not force:
             require_fit(self._checkpoint.config, precisions[0], "onnx", name=name)
         self._folders = {
@@ -229,8 +230,12 @@ def _opened(path: str) -> Picture:
         raise Blip2ChatError(f"{path}: {error}") from None
 
 
-def _official(name: str, tell: Progress) -> Checkpoint:
-    checkpoint = inspect(find(name, on_progress=lambda done, total: tell("downloading", done, total)))
+def _official(name: str, adapter: str | None, tell: Progress) -> Checkpoint:
+    def downloading(done: int, total: int) -> None:
+        tell("downloading", done, total)
+
+    added = None if adapter is None else find_adapter(adapter, on_progress=downloading)
+    checkpoint = inspect(find(name, on_progress=downloading), adapter=added)
     if checkpoint.kind == "converted":
         raise CheckpointError(
             f"{name} is a conversion and has no float32 weights; name the checkpoint that it was made from"

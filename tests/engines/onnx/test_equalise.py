@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from benchmarks.outliers import Kind, plant
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.cli import app
 from blip2_chat.conversion.calibration import Calibration
 from blip2_chat.conversion.convert import convert as convert_into
 from blip2_chat.engines.onnx import load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert, plan
-from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.engines.onnx.reference import Sample, answer
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint

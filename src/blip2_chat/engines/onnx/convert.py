@@ -23,6 +23,7 @@ import numpy as np
 from ...checkpoint.config import ModelConfig, OptConfig, T5Config
 from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.retrieval_config import AnyConfig, RetrievalConfig
+from ...checkpoint.weights import Weights
 from ...errors import CheckpointError
 from ...system.processor import lacks_vnni
 from ...system.progress import Progress, silent
@@ -31,7 +32,6 @@ from ..engine import Floats
 from .graph import opt, qformer, retrieval, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
-from .graph.weights import Weights
 from .graph_file import GraphFile
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
 from .reference import LinearInputs, Sample, answer
