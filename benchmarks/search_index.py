@@ -26,9 +26,8 @@ import numpy as np
 from blip2_chat.search import approximate
 from blip2_chat.search.store import About, Entry, Maker, Store
 
-from .documents import keep, markdown, put
+from .documents import markdown
 
-RESULTS = "search_index.json"
 QUERIES, SIZE = 32, 256
 KINDS = 2_000
 _BATCH = 500
@@ -142,7 +141,6 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--folder", type=Path, default=None, help="where there is room")
-    parser.add_argument("--keep", action="store_true", help="write docs/search_index.json and the table")
     given = parser.parse_args()
     runs = []
     for count in given.pictures:
@@ -152,9 +150,7 @@ def main() -> None:
             print(runs[-1], flush=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        if given.keep:
-            keep(RESULTS, runs)
-            put("docs/search.md", RESULTS, table(runs))
+    print(table(runs))
 
 
 if __name__ == "__main__":
