@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from .checkpoint.config import ModelConfig
 from .checkpoint.embedded import is_embedded
 from .checkpoint.hub import is_hub_name
 from .checkpoint.inspect import EMBEDDED, AnyCheckpoint, Checkpoint, find, find_adapter, inspect
@@ -77,7 +78,7 @@ def load(
     added = None if adapter is None else find_adapter(adapter, token=token, on_progress=download)
     checkpoint = inspect(folder, small, added)
     # Small, so before what is slow: a fault in them is not worth a conversion.
-    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
+    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config)
     preprocess = Preprocess.for_model(small or folder, checkpoint.config.vision.image_size)
     name = str(name_or_path)
     if adapter is not None:
@@ -210,7 +211,10 @@ def _precision(config: AnyConfig, engine: str, device: str) -> tuple[str, str]:
     """The precision for "auto", and why."""
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
-    half: Precision = "bf16" if config.family == "t5" else "fp16"
+    # T5 overflows fp16.
+    half: Precision = (
+        "bf16" if isinstance(config, ModelConfig) and not config.text.is_decoder_only else "fp16"
+    )
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")

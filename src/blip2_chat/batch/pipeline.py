@@ -2,8 +2,8 @@
 
     reader thread     asks the sources for the next item, hands it to
     opener threads    read, decode, resize: as many as there are cores
-    encoder thread    pixels -> vectors, with the engine's picture graph
-    the caller        vectors -> what a result says: captions and answers, or embeddings
+    encoder thread    pixels -> encoded pictures, with the engine's picture graph
+    the caller        encoded pictures -> captions and answers, or embeddings, with the engine's other graphs
 
 Every queue is bounded, so memory does not grow with the collection.
 """
@@ -76,7 +76,8 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Encoded(Generic[R]):
-    """An opened picture's result, which says nothing yet; vectors, unless it failed or its pixels are another's.
+    """An opened picture's result, which says nothing yet; what `Worker.encode` made of it, unless it failed or its
+    pixels are another's.
 
     original: what is stored for the same pixels. It may be replaced before this picture's turn, if its file changed.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..system.small_files import QFORMER_TOKENIZER
 from .adapters import CONFIG, FILES, WEIGHTS, alone, has_adapter, without_weights
 from .catalogue import suggest
 from .retrieval_config import read_config
@@ -25,7 +26,9 @@ from .safetensors_headers import SINGLE, is_pickle, unindexed, weight_files
 Downloaded = Callable[[int, int], None]
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)((?:/[A-Za-z0-9_][\w.-]*)*)")
-_SMALL_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
+_SMALL_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model", QFORMER_TOKENIZER]
+# Every folder but the Q-Former's tokenizer, as nearly as patterns can say it.
+_FOLDERS = ["[!q]*/*", "q[!f]*/*"]
 
 
 def is_hub_name(name: str) -> bool:
@@ -51,7 +54,8 @@ def download(
     from huggingface_hub import HfApi, snapshot_download
 
     repository, inside = _parts(name)
-    where: dict[str, Any] = {"repo_id": repository, "token": token, "ignore_patterns": [f"{inside}*/*"]}
+    ignored = [inside + folder for folder in _FOLDERS]
+    where: dict[str, Any] = {"repo_id": repository, "token": token, "ignore_patterns": ignored}
     with _one_line_errors(repository, revision):
         small = [inside + pattern for pattern in _SMALL_FILES]
         snapshot = Path(

@@ -17,7 +17,16 @@ from typing_extensions import TypeIs, TypeVar
 
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
-from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
+from ..system.small_files import (
+    COMPANIONS,
+    MANIFEST,
+    MOST_TOKENIZER_BYTES,
+    OWN_QFORMER_TOKENIZER,
+    QFORMER_TOKENIZER,
+    plain,
+    read_json,
+    shown,
+)
 from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
 from .config import ModelConfig, T5Config
@@ -65,6 +74,8 @@ class Checkpoint(Generic[_Config]):
 
     def companion(self, name: str) -> Path:
         """Where the small file of that name is, if it is anywhere."""
+        if name == OWN_QFORMER_TOKENIZER and self.kind == "official":
+            name = QFORMER_TOKENIZER
         if self.processor is None or name in ("config.json", "generation_config.json"):
             return self.folder / name
         return self.processor / name
@@ -241,6 +252,16 @@ def _inspect(
     return Checkpoint(folder, config, "official", parameters, tensors, processor, merged)
 
 
+# A checkpoint of each family, whose small files fit others of it.
+_EXAMPLES: dict[str, str] = {
+    "retrieval": "Salesforce/blip2-itm-vit-g",
+    "opt": "Salesforce/blip2-opt-2.7b",
+    "t5": "Salesforce/blip2-flan-t5-xl",
+    "instruct-t5": "Salesforce/instructblip-flan-t5-xl",
+    "instruct-llama": "Salesforce/instructblip-vicuna-7b",
+}
+
+
 def _check_converted(folder: Path) -> None:
     manifest = read_json(folder / MANIFEST)
     sizes = manifest.get("sizes") if isinstance(manifest, dict) else None
@@ -269,7 +290,9 @@ def _check_converted(folder: Path) -> None:
 
 def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
-    for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
+    for path in (
+        place / name for place in {folder, processor or folder} for name in (*COMPANIONS, QFORMER_TOKENIZER)
+    ):
         if path.exists() and not path.is_file():
             raise CheckpointError(
                 f"{path} is not a regular file; put the checkpoint's own in its place", path=path
@@ -281,7 +304,7 @@ def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -
     is_chat = isinstance(config, ModelConfig)
     elsewhere: list[str | Parameter] = [
         ", or take that of another checkpoint with ",
-        Parameter("processor", f"Salesforce/blip2-{'opt-2.7b' if is_chat else 'itm-vit-g'}"),
+        Parameter("processor", _EXAMPLES[config.family]),
     ]
     if processor is not None:
         folder, elsewhere = processor, []
@@ -300,6 +323,17 @@ def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -
         raise CheckpointError(
             f"{folder} lacks {'tokenizer.json' if is_chat else 'vocab.txt'}; copy it from where the checkpoint came "
             "from",
+            *elsewhere,
+            path=folder,
+        )
+    if (
+        isinstance(config, ModelConfig)
+        and config.reads_instruction
+        and not (folder / QFORMER_TOKENIZER).is_file()
+    ):
+        raise CheckpointError(
+            f"{folder} lacks {QFORMER_TOKENIZER}, with which the Q-Former reads instructions; copy it from where the "
+            "checkpoint came from",
             *elsewhere,
             path=folder,
         )
@@ -355,7 +389,7 @@ def _check_tensors(
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(
-            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 model of its kind "
-            "has: the files are those of another model",
+            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no model of this kind has: "
+            "the files are those of another model",
             path=folder / tensors[foreign[0]].file,
         )

@@ -9,8 +9,7 @@ from typing import Literal
 
 from ..errors import NotEnoughMemoryError, Suggestion
 from ..system.memory import available_memory
-from .catalogue import KNOWN, KNOWN_RETRIEVERS
-from .config import OptConfig
+from .catalogue import KNOWN, KNOWN_RETRIEVERS, KnownCheckpoint
 from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
@@ -90,6 +89,8 @@ _SMALL = 200_000_000
 # "Comfortably" leaves this share of the available memory to everything else on the machine.
 _SPARE = 0.2
 _TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative_attention_bias")
+# Tables of which a run looks up a few rows; where `maps_embeddings`, they stay on disk.
+_LOOKED_UP = ("embed_positions", "word_embeddings")
 
 
 def needed(config: AnyConfig, precision: str, engine: str) -> int:
@@ -110,7 +111,7 @@ def _weights(config: AnyConfig, precision: str, costs: Costs) -> float:
     total = 0.0
     for name, shape in distinct_tensors(config).items():
         part = part_of(name)
-        if costs.maps_embeddings and "word_embeddings" in name:
+        if costs.maps_embeddings and any(table in name for table in _LOOKED_UP):
             each = 0.0
         elif part == "qformer" or len(shape) == 1:
             # The Q-Former with its query tokens, all norms and biases stay fp32 at any precision: cast below
@@ -123,8 +124,6 @@ def _weights(config: AnyConfig, precision: str, costs: Costs) -> float:
                 each = costs.head[precision] if HEAD in others else 0.0
         elif name == HEAD:
             each = costs.head[precision]
-        elif costs.maps_embeddings and "embed_positions" in name:
-            each = 0.0
         elif any(table in name for table in _TABLES):
             each = costs.table[precision]
         elif costs.wo is not None and name.endswith(".wo.weight"):
@@ -151,20 +150,16 @@ def _activations(config: AnyConfig) -> int:
         # The Q-Former reads texts with pictures in batches, whose features are held beside.
         return picture + 4 * MATCHED_AT_ONCE * vision.num_positions * vision.hidden_size
     text = config.text
-    heads = text.num_attention_heads if isinstance(text, OptConfig) else text.num_heads
-    inner = text.ffn_dim if isinstance(text, OptConfig) else 2 * text.d_ff
-    return max(picture, layer(_TOKENS, text.hidden_size, inner, heads) + 4 * text.vocab_size)
+    prompt = layer(_TOKENS, text.hidden_size, text.feed_forward_numbers, text.num_attention_heads)
+    return max(picture, prompt + 4 * text.vocab_size)
 
 
 def _cache(config: AnyConfig) -> int:
     """Numbers in the KV cache: keys and values per layer and token."""
     if isinstance(config, RetrievalConfig):
         return 0
-    text = config.text
-    if isinstance(text, OptConfig):
-        return 2 * text.num_hidden_layers * text.hidden_size * _TOKENS
-    # The decoder's own, and those over the encoder's output.
-    return 2 * text.num_decoder_layers * text.inner_dim * 2 * _TOKENS
+    # An encoder-decoder model also has those over the encoder's output.
+    return config.text.cached_numbers * _TOKENS * (1 if config.text.is_decoder_only else 2)
 
 
 def is_small(config: AnyConfig) -> bool:
@@ -220,15 +215,26 @@ def suggestion(config: AnyConfig, engine: str, available: int, name: str) -> Sug
         fitting = _most_precise(config, one, available)
         if fitting:
             return Suggestion(name, fitting, one, needed(config, fitting, one))
-    # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
-    known_ones = KNOWN_RETRIEVERS if isinstance(config, RetrievalConfig) else KNOWN
-    alike = [known for known in known_ones if known.image_size == config.vision.image_size]
+    # The largest answers best. Of the same picture size: captioning variants for those who asked for one; and those
+    # that follow instructions first for those who asked for one, and last for others.
+    alike = [known for known in _official(config) if known.image_size == config.vision.image_size]
+    reads = _reads_instruction(config)
+    alike.sort(key=lambda known: (_reads_instruction(known.config) != reads, -known.parameters))
     for one in engines:
-        for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+        for known in alike:
             fitting = _most_precise(known.config, one, available)
             if fitting:
                 return Suggestion(known.name, fitting, one, needed(known.config, fitting, one))
     return None
+
+
+def _official(config: AnyConfig) -> Sequence[KnownCheckpoint[AnyConfig]]:
+    """Those of its kind: that chat, or that match."""
+    return KNOWN_RETRIEVERS if isinstance(config, RetrievalConfig) else KNOWN
+
+
+def _reads_instruction(config: AnyConfig) -> bool:
+    return not isinstance(config, RetrievalConfig) and config.reads_instruction
 
 
 def _most_precise(config: AnyConfig, engine: str, available: int) -> Precision | None:

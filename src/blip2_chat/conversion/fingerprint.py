@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ..checkpoint.adapters import FILES, Adapter
 from ..errors import CheckpointError
-from ..system.small_files import SETTINGS
+from ..system.small_files import QFORMER_TOKENIZER, SETTINGS
 
 # Weights up to this many bytes in all are hashed at every load (0.1 s); so a package upgraded with another
 # embedded model of the same shape, and so the same size, is never taken for the old one.
@@ -40,7 +40,7 @@ def fingerprint(
     """
     try:
         digest = hashlib.sha256()
-        for name in SETTINGS:
+        for name in (*SETTINGS, QFORMER_TOKENIZER):
             is_models = name in ("config.json", "generation_config.json")
             path = (folder if is_models or processor is None else processor) / name
             if path.is_file():

@@ -172,13 +172,11 @@ def answered(model: Model, questions: Questions) -> Iterator[str]:
         archive = stack.enter_context(zipfile.ZipFile(questions.archive)) if questions.archive else None
         for item in questions.items:
             picture = picture_in(archive, item.picture, model.open) if archive else model.open(item.picture)
-            prompt = model.tokenizer.encode(model.template.caption)
+            text = model.template.caption
             if item.question is not None:
                 budget = model.prompt_budget(decoding)
-                prompt = fit(
-                    model.template, model.tokenizer.encode, item.turns, item.question, budget
-                ).token_ids
-            yield "".join(model.write(picture, prompt, decoding))
+                text = fit(model.template, model.tokenizer.encode, item.turns, item.question, budget).text
+            yield "".join(model.write(picture, text, decoding))
 
 
 def compare(

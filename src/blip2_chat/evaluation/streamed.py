@@ -96,7 +96,7 @@ class StreamedComparison:
         }
         small = self._checkpoint.processor or self._checkpoint.folder
         self._config = self._checkpoint.config
-        self._tokenizer = Tokenizer.from_folder(small, self._config.text)
+        self._tokenizer = Tokenizer.from_folder(small, self._config)
         self._preprocess = Preprocess.for_model(small, self._config.vision.image_size)
         self._comparisons = {precision: Comparison() for precision in precisions}
         self._groups = _groups(questions.items, self._group_size())
@@ -145,10 +145,11 @@ class StreamedComparison:
         """The samples with float32's greedy answers, and its outputs along them."""
         eos = self._config.text.eos_token_ids
         longest = [self._longest(sample) for sample in samples]
-        vectors = {id(sample.pixels): engine.encode_image(sample.pixels) for sample in samples}
+        pictures = {id(sample.pixels): engine.encode_image(sample.pixels) for sample in samples}
+        vectors = [engine.query(pictures[id(sample.pixels)], [sample.instruction]) for sample in samples]
         samples = [
-            replace(sample, answer=_draft(engine, vectors[id(sample.pixels)], sample, [], most))
-            for sample, most in zip(samples, longest, strict=True)
+            replace(sample, answer=_draft(engine, vectors[at], sample, [], longest[at]))
+            for at, sample in enumerate(samples)
         ]
         exact: dict[int, tuple[Floats, Floats]] = {}
         waiting = list(range(len(samples)))
@@ -168,7 +169,7 @@ class StreamedComparison:
                     samples[at] = replace(sample, answer=kept[:-1] if not is_whole else kept)
                     exact[at] = (outputs.vectors[place], logits[: len(samples[at].answer) + 1])
                     continue
-                draft = _draft(engine, vectors[id(sample.pixels)], sample, kept, longest[at])
+                draft = _draft(engine, vectors[at], sample, kept, longest[at])
                 samples[at] = replace(sample, answer=draft)
                 wrong.append(at)
             waiting = wrong
@@ -180,13 +181,13 @@ class StreamedComparison:
     def _sample(self, item: Item, opened: Callable[[str], Picture]) -> Sample:
         config = self._config
         template = TEMPLATES[config.family]
-        prompt = self._tokenizer.encode(template.caption)
+        text, prompt = template.caption, self._tokenizer.encode(template.caption)
         if item.question is not None:
-            budget = config.prompt_budget - (_LONGEST if config.family == "opt" else 0)
-            prompt = fit(
-                template, self._tokenizer.encode, item.turns, item.question, max(budget, 1)
-            ).token_ids
-        return Sample(self._pixels(item.picture, opened), prompt, [])
+            budget = config.prompt_budget - (_LONGEST if config.text.is_decoder_only else 0)
+            fitted = fit(template, self._tokenizer.encode, item.turns, item.question, max(budget, 1))
+            text, prompt = fitted.text, fitted.token_ids
+        instruction = self._tokenizer.instruction(text)
+        return Sample(self._pixels(item.picture, opened), prompt, [], instruction)
 
     def _pixels(self, name: str, opened: Callable[[str], Picture]) -> Floats:
         # Samples of one picture share its array: it is run once. Items of a picture follow each other.
@@ -205,7 +206,7 @@ class StreamedComparison:
 
     def _longest(self, sample: Sample) -> int:
         room = self._config.prompt_budget - len(sample.prompt)
-        return max(1, min(_LONGEST, room)) if self._config.family == "opt" else _LONGEST
+        return max(1, min(_LONGEST, room)) if self._config.text.is_decoder_only else _LONGEST
 
     def _text(self, sample: Sample) -> str:
         return clean(self._tokenizer.decode(sample.answer), TEMPLATES[self._config.family].stop)

@@ -10,10 +10,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ...checkpoint.config import Family
 from ...checkpoint.retrieval_config import AnyConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
+from ...system.small_files import (
+    COMPANIONS,
+    MANIFEST,
+    OWN_QFORMER_TOKENIZER,
+    MissingFileError,
+    read_json,
+    shown,
+)
 
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
 # `verify.py` tells them from those that this version makes.
@@ -22,9 +30,11 @@ FORMAT = 2
 EMBEDDINGS_FILE = "embeddings.bin"
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS = get_args(Precision)
-_GRAPHS = {
+_GRAPHS: dict[Family | Literal["retrieval"], set[str]] = {
     "opt": {"picture", "language"},
     "t5": {"picture", "prompt", "language"},
+    "instruct-t5": {"picture", "query", "prompt", "language"},
+    "instruct-llama": {"picture", "query", "language"},
     "retrieval": {"picture", "matching"},
 }
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
@@ -171,13 +181,15 @@ def _mapped(raw: Any) -> MappedTensor:
     return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})
 
 
-def _check_sizes(sizes: dict[str, Any], family: str) -> None:
+def _check_sizes(sizes: dict[str, Any], family: Family | Literal["retrieval"]) -> None:
     weights = {f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data")}
     if "language" in _GRAPHS[family]:
         weights.add(EMBEDDINGS_FILE)
     has_vocabulary = family == "retrieval" and "vocab.txt" in sizes
-    tokenizer = "vocab.txt" if has_vocabulary else "tokenizer.json"
-    missing = {*weights, "config.json", tokenizer} - sizes.keys()
+    tokenizers = {"vocab.txt" if has_vocabulary else "tokenizer.json"}
+    if "query" in _GRAPHS[family]:
+        tokenizers.add(OWN_QFORMER_TOKENIZER)
+    missing = {*weights, "config.json", *tokenizers} - sizes.keys()
     _require(not missing, "sizes lacks", sorted(missing))
     for name, size in sizes.items():
         _require(is_safe_name(name) and name in weights.union(COMPANIONS), "it names the file", name)

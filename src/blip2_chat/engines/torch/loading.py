@@ -11,8 +11,14 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
+from transformers import (
+    BitsAndBytesConfig,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    InstructBlipForConditionalGeneration,
+)
 
+from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
 from ...checkpoint.retrieval_config import AnyConfig
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
@@ -31,10 +37,16 @@ _KEPT_HIGH = [
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 
 
-class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
-    """transformers' model, with what must be fp32 kept there in bf16 too; its own rule is for fp16 only."""
+# Kept in fp32 in bf16 too; transformers' own rule is for fp16 only.
+_KEPT_FP32 = ("query_tokens", "qformer")
 
-    _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
+
+class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
+    _keep_in_fp32_modules_strict = _KEPT_FP32
+
+
+class _InstructBlip(InstructBlipForConditionalGeneration):  # type: ignore[misc]
+    _keep_in_fp32_modules_strict = _KEPT_FP32
 
 
 class _Retrieval(Blip2ForImageTextRetrieval):  # type: ignore[misc]
@@ -47,7 +59,11 @@ class _Retrieval(Blip2ForImageTextRetrieval):  # type: ignore[misc]
 
 
 # transformers' class, by the family; all others are chat models.
-_CLASSES = {"retrieval": _Retrieval}
+_CLASSES: dict[str, Any] = {
+    "retrieval": _Retrieval,
+    "instruct-t5": _InstructBlip,
+    "instruct-llama": _InstructBlip,
+}
 
 
 def load_weights(
@@ -98,7 +114,7 @@ def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, A
         raise MissingExtraError(f"{precision} with the torch engine (bitsandbytes)", "torch") from None
     # What is not quantised, and what is computed in. On a CPU fp32: 16 bits are no faster there without the
     # newest instructions, and int8 answers are then closer to the full model's. T5 overflows fp16.
-    half = torch.float16 if config.family == "opt" else torch.bfloat16
+    half = torch.float16 if _is_decoder_only(config) else torch.bfloat16
     compute = torch.float32 if device == "cpu" else half
     if precision == "int8":
         how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_HIGH)
@@ -112,9 +128,14 @@ def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, A
     return {"quantization_config": how, "dtype": compute}
 
 
+def _is_decoder_only(config: AnyConfig) -> bool:
+    """Whether there is no encoder of texts, whose activations fp16 would overflow."""
+    return not isinstance(config, ModelConfig) or config.text.is_decoder_only
+
+
 def _fit_for_cpu(model: Any, config: AnyConfig) -> None:
     for name, module in model.named_modules():
-        if config.family == "t5" and name.endswith(".wo"):
+        if "t5" in config.family and name.endswith(".wo"):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes' packed 4-bit kernel wants whole blocks; what it cannot pack it would fail on.

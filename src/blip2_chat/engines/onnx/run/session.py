@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from ....checkpoint.config import ModelConfig, OptConfig
+from ....checkpoint.config import ModelConfig
 from ....errors import CheckpointError
 from ....system.small_files import short
-from ...engine import Engine, Floats, State
+from ...engine import Engine, Floats, State, require_instructions
 from ..manifest import Verified
-from .language import LanguageModel, OptModel, T5Model
-from .runtime import Runner
+from .language import DecoderModel, LanguageModel, T5Model
+from .runtime import Array, Runner
 
 _Part = TypeVar("_Part")
 
@@ -26,17 +26,48 @@ class OnnxEngine:
     name = "onnx"
     device = "cpu"
 
-    def __init__(self, config: ModelConfig, precision: str, picture: Runner, language: LanguageModel) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        precision: str,
+        picture: Runner,
+        language: LanguageModel,
+        query: Runner | None = None,
+    ) -> None:
+        """`query` is the Q-Former's graph, where it reads the instruction."""
         self.config = config
         self.precision = precision
         self._picture: Runner | None = picture
+        self._query = query
         self._language: LanguageModel | None = language
 
     def encode_image(self, pixels: Floats) -> Floats:
-        """float32 pixels [B, 3, image_size, image_size] -> query vectors [B, Q, D]."""
-        shape = (self.config.num_query_tokens, self.config.text.hidden_size)
-        size = self.config.vision.image_size
-        return run_pictures(opened(self._picture), size, pixels, "query_vectors", shape)
+        """See `Engine.encode_image`."""
+        name, shape = "query_vectors", self._vectors_shape
+        if self.config.reads_instruction:
+            name, shape = "features", (self.config.vision.num_positions, self.config.vision.hidden_size)
+        return run_pictures(opened(self._picture), self.config.vision.image_size, pixels, name, shape)
+
+    def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
+        """See `Engine.query`."""
+        if not self.config.reads_instruction:
+            return pictures
+        runner = opened(self._query)
+        require_instructions(instructions, len(pictures))
+        vectors = np.empty((len(pictures), *self._vectors_shape), np.float32)
+        # One by one, as pictures are.
+        for i, instruction in enumerate(instructions):
+            given: dict[str, Array] = {
+                "features": np.ascontiguousarray(pictures[i : i + 1], np.float32),
+                "instruction": np.array([instruction], np.int64),
+                "mask": np.ones((1, self.config.num_query_tokens + len(instruction)), np.int32),
+            }
+            runner.run(given, {"query_vectors": vectors[i : i + 1]})
+        return vectors
+
+    @property
+    def _vectors_shape(self) -> tuple[int, int]:
+        return self.config.num_query_tokens, self.config.text.hidden_size
 
     def prefill(
         self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
@@ -50,7 +81,7 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Frees the model's memory; the engine cannot be used after."""
-        self._picture = self._language = None
+        self._picture = self._query = self._language = None
 
 
 def run_pictures(runner: Runner, size: int, pixels: Floats, output: str, shape: tuple[int, int]) -> Floats:
@@ -91,11 +122,11 @@ def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> 
     except (OSError, ValueError) as error:
         raise _unloadable(folder, error) from None
     language: LanguageModel
-    if isinstance(config.text, OptConfig):
-        language = OptModel(config, runners["language"], table)
+    if config.text.is_decoder_only:
+        language = DecoderModel(config, runners["language"], table)
     else:
         language = T5Model(config, runners["prompt"], runners["language"], table)
-    return OnnxEngine(config, manifest.precision, runners["picture"], language)
+    return OnnxEngine(config, manifest.precision, runners["picture"], language, runners.get("query"))
 
 
 def verified(converted: Path | Verified) -> Verified:
