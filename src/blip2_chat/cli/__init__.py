@@ -23,6 +23,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .index import index
 from .match import match
+from .mcp import mcp
 from .models import models
 from .report import report
 from .run import run
@@ -69,6 +70,7 @@ for command in (
     convert,
     cache,
     serve,
+    mcp,
     doctor,
     evaluate,
     compare,
