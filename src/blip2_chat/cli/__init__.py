@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .alt import alt
 from .ask import ask
 from .caption import caption
 from .chat import chat
@@ -57,7 +58,21 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report):
+for command in (
+    caption,
+    ask,
+    chat,
+    models,
+    convert,
+    cache,
+    serve,
+    doctor,
+    evaluate,
+    compare,
+    run,
+    report,
+    alt,
+):
     add(app, command)
 
 
