@@ -31,12 +31,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import blip2_chat
-from blip2_chat.checkpoint.config import OptConfig
+from blip2_chat.checkpoint.config import LlamaConfig, OptConfig
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.conversion.convert import convert
 from blip2_chat.conversion.fingerprint import fingerprint
-from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.evaluation.held_out import Evaluation, HeldOut
+from blip2_chat.system.small_files import QFORMER_TOKENIZER
 
 Kind = Literal["gains", "constants", "both"]
 Arrays = dict[str, np.ndarray]
@@ -65,6 +66,12 @@ def norms_of(checkpoint: Checkpoint) -> Iterator[Reader]:
             yield Reader(f"{name}.self_attn_layer_norm", qkv)
             yield Reader(f"{name}.final_layer_norm", (f"{name}.fc1",))
         return
+    if isinstance(text, LlamaConfig):
+        for i in range(text.num_hidden_layers):
+            name = f"language_model.model.layers.{i}"
+            yield Reader(f"{name}.input_layernorm", tuple(f"{name}.self_attn.{part}_proj" for part in "qkv"))
+            yield Reader(f"{name}.post_attention_layernorm", (f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"))
+        return
     for stack, layers in (("encoder", text.num_layers), ("decoder", text.num_decoder_layers)):
         for i in range(layers):
             name = f"language_model.{stack}.block.{i}.layer"
@@ -86,6 +93,11 @@ def relus_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             for i in range(text.num_hidden_layers):
                 name = f"language_model.model.decoder.layers.{i}"
                 yield f"{name}.fc1", f"{name}.fc2"
+        return
+    if isinstance(text, LlamaConfig):
+        for i in range(text.num_hidden_layers):
+            name = f"language_model.model.layers.{i}.mlp"
+            yield f"{name}.up_proj", f"{name}.down_proj"
         return
     for stack, layers, last in (("encoder", text.num_layers, 1), ("decoder", text.num_decoder_layers, 2)):
         for i in range(layers):
@@ -131,6 +143,9 @@ def plant(
     for path in checkpoint.folder.iterdir():
         if path.suffix in (".json", ".txt", ".model") and not path.name.endswith(".index.json"):
             shutil.copyfile(path, target / path.name)
+    if (checkpoint.folder / QFORMER_TOKENIZER).exists():
+        (target / QFORMER_TOKENIZER).parent.mkdir()
+        shutil.copyfile(checkpoint.folder / QFORMER_TOKENIZER, target / QFORMER_TOKENIZER)
     config = json.loads((target / "config.json").read_text())
     for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
         for key in ("dtype", "torch_dtype"):

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from blip2_chat.checkpoint.catalogue import KNOWN, KnownCheckpoint
-from blip2_chat.checkpoint.config import ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from blip2_chat.checkpoint.config import (
+    LlamaConfig,
+    ModelConfig,
+    OptConfig,
+    QFormerConfig,
+    TextConfig,
+    VisionConfig,
+)
 from blip2_chat.checkpoint.tensor_names import distinct_tensors
 
 # A little more than 16 million, and prime: no two matrices get the same slice.
@@ -47,11 +54,21 @@ _SHAPE = {
         *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
         *("feed_forward_proj", "dense_act_fn", "decoder_start_token_id"),
     ),
+    "llama": (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act"),
+    ),
+}
+# A tokenizer's control tokens, each at the place where the family has it.
+_CONTROL = {
+    "opt": ["<s>", "<pad>", "</s>", "<unk>"],
+    "t5": ["<pad>", "</s>", "<unk>"],
+    "llama": ["<unk>", "<s>", "</s>"],
 }
 
 
-# A shape for checks of the benchmarks themselves: every part is there, and small.
-TINY = "tiny"
+# Shapes for checks of the benchmarks themselves: every part is there, and small.
+TINY, TINY_INSTRUCT = "tiny", "tiny-instruct"
 _TINY = ModelConfig(
     vision=VisionConfig(64, 128, 2, 4, image_size=28, patch_size=14),
     qformer=QFormerConfig(64, 2, 4, 128),
@@ -68,9 +85,26 @@ _TINY = ModelConfig(
 )
 
 
+_TINY_INSTRUCT = replace(
+    _TINY,
+    qformer=replace(_TINY.qformer, vocab_size=320, use_qformer_text_input=True),
+    text=LlamaConfig(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=16,
+        eos_token_ids=(1, 2),
+    ),
+)
+_TINIES = {TINY: _TINY, TINY_INSTRUCT: _TINY_INSTRUCT}
+
+
 def shape_of(name: str) -> ModelConfig:
-    """Of an official checkpoint, or `TINY`."""
-    return _TINY if name == TINY else known(name).config
+    """Of an official checkpoint, `TINY` or `TINY_INSTRUCT`."""
+    return _TINIES[name] if name in _TINIES else known(name).config
 
 
 def known(name: str) -> KnownCheckpoint:
@@ -133,14 +167,16 @@ def _write(out, pool: np.ndarray, name: str, shape: tuple[int, ...], offset: int
 
 def _write_small_files(folder: Path, shape: ModelConfig) -> None:
     text, image_token = shape.text, shape.image_token_id
+    model, kind = ("InstructBlip", "instructblip") if shape.reads_instruction else ("Blip2", "blip-2")
+    part = kind.replace("-", "_")
     config = {
-        "architectures": ["Blip2ForConditionalGeneration"],
-        "model_type": "blip-2",
+        "architectures": [f"{model}ForConditionalGeneration"],
+        "model_type": kind,
         "image_token_index": image_token,
         "num_query_tokens": shape.num_query_tokens,
-        "vision_config": {"model_type": "blip_2_vision_model", **asdict(shape.vision)},
+        "vision_config": {"model_type": f"{part}_vision_model", **asdict(shape.vision)},
         "qformer_config": {
-            "model_type": "blip_2_qformer",
+            "model_type": f"{part}_qformer",
             "encoder_hidden_size": shape.vision.hidden_size,
             **asdict(shape.qformer),
         },
@@ -156,30 +192,49 @@ def _write_small_files(folder: Path, shape: ModelConfig) -> None:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     (folder / "processor_config.json").write_text(
-        json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": shape.num_query_tokens})
+        json.dumps({"processor_class": f"{model}Processor", "num_query_tokens": shape.num_query_tokens})
     )
     # Control tokens at the family's own places, then words; as many tokens per question as its own tokenizer needs.
-    opt = isinstance(text, OptConfig)
-    control = ["<s>", "<pad>", "</s>", "<unk>"] if opt else ["<pad>", "</s>", "<unk>"]
-    vocabulary = {word: number for number, word in enumerate([*control, *_WORDS])}
+    is_first = text.is_decoder_only
+    vocabulary = {word: number for number, word in enumerate([*_CONTROL[text.kind], *_WORDS])}
     for number in range(len(vocabulary), text.vocab_size):
         vocabulary["<image>" if number == image_token else f"w{number}"] = number
     tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="</s> $A" if opt else "$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+        single="</s> $A" if is_first else "$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "pad_token": "<pad>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about | ({"bos_token": "</s>"} if opt else {})))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    about |= {} if text.kind == "llama" else {"pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(about | ({"bos_token": "</s>"} if is_first else {}))
+    )
+    if shape.reads_instruction:
+        _write_qformer_tokenizer(folder / "qformer_tokenizer")
 
 
-def _text_config(text: OptConfig | T5Config) -> dict[str, object]:
+def _write_qformer_tokenizer(folder: Path) -> None:
+    """As many tokens per question as BERT's own needs for such words."""
+    folder.mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(word.lower() for word in _WORDS)]
+    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _text_config(text: TextConfig) -> dict[str, object]:
     told: dict[str, object] = {
-        "model_type": text.family,
-        **{name: getattr(text, name) for name in _SHAPE[text.family]},
+        "model_type": text.kind,
+        **{name: getattr(text, name) for name in _SHAPE[text.kind]},
     }
+    if isinstance(text, LlamaConfig):
+        return told | {"bos_token_id": 0, "eos_token_id": text.eos_token_ids[0], "tie_word_embeddings": False}
     if isinstance(text, OptConfig):
         return told | {"word_embed_proj_dim": text.hidden_size, "eos_token_id": text.eos_token_ids[0]}
     return told | {"tie_word_embeddings": text.scale_decoder_outputs}

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .errors import RunError as RunError
     from .generation.answer import Answer as Answer
     from .generation.settings import Decoding as Decoding
+    from .generation.settings import instruct_settings as instruct_settings
     from .images import PictureLimits as PictureLimits
     from .loading import load as load
     from .metadata.files import write_caption as write_caption
@@ -59,6 +60,7 @@ _HOMES = {
     "caption_all": "batch.api",
     "write_caption": "metadata.files",
     "Decoding": "generation.settings",
+    "instruct_settings": "generation.settings",
     "PictureLimits": "images",
     "PromptTemplate": "prompts",
     "Blip2ChatError": "errors",

@@ -40,14 +40,12 @@ class ChatModel(Protocol):
     def prompt_budget(self, decoding: Decoding) -> int: ...
 
     def write(
-        self, picture: Picture, prompt: list[int], decoding: Decoding, stop: Sequence[str] | None = None
+        self, picture: Picture, prompt: str, decoding: Decoding, stop: Sequence[str] | None = None
     ) -> Writing: ...
 
     def choice_budget(self, choices: Sequence[Choice]) -> int: ...
 
-    def score_tokenised(
-        self, picture: Picture, prompt: list[int], choices: Sequence[Choice]
-    ) -> list[float]: ...
+    def score_tokenised(self, picture: Picture, prompt: str, choices: Sequence[Choice]) -> list[float]: ...
 
 
 class Chat:
@@ -117,7 +115,7 @@ class Chat:
         tokenised = tokenise_choices(answers, question, model.tokenizer, model.engine.config)
         budget = model.choice_budget(tokenised)
         prompt = fit(self.template, model.tokenizer.encode, self.exchanges, question, budget)
-        scores = model.score_tokenised(self.picture, prompt.token_ids, tokenised)
+        scores = model.score_tokenised(self.picture, prompt.text, tokenised)
         seconds = time.perf_counter() - started
         about: Any = {
             "prompt_tokens": len(prompt.token_ids) + model.engine.config.num_query_tokens,
@@ -141,7 +139,7 @@ class Chat:
             raise GenerationError(f"start is {_kind(start)}; give the first words of the caption, as text")
         text = self.template.caption if start is None else start.strip()
         prompt = FittedPrompt(text, self.model.tokenizer.encode(text), 0)
-        return self._write(prompt, self._decoding(settings), start=text)
+        return self._write(prompt, self._decoding(settings), start=self.template.begun(start))
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -191,7 +189,7 @@ class Chat:
     def _write(
         self, prompt: FittedPrompt, decoding: Decoding, question: str | None = None, start: str = ""
     ) -> Iterator[str]:
-        writing = self.model.write(self.picture, prompt.token_ids, decoding, self.template.stop)
+        writing = self.model.write(self.picture, prompt.text, decoding, self.template.stop)
         complete = False
         try:
             yield from writing

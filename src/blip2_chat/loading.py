@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .checkpoint.config import ModelConfig
-from .checkpoint.inspect import EMBEDDED, Checkpoint, find, inspect
+from .checkpoint.hub import is_hub_name
+from .checkpoint.inspect import EMBEDDED, Checkpoint, find, find_adapter, inspect
 from .checkpoint.requirements import (
     COSTS,
     EngineName,
@@ -49,6 +51,7 @@ def load(
     device: str = "auto",
     revision: str | None = None,
     processor: str | Path | None = None,
+    adapter: str | Path | None = None,
     token: str | None = None,
     template: PromptTemplate | None = None,
     limits: PictureLimits | None = None,
@@ -62,33 +65,39 @@ def load(
     (any CPU, no torch) or "torch" (GPUs, and the reference); "auto" picks what fits this machine. The onnx
     engine converts a checkpoint once, and keeps the result in the user's cache. `threads` are those of the
     onnx engine (by default all cores). `processor` names the checkpoint whose tokenizer and picture settings are
-    used, for one that has none of its own. `force` loads what this machine's memory should not hold.
+    used, for one that has none of its own. `adapter` is a LoRA adapter that PEFT saved, a folder or a hub name, which
+    is merged with the model. `force` loads what this machine's memory should not hold.
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """
     download = None if on_progress is None else _downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
     small = None if processor is None else find(processor, token=token, weights=False)
-    checkpoint = inspect(folder, small)
+    added = None if adapter is None else find_adapter(adapter, token=token, on_progress=download)
+    checkpoint = inspect(folder, small, added)
     # Small, so before what is slow: a fault in them is not worth a conversion.
-    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config.text)
+    tokenizer = Tokenizer.from_folder(small or folder, checkpoint.config)
     preprocess = Preprocess.for_model(small or folder, checkpoint.config.vision.image_size)
     name = str(name_or_path)
+    if adapter is not None:
+        _warn_of_another_base(checkpoint, name)
+        name = f"{name}+{adapter}"
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
     if not force and plan.device != "mps":
         free = None if plan.device == "cpu" else sum(_free_gpu_memory(plan.device))
         require_fit(checkpoint.config, plan.precision, plan.engine, available=free, name=name)
-    running = _start(checkpoint, plan, name, threads, on_progress)
+    running = _start(checkpoint, plan, str(name_or_path), threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
     recipe = Recipe(
-        name=_absolute(name),
+        name=_absolute(str(name_or_path)),
         # As chosen here: another machine, or another moment, might choose another, whose answers differ.
         precision=plan.precision,
         engine=plan.engine,
         device=device,
         revision=revision,
         processor=_absolute(str(processor)) if processor is not None else None,
+        adapter=_absolute(str(adapter)) if adapter is not None else None,
         threads=threads,
         force=force,
         template=template,
@@ -96,6 +105,17 @@ def load(
     )
     model.reduction = (Recipe.load, (recipe,))
     return model
+
+
+def _warn_of_another_base(checkpoint: Checkpoint, name: str) -> None:
+    """Of an adapter that fits, and was made for another model of the same shape."""
+    base = checkpoint.adapter.base if checkpoint.adapter is not None else None
+    repository = name.partition("@")[0]
+    if base and is_hub_name(base) and is_hub_name(repository) and base != repository:
+        warnings.warn(
+            f"the adapter was made for {base}, and is merged with {repository}: its answers may be worse",
+            stacklevel=3,
+        )
 
 
 def _absolute(name: str) -> str:
@@ -115,6 +135,7 @@ class Recipe:
     device: str
     revision: str | None
     processor: str | None
+    adapter: str | None
     threads: int | None
     force: bool
     template: PromptTemplate | None
@@ -188,7 +209,7 @@ def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]
     """The precision for "auto", and why."""
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
-    half: Precision = "fp16" if config.family == "opt" else "bf16"
+    half: Precision = "fp16" if config.text.is_decoder_only else "bf16"
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")

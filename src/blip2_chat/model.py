@@ -16,7 +16,7 @@ from .conversation_file import SavedConversation
 from .engines.engine import Engine, Floats
 from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
-from .generation.reuse import QueryVectorCache, StateCache
+from .generation.reuse import ArrayCache, StateCache, kept_under
 from .generation.rows import Choice, Task, tokenise_choices
 from .generation.scoring import checked_choices, score_choices
 from .generation.settings import Decoding, Settings
@@ -54,7 +54,8 @@ class Model:
         self.plan: Plan | None = None  # what `load` runs it with, and why
         # What a pickle holds in place of the weights: a function that loads the model again, and its arguments.
         self.reduction: tuple[object, ...] | None = None
-        self._vectors = QueryVectorCache()
+        self._pictures = ArrayCache()
+        self._vectors = ArrayCache()
         self.states = StateCache()
 
     def __repr__(self) -> str:
@@ -76,14 +77,30 @@ class Model:
         """A path, URL, bytes, file, PIL image or array -> a picture, within this model's limits."""
         return open_picture(picture, limits=self.limits)
 
-    def query_vectors(self, picture: Picture | PreparedPicture) -> Floats:
-        """The picture as the language model sees it: float32 [1,Q,D], computed once per content."""
-        vectors = self._vectors.get(picture.digest)
+    def query_vectors(self, picture: Picture | PreparedPicture, instruction: Sequence[int] = ()) -> Floats:
+        """The picture as the language model sees it: float32 [1,Q,D].
+
+        `instruction` is `tokenizer.instruction` of the prompt: where the Q-Former reads it, the vectors are computed
+        once per picture and instruction; the picture is encoded once per content either way.
+        """
+        key = kept_under(picture.digest, instruction)
+        vectors = self._vectors.get(key)
         if vectors is None:
-            pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
-            vectors = self.engine.encode_image(pixels)
-            self._vectors.put(picture.digest, vectors)
+            vectors = self.engine.query(self._encoded(picture), [instruction])
+            self._vectors.put(key, vectors)
         return vectors
+
+    def _encoded(self, picture: Picture | PreparedPicture) -> Floats:
+        """What the picture is to every question."""
+        encoded = self._pictures.get(picture.digest)
+        if encoded is None:
+            pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
+            encoded = self.engine.encode_image(pixels)
+            if (
+                self.engine.config.reads_instruction
+            ):  # else it is the query vectors, which are kept themselves
+                self._pictures.put(picture.digest, encoded)
+        return encoded
 
     def chat(
         self, picture: PictureSource, *, template: PromptTemplate | None = None, **settings: Unpack[Settings]
@@ -116,7 +133,7 @@ class Model:
         decoding = Decoding.of(**settings)
         if not isinstance(prompt, str):
             raise GenerationError(f"the prompt is of type {type(prompt).__name__}; give text")
-        writing = self.write(self.open(picture), self.tokenizer.encode(prompt), decoding)
+        writing = self.write(self.open(picture), prompt, decoding)
         for _ in writing:
             pass
         return writing.answer()
@@ -149,47 +166,53 @@ class Model:
         room = self.choice_budget(choices)
         if len(ids) > room:
             raise PromptTooLongError("the prompt", len(ids), room)
-        return self.score_tokenised(self.open(picture), ids, choices)
+        return self.score_tokenised(self.open(picture), prompt, choices)
 
-    def score_tokenised(self, picture: Picture, prompt: list[int], choices: Sequence[Choice]) -> list[float]:
-        """`score`, of what is opened and tokenised already and fits."""
-        vectors, before = self.query_vectors(picture), self.states.take(picture.digest, prompt)
-        scores, after = score_choices(self.engine, self.tokenizer, vectors, prompt, choices, before)
+    def score_tokenised(self, picture: Picture, prompt: str, choices: Sequence[Choice]) -> list[float]:
+        """`score`, of a picture that is open, a prompt that fits, and answers that are tokenised."""
+        tokens, instruction = self.tokenizer.encode(prompt), self.tokenizer.instruction(prompt)
+        key = kept_under(picture.digest, instruction)
+        vectors, before = self.query_vectors(picture, instruction), self.states.take(key, tokens)
+        scores, after = score_choices(self.engine, self.tokenizer, vectors, tokens, choices, before)
         if after is not None:
-            self.states.put(picture.digest, after)
+            self.states.put(key, after)
         return scores
 
     def write(
         self,
         picture: Picture,
-        prompt: list[int],
+        prompt: str,
         decoding: Decoding,
         stop: Sequence[str] | None = None,
     ) -> Writing:
-        """Starts an answer to a tokenised prompt; `stop` are the template's stop strings (the model's own by
-        default). What an earlier prompt about this picture has in common with this one is not read again."""
+        """Starts an answer to a whole prompt; `stop` are the template's stop strings (the model's own by default).
+        What an earlier prompt about this picture has in common with this one is not read again, unless the Q-Former
+        reads the prompt: then the picture is another to the language model with each prompt, and only the same prompt
+        is not read again."""
         started = time.perf_counter()
+        tokens, instruction = self.tokenizer.encode(prompt), self.tokenizer.instruction(prompt)
         budget = self.prompt_budget(decoding)
-        if len(prompt) > budget:
-            raise PromptTooLongError("the prompt", len(prompt), budget)
-        vectors = self.query_vectors(picture)
+        if len(tokens) > budget:
+            raise PromptTooLongError("the prompt", len(tokens), budget)
+        vectors = self.query_vectors(picture, instruction)
         stop = self.template.stop if stop is None else stop
-        task = Task(prompt, decoding, (*decoding.stop, *stop))
-        state = self.states.take(picture.digest, prompt)
-        keep = partial(self.states.put, picture.digest)
+        task = Task(tokens, decoding, (*decoding.stop, *stop), instruction=instruction)
+        key = kept_under(picture.digest, instruction)
+        state = self.states.take(key, tokens)
+        keep = partial(self.states.put, key)
         return Writing(self.engine, self.tokenizer, vectors, task, state, keep, started)
 
     def prompt_budget(self, decoding: Decoding) -> int:
         """Prompt tokens that fit. In a decoder-only model the answer takes its place in the same context."""
         config = self.engine.config
-        answer = decoding.max_new_tokens if config.family == "opt" else 0
+        answer = decoding.max_new_tokens if config.text.is_decoder_only else 0
         return config.prompt_budget - answer
 
     def choice_budget(self, choices: Sequence[Choice]) -> int:
         """Prompt tokens that fit beside any of these answers."""
         answer = max(len(choice.token_ids) for choice in choices)
         config = self.engine.config
-        return config.prompt_budget - (answer if config.family == "opt" else 0)
+        return config.prompt_budget - (answer if config.text.is_decoder_only else 0)
 
     def load_chat(self, path: str | Path, picture: PictureSource | None = None) -> Chat:
         """Takes up a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.

@@ -2,7 +2,8 @@
 
 The wordings are those of the BLIP-2 authors' evaluation (Li et al. 2023, section 4.2, and LAVIS): OPT is asked
 "Question: {} Answer:", Flan-T5 "Question: {} Short answer:"; a conversation is "Question: {} Answer: {}." per
-turn, joined by spaces.
+turn, joined by spaces. InstructBLIP (Dai et al. 2023) follows instructions as they are, so it is given the question
+alone, and a caption is asked for as in LAVIS's example.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class PromptTemplate:
     question: str
     turn: str = "Question: {question} Answer: {answer}."
     caption: str = ""
+    # Whether `caption` asks for a description; otherwise it is the description's first words.
+    asks_for_caption: bool = False
     # A model that goes on to invent the next turn has finished its answer.
     stop: tuple[str, ...] = ("Question:", "\n")
 
@@ -46,15 +49,29 @@ class PromptTemplate:
         turns = [_fill(self.turn, question=one.question, answer=one.answer.rstrip(". ")) for one in exchanges]
         return " ".join([*turns, _fill(self.question, question=question.strip())])
 
+    def begun(self, start: str | None = None) -> str:
+        """The first words of a caption, which the model goes on from: the user's `start`, or the template's."""
+        if start is not None:
+            return start.strip()
+        return "" if self.asks_for_caption else self.caption
+
 
 def _fill(template: str, **values: str) -> str:
     """All places at once, so that braces in what people say are only text."""
     return re.sub(r"\{(question|answer)\}", lambda place: values.get(place[1], place[0]), template)
 
 
+_INSTRUCTION = PromptTemplate(
+    question="{question}",
+    caption="Write a short description for the image.",
+    asks_for_caption=True,
+    stop=(),  # what it was asked to write may have several lines, and questions in it
+)
 TEMPLATES: dict[Family, PromptTemplate] = {
     "opt": PromptTemplate(question="Question: {question} Answer:"),
     "t5": PromptTemplate(question="Question: {question} Short answer:"),
+    "instruct-t5": _INSTRUCTION,
+    "instruct-llama": _INSTRUCTION,
 }
 
 

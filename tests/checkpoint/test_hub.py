@@ -28,9 +28,11 @@ NAME = "someone/blip2-tiny"
 # Prints one JSON line: the folder found, or the error, and the progress reported.
 _ASK = """
 import json, sys
-from blip2_chat.checkpoint.inspect import find
+from blip2_chat.checkpoint.inspect import find, find_adapter
 from blip2_chat.errors import CheckpointError
 name, options = sys.argv[1], json.loads(sys.argv[2])
+if options.pop("adapter", False):
+    find = find_adapter
 seen = []
 try:
     out = {"folder": str(find(name, on_progress=lambda done, total: seen.append((done, total)), **options))}
@@ -331,3 +333,49 @@ def test_an_adapter_alone_is_named_before_its_weights_come(ask: Ask, served: Fak
     error = ask("someone/lora")["error"]
     assert "someone/lora is a LoRA adapter of Salesforce/blip2-opt-2.7b, and not a whole model" in error
     assert served.files_sent == ["adapter_config.json"]
+
+
+@pytest.fixture
+def lora(served: FakeHub, tmp_path: Path) -> Path:
+    """The files of an adapter's repository, of which two are wanted."""
+    folder = tmp_path / "adapter"
+    (folder / "checkpoint-500").mkdir(parents=True)
+    for name in ("adapter_config.json", "checkpoint-500/adapter_config.json"):
+        (folder / name).write_text("{}")
+    for name in (
+        "adapter_model.safetensors",
+        "checkpoint-500/adapter_model.safetensors",
+        "training_args.bin",
+    ):
+        (folder / name).write_bytes(b"weights")
+    served.revisions["someone/lora"] = {"main": folder, "v2": folder}
+    return folder
+
+
+@pytest.mark.parametrize("name", ["someone/lora", "someone/lora@v2"])
+def test_an_adapter_is_its_two_files(ask: Ask, served: FakeHub, lora: Path, name: str) -> None:
+    folder = Path(ask(name, adapter=True)["folder"])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    served.requests.clear()
+    assert Path(ask(name, adapter=True, env={"HF_HUB_OFFLINE": "1"})["folder"]) == folder
+    assert served.requests == []
+
+
+def test_an_adapter_in_a_folder_of_its_repository(ask: Ask, lora: Path) -> None:
+    folder = Path(ask("someone/lora/checkpoint-500", adapter=True)["folder"])
+    assert folder.name == "checkpoint-500" and (folder / "adapter_model.safetensors").is_file()
+
+
+def test_an_adapter_without_safetensors(ask: Ask, served: FakeHub, lora: Path) -> None:
+    (lora / "adapter_model.safetensors").rename(lora / "adapter_model.bin")
+    error = ask("someone/lora", adapter=True)["error"]
+    assert "someone/lora has its weights only as a pickle (adapter_model.bin), which can run code" in error
+    assert served.files_sent == ["adapter_config.json"]
+
+
+def test_a_repository_without_an_adapter(ask: Ask) -> None:
+    assert f"{NAME} is no PEFT adapter: it has no adapter_config.json" in ask(adapter=True)["error"]
+    assert "has no model someone/else" in ask("someone/else", adapter=True)["error"]

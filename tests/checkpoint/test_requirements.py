@@ -15,7 +15,7 @@ from blip2_chat.engines.onnx import convert
 from blip2_chat.errors import NotEnoughMemoryError, Suggestion
 
 GB = 10**9
-BY_NAME = {known.name.removeprefix("Salesforce/blip2-"): known for known in KNOWN}
+BY_NAME = {known.name.removeprefix("Salesforce/").removeprefix("blip2-"): known for known in KNOWN}
 OPT = BY_NAME["opt-2.7b"].config
 XXL = BY_NAME["flan-t5-xxl"].config
 TINY = ModelConfig(
@@ -46,11 +46,13 @@ def test_opt_2_7b_stays_near_what_is_aimed_at(precision: str, engine: str, low: 
 
 
 @pytest.mark.parametrize("precision", get_args(convert.Precision))
-@pytest.mark.parametrize("name", ["opt-2.7b", "flan-t5-xl"])
+@pytest.mark.parametrize(
+    "name", ["opt-2.7b", "flan-t5-xl", "instructblip-flan-t5-xl", "instructblip-vicuna-7b"]
+)
 def test_the_onnx_weights_are_those_the_converter_writes(name: str, precision: convert.Precision) -> None:
     """All but what stays on disk; ONNX Runtime packs a sum beside every block's scale."""
     config = BY_NAME[name].config
-    plan = convert.plan(config, precision, tied_head=config.family == "opt")
+    plan = convert.plan(config, precision, tied_head=config.text.kind == "opt")
     written = [one for graph in plan.graphs for recipe in graph.recipes for one in recipe.outputs]
     held = sum(one.nbytes for one in written if not one.mapped)
     held += 2 * sum(one.nbytes for one in written if one.mapped and one.name.endswith(".scale"))
@@ -64,8 +66,11 @@ def test_less_precise_is_smaller_and_fp32_holds_all_weights(name: str, engine: s
     sizes = [needed(known.config, precision, engine) for precision in ("fp32", "bf16", "int8", "int4")]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
     text = known.config.text
-    # A T5's table beside its head stays on disk with the onnx engine.
-    mapped = text.vocab_size * text.hidden_size if (text.family, engine) == ("t5", "onnx") else 0
+    # A table beside an untied head stays on disk with the onnx engine, and so do the Q-Former's words.
+    mapped, qformer = 0, known.config.qformer
+    if engine == "onnx":
+        mapped += text.vocab_size * text.hidden_size if text.kind != "opt" else 0
+        mapped += qformer.vocab_size * qformer.hidden_size if qformer.use_qformer_text_input else 0
     assert 0.2 * GB < sizes[0] - 4 * (known.parameters - mapped) < 1.2 * GB
     assert needed(known.config, "fp16", engine) == sizes[1]
 
@@ -186,6 +191,12 @@ def test_the_refusal_names_the_embedded_model_when_nothing_else_fits() -> None:
     error = refusal(OPT, "int8", "onnx", 1)
     assert error.suggestion is None
     assert "nor any official checkpoint; the embedded model does" in str(error)
+
+
+def test_who_asks_for_instructions_is_advised_a_model_that_follows_them() -> None:
+    small = refusal(BY_NAME["instructblip-vicuna-7b"].config, "int8", "onnx", 5.0)
+    assert small.suggestion is not None and "instructblip" in small.suggestion.name
+    assert "instructblip" not in str(refusal(XXL, "int8", "onnx", 5.0))
 
 
 def test_every_advice_is_true() -> None:

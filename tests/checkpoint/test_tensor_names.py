@@ -11,18 +11,26 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Blip2Config, Blip2ForConditionalGeneration
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+)
 
 from blip2_chat.checkpoint.catalogue import KNOWN, KnownCheckpoint, suggest
-from blip2_chat.checkpoint.config import ModelConfig, OptConfig
+from blip2_chat.checkpoint.config import FAMILIES, LlamaConfig, ModelConfig, OptConfig, T5Config
 from blip2_chat.checkpoint.tensor_names import aliases, count_parameters, expected_tensors, part_of
 from blip2_chat.errors import CheckpointError
 
 
-def reference(raw: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], Blip2ForConditionalGeneration]:
+def reference(raw: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], torch.nn.Module]:
     """Names and shapes as transformers has them."""
     with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(Blip2Config(**raw))
+        if raw.get("model_type") == "instructblip":
+            model = InstructBlipForConditionalGeneration(InstructBlipConfig(**raw))
+        else:
+            model = Blip2ForConditionalGeneration(Blip2Config(**raw))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, model
 
 
@@ -32,7 +40,7 @@ def random_raw(family: str, seed: int) -> dict[str, Any]:
     heads, text_heads = draw.randint(1, 3), draw.randint(1, 3)
     qformer_heads = draw.randint(1, 3)
     raw: dict[str, Any] = {
-        "model_type": "blip-2",
+        "model_type": "instructblip" if family.startswith("instruct-") else "blip-2",
         "num_query_tokens": draw.randint(1, 9),
         "vision_config": {
             "hidden_size": heads * draw.randint(2, 7),
@@ -68,6 +76,21 @@ def random_raw(family: str, seed: int) -> dict[str, Any]:
             "_remove_final_layer_norm": draw.random() < 0.3,
             "tie_word_embeddings": draw.random() < 0.7,
         }
+    elif family == "instruct-llama":
+        shared = draw.randint(1, 3)
+        raw["text_config"] = {
+            "model_type": "llama",
+            "vocab_size": draw.randint(20, 50),
+            "hidden_size": text_heads * shared * draw.randint(2, 7),
+            "num_attention_heads": text_heads * shared,
+            "num_key_value_heads": shared,
+            "head_dim": 2 * draw.randint(1, 5),
+            "num_hidden_layers": draw.randint(1, 3),
+            "intermediate_size": draw.randint(5, 30),
+            "attention_bias": draw.random() < 0.5,
+            "mlp_bias": draw.random() < 0.5,
+            "tie_word_embeddings": draw.random() < 0.3,
+        }
     else:
         raw["text_config"] = {
             "model_type": "t5",
@@ -85,7 +108,7 @@ def random_raw(family: str, seed: int) -> dict[str, Any]:
     return raw
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(12))
 def test_names_and_shapes_are_transformers_own(family: str, seed: int) -> None:
     raw = random_raw(family, seed)
@@ -93,7 +116,7 @@ def test_names_and_shapes_are_transformers_own(family: str, seed: int) -> None:
     config = ModelConfig.from_dict(raw)
     assert expected_tensors(config) == shapes
     # `parameters()` gives a shared tensor once; transformers 5 ties every T5 head.
-    tied = True if family == "t5" else config.text.tie_word_embeddings  # type: ignore[union-attr]
+    tied = True if config.text.kind == "t5" else config.text.tie_word_embeddings  # type: ignore[union-attr]
     assert sum(count_parameters(config, tied).values()) == sum(p.numel() for p in model.parameters())
 
 
@@ -107,7 +130,7 @@ def test_a_text_branch_only_adds_to_what_is_expected() -> None:
 
 
 def test_aliases_are_the_names_transformers_ties() -> None:
-    for family in ("opt", "t5"):
+    for family in FAMILIES:
         raw = random_raw(family, 1)
         raw["text_config"]["tie_word_embeddings"] = True
         _, model = reference(raw)
@@ -123,6 +146,8 @@ def test_true_size_checkpoints(known: KnownCheckpoint) -> None:
     text = known.config.text
     if isinstance(text, OptConfig):
         names = ("vocab_size", "hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads")
+    elif isinstance(text, LlamaConfig):
+        names = ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     else:
         names = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads")
         names += ("feed_forward_proj", "dense_act_fn")
@@ -130,20 +155,28 @@ def test_true_size_checkpoints(known: KnownCheckpoint) -> None:
         assert text.activation == "gelu"
     raw: dict[str, Any] = {
         "vision_config": {"image_size": known.image_size},
-        "text_config": {"model_type": known.family, **{name: getattr(text, name) for name in names}},
+        "text_config": {"model_type": text.kind, **{name: getattr(text, name) for name in names}},
     }
-    if not isinstance(text, OptConfig):
+    if isinstance(text, T5Config):
         raw["text_config"]["tie_word_embeddings"] = False
+    if known.config.reads_instruction:
+        raw |= {"model_type": "instructblip", "qformer_config": {"vocab_size": 30523}}
     shapes, _ = reference(raw)
     assert expected_tensors(known.config) == shapes
 
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("opt-2.7b", 3.74), ("opt-6.7b", 7.75), ("flan-t5-xl", 3.94), ("flan-t5-xxl", 12.2)],
+    [
+        ("blip2-opt-2.7b", 3.74),
+        ("blip2-opt-6.7b", 7.75),
+        ("blip2-flan-t5-xl", 3.94),
+        ("blip2-flan-t5-xxl", 12.2),
+        ("instructblip-vicuna-7b", 7.91),
+    ],
 )
 def test_parameter_counts_as_published(name: str, billions: float) -> None:
-    (known,) = [known for known in KNOWN if known.name == f"Salesforce/blip2-{name}"]
+    (known,) = [known for known in KNOWN if known.name == f"Salesforce/{name}"]
     assert known.parameters / 1e9 == pytest.approx(billions, abs=0.05 if billions > 10 else 0.005)
     assert known.image_size == 224
 

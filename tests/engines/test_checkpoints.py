@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
 
+from blip2_chat.checkpoint.config import FAMILIES, ModelConfig
 from tests.support.checkpoints import make_checkpoint
 from tests.support.transformers_checkpoints import save_checkpoint
 
@@ -29,6 +35,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "t5",
         {"text": {"num_layers": 1, "num_decoder_layers": 3}, "num_query_tokens": 1},
     ),
+    "instruct t5": ("instruct-t5", {}),
+    "instruct llama": ("instruct-llama", {}),
+    "instruct llama with shared heads": (
+        "instruct-llama",
+        {"text": {"num_key_value_heads": 2, "attention_bias": True}, "num_query_tokens": 1},
+    ),
 }
 
 
@@ -38,19 +50,23 @@ def test_numpy_made_checkpoints_have_transformers_layout(tmp_path: Path, name: s
     ours = make_checkpoint(tmp_path / "ours", family, **options)
     theirs = save_checkpoint(tmp_path / "theirs", family, **options)
     assert tensors(ours) == tensors(theirs)
-    files = {path.name for path in theirs.iterdir()}
-    assert {path.name for path in ours.iterdir()} == files
+    files = {str(path.relative_to(theirs)) for path in theirs.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(ours)) for path in ours.rglob("*") if path.is_file()} == files
     for file in files - {"model.safetensors", "generation_config.json"}:
         assert content(ours / file) == content(theirs / file), file
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_loads_every_numpy_made_tensor(tmp_path: Path, family: str) -> None:
     folder = make_checkpoint(tmp_path, family, max_shard_size="40KB", dtype="bfloat16")
-    _, report = Blip2ForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    is_instruct = ModelConfig.from_folder(folder).reads_instruction
+    model = InstructBlipForConditionalGeneration if is_instruct else Blip2ForConditionalGeneration
+    _, report = model.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
-    processor = Blip2Processor.from_pretrained(folder)
+    processor = (InstructBlipProcessor if is_instruct else Blip2Processor).from_pretrained(folder)
     assert processor.tokenizer("a photo")["input_ids"]
+    if is_instruct:
+        assert processor.qformer_tokenizer("a photo")["input_ids"]
 
 
 def tensors(folder: Path) -> dict[str, tuple[str, list[int]]]:

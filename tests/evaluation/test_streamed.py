@@ -65,7 +65,7 @@ def test_answers_are_those_that_fp32_writes(
         prompt = "" if row.item.question is None else model.template.render((), row.item.question)
         written = model.write(
             model.open(row.item.picture),
-            model.tokenizer.encode(prompt),
+            prompt,
             blip2_chat.Decoding(max_new_tokens=30),
             stop=model.template.stop,
         )

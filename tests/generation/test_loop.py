@@ -6,7 +6,7 @@ from tests.support.extras import require
 
 require("test-torch")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
 
-from blip2_chat.checkpoint.config import ModelConfig
+import blip2_chat
+from blip2_chat.checkpoint.config import FAMILIES, ModelConfig
 from blip2_chat.checkpoint.tokenizer import Tokenizer
+from blip2_chat.engines.engine import Engine
 from blip2_chat.engines.torch.engine import TorchEngine
 from blip2_chat.errors import GenerationError
 from blip2_chat.generation.loop import Batch, generate
@@ -26,23 +28,34 @@ from blip2_chat.generation.sampling import probabilities
 from blip2_chat.generation.settings import Decoding
 
 SEEDS = range(20)
+# Of InstructBLIP, three seeds on one engine are enough unless all tests are wanted.
+FEW = range(3)
 PROMPTS = {
     "opt": "Question: how many cats are there? Answer:",
     "t5": "Question: what colour is the car? Short answer:",
+    "instruct-t5": "Describe the car on the left in short.",
+    "instruct-llama": "how many cats are there at night? What are they?",
 }
+INSTRUCT = ("instruct-t5", "instruct-llama")
 
 
 class Pair:
-    """One random checkpoint in transformers and in our torch engine, with a picture and a prompt."""
+    """One random checkpoint in transformers and in an engine of ours, with two pictures and prompts."""
 
-    def __init__(self, folder: Path, family: str, seed: int) -> None:
-        self.reference = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
+    def __init__(self, folder: Path, family: str, seed: int, engine: str = "torch") -> None:
         self.config = ModelConfig.from_folder(folder)
-        self.engine = TorchEngine(self.reference, self.config, "fp32", "cpu")
+        is_instruct = self.config.reads_instruction
+        kind = InstructBlipForConditionalGeneration if is_instruct else Blip2ForConditionalGeneration
+        self.reference = kind.from_pretrained(folder).eval()
+        self.engine: Engine = TorchEngine(self.reference, self.config, "fp32", "cpu")
+        if engine == "onnx":
+            self.engine = blip2_chat.load(folder, engine="onnx", precision="fp32", threads=1).engine
         size = self.config.vision.image_size
         self.pixels = np.random.default_rng(seed).normal(size=(2, 3, size, size)).astype(np.float32)
-        self.tokenizer = Tokenizer.from_folder(folder, self.config.text)
-        self.prompts = [self.tokenizer.encode(PROMPTS[family] + more) for more in ("", " a dog on")]
+        self.tokenizer = Tokenizer.from_folder(folder, self.config)
+        texts = [PROMPTS[family] + more for more in ("", " a dog on")]
+        self.prompts = [self.tokenizer.encode(text) for text in texts]
+        self.instructions = [self.tokenizer.instruction(text) for text in texts]
 
     def ours(self, rows: int = 1, **settings: Any) -> list[list[list[int]]]:
         return [[one.token_ids for one in group] for group in self.generated(rows, **settings)]
@@ -51,22 +64,24 @@ class Pair:
         return [one.score for one in self.generated(**settings)[0]]
 
     def generated(self, rows: int = 1, **settings: Any) -> list[list[Generated]]:
-        vectors = self.engine.encode_image(self.pixels[:rows])
+        vectors = self.engine.query(self.engine.encode_image(self.pixels[:rows]), self.instructions[:rows])
         tasks = [Task(prompt, Decoding.of(**settings)) for prompt in self.prompts[:rows]]
         return generate(self.engine, self.tokenizer, vectors, tasks)
 
     def theirs(self, row: int = 0, **settings: Any) -> tuple[list[list[int]], list[float]]:
         ids = [self.config.image_token_id] * self.config.num_query_tokens + self.prompts[row]
+        if self.config.reads_instruction:
+            settings["qformer_input_ids"] = torch.tensor([self.instructions[row]])
         out = self.reference.generate(
             torch.from_numpy(self.pixels[row : row + 1]),
-            torch.tensor([ids]),
+            input_ids=torch.tensor([ids]),
             return_dict_in_generate=True,
             output_scores=True,
             eos_token_id=list(self.config.text.eos_token_ids),
-            pad_token_id=self.config.text.pad_token_id,
+            pad_token_id=0 if self.config.text.kind == "llama" else self.config.text.pad_token_id,
             **settings,
         )
-        start = len(ids) if self.config.family == "opt" else 1
+        start = len(ids) if self.config.text.is_decoder_only else 1
         eos = set(self.config.text.eos_token_ids)
         written = []
         for sequence in out.sequences.tolist():
@@ -77,12 +92,19 @@ class Pair:
         return written, [] if scores is None else scores.tolist()
 
 
-@pytest.fixture(
-    params=[(family, seed) for family in ("opt", "t5") for seed in SEEDS], ids=lambda p: f"{p[0]}-{p[1]}"
-)
+def _pairs() -> Iterator[Any]:
+    for family in FAMILIES:
+        for engine in ("torch", "onnx") if family in INSTRUCT else ("torch",):
+            for seed in SEEDS:
+                is_slow = family in INSTRUCT and seed not in FEW
+                marks = [pytest.mark.slow] if is_slow else []
+                yield pytest.param((family, seed, engine), id=f"{engine}-{family}-{seed}", marks=marks)
+
+
+@pytest.fixture(params=_pairs())
 def pair(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Pair:
-    family, seed = request.param
-    return Pair(checkpoint(family, seed), family, seed)
+    family, seed, engine = request.param
+    return Pair(checkpoint(family, seed), family, seed, engine)
 
 
 def test_greedy_and_beam_are_token_identical(pair: Pair) -> None:
@@ -95,7 +117,7 @@ def test_greedy_and_beam_are_token_identical(pair: Pair) -> None:
     assert pair.scores(num_answers=3, **beams) == pytest.approx(scores, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -146,14 +168,14 @@ def test_beams_that_end_early_are_ranked_as_in_transformers(
     assert len(lengths) > 1, "the beams should end at different lengths"
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_two_pictures_at_once_get_the_answers_they_get_alone(
     checkpoint: Callable[..., Path], family: str, beams: int
 ) -> None:
     lengths = set()
     for seed in range(6):
-        pair = _often_ending(checkpoint, family, seed, every=9)
+        pair = _often_ending(checkpoint, family, seed, every=4 if family in INSTRUCT else 9)
         settings = {"num_beams": beams, "max_new_tokens": 12}
         alone = [pair.theirs(row, **settings)[0] for row in (0, 1)]
         lengths.add(len(alone[0][0]) - len(alone[1][0]))

@@ -12,7 +12,7 @@ from PIL import Image
 
 import blip2_chat
 from blip2_chat.engines.engine import Floats, State, common_prefix
-from blip2_chat.generation.reuse import QueryVectorCache, StateCache
+from blip2_chat.generation.reuse import ArrayCache, StateCache
 from blip2_chat.model import Model
 from tests.support.extras import needs
 
@@ -51,10 +51,18 @@ class _Row:
 
 
 @pytest.fixture(
-    scope="module", params=["onnx-opt", "onnx-t5", pytest.param("torch-opt", marks=needs("test-torch"))]
+    scope="module",
+    params=[
+        "onnx-opt",
+        "onnx-t5",
+        "onnx-instruct-t5",
+        "onnx-instruct-llama",
+        pytest.param("torch-opt", marks=needs("test-torch")),
+        pytest.param("torch-instruct-llama", marks=needs("test-torch")),
+    ],
 )
 def model(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Model:
-    engine, family = request.param.split("-")
+    engine, family = request.param.split("-", 1)
     return blip2_chat.load(checkpoint(family, 6), engine=engine, precision="fp32", device="cpu", threads=1)
 
 
@@ -176,7 +184,7 @@ def test_states_are_bounded_in_bytes_and_the_oldest_goes_first() -> None:
 
 
 def test_query_vectors_are_bounded_and_the_least_recently_used_goes_first() -> None:
-    cache = QueryVectorCache(max_bytes=3 * 400)
+    cache = ArrayCache(max_bytes=3 * 400)
     vectors = np.zeros((1, 10, 10), np.float32)
     for key in "abc":
         cache.put(key, vectors)

@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> P
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
-    return Tokenizer.from_folder(folder, ModelConfig.from_folder(folder).text)
+    return Tokenizer.from_folder(folder, ModelConfig.from_folder(folder))
 
 
 @needs("test-torch")
@@ -66,7 +66,7 @@ def test_a_typed_control_token_is_only_text(folder: Path) -> None:
 def test_a_damaged_tokenizer_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": 3', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read"):
-        Tokenizer.from_folder(tmp_path, ModelConfig.from_folder(folder).text)
+        Tokenizer.from_folder(tmp_path, ModelConfig.from_folder(folder))
 
 
 def pieces_of(tokenizer: Tokenizer, ids: list[int], stop: tuple[str, ...]) -> tuple[list[str], TextStream]:

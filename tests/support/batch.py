@@ -56,7 +56,7 @@ def digest(path: Path) -> str:
 def load_folder(folder: Path) -> Model:
     """A converted folder as a model, on one thread: tests share their cores."""
     engine = load_onnx_engine(folder, threads=1)
-    tokenizer = Tokenizer.from_folder(folder, engine.config.text)
+    tokenizer = Tokenizer.from_folder(folder, engine.config)
     return Model(engine, tokenizer, Preprocess.from_folder(folder), "tiny")
 
 

@@ -1,8 +1,9 @@
 """Random checkpoints in the official layout, small enough for a test, written with numpy and safetensors alone.
 
-`make_checkpoint` writes the files that a BLIP-2 repository on the hub has: configuration, weights under the official
-names, tokenizer, picture settings. tests/engines/test_checkpoints.py holds them against what transformers itself
-writes (tests/support/transformers_checkpoints.py), so that the tests of the core need neither torch nor transformers.
+`make_checkpoint` writes the files that a BLIP-2 or InstructBLIP repository on the hub has: configuration, weights
+under the official names, tokenizers, picture settings. tests/engines/test_checkpoints.py holds them against what
+transformers itself writes (tests/support/transformers_checkpoints.py), so that the tests of the core need neither
+torch nor transformers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 Shape = tuple[int, ...]
 
@@ -71,6 +81,19 @@ TEXT: dict[str, dict[str, Any]] = {
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
     },
+    "llama": {
+        "model_type": "llama",
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        # Vicuna's configuration has these, which are not its tokenizer's.
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    },
 }
 
 # What transformers writes beside the above.
@@ -117,6 +140,17 @@ _TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
         "relative_attention_num_buckets": 32,
         "use_cache": True,
     },
+    "llama": {
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "tie_word_embeddings": False,
+        "use_cache": True,
+    },
 }
 
 
@@ -134,7 +168,8 @@ def make_checkpoint(
     dtype: str = "float32",
     max_shard_size: str = "5GB",
 ) -> Path:
-    """Writes a random checkpoint of `family` ("opt" or "t5") into `folder` and returns the folder.
+    """Writes a random checkpoint of `family` ("opt", "t5", "instruct-t5", "instruct-llama") into `folder` and returns
+    the folder.
 
     `vision`, `qformer` and `text` are laid over the small defaults above, key by key. `tied_head` is by
     default what the official checkpoints have (OPT: the head is the embedding; Flan-T5: a matrix of its own).
@@ -143,7 +178,8 @@ def make_checkpoint(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = opt_tokenizer() if family == "opt" else t5_tokenizer()
+    kind, is_instruct = family.removeprefix("instruct-"), family.startswith("instruct-")
+    tokenizer = TOKENIZERS[kind]()
     vision = {**_VISION_DEFAULTS, **VISION, **(vision or {})}
     qformer = {
         **_QFORMER_DEFAULTS,
@@ -151,43 +187,52 @@ def make_checkpoint(
         **(qformer or {}),
         "encoder_hidden_size": vision["hidden_size"],
     }
-    text = {**_TEXT_DEFAULTS[family], **text_settings(family, tokenizer, text)}
-    if family == "t5":
+    text = {**_TEXT_DEFAULTS[kind], **text_settings(kind, tokenizer, text)}
+    if is_instruct:
+        vision["model_type"], qformer["model_type"] = "instructblip_vision_model", "instructblip_qformer"
+        del qformer["use_qformer_text_input"]
+        qformer["vocab_size"] = max(qformer["vocab_size"], qformer_tokenizer().get_vocab_size())
+    if kind == "llama":
+        text.setdefault("head_dim", text["hidden_size"] // text["num_attention_heads"])
+    if kind == "t5":
         *gated, activation = text["feed_forward_proj"].split("-")
         text.setdefault("is_gated_act", bool(gated))
         text.setdefault("dense_act_fn", "gelu_new" if gated and activation == "gelu" else activation)
+    own = {"architectures": ["InstructBlipForConditionalGeneration"], "model_type": "instructblip"}
+    if not is_instruct:
+        own = {"architectures": ["Blip2ForConditionalGeneration"], "model_type": "blip-2"}
+        own |= {"image_text_hidden_size": 256, **({"is_encoder_decoder": True} if kind == "t5" else {})}
     config = {
-        "architectures": ["Blip2ForConditionalGeneration"],
+        **own,
         "dtype": dtype,
-        "image_text_hidden_size": 256,
         "image_token_index": tokenizer.token_to_id("<image>"),
         "initializer_factor": 1.0,
         "initializer_range": 0.02,
-        **({"is_encoder_decoder": True} if family == "t5" else {}),
-        "model_type": "blip-2",
         "num_query_tokens": num_query_tokens,
         "qformer_config": qformer,
         "text_config": text,
-        "use_decoder_only_language_model": family == "opt",
+        "use_decoder_only_language_model": kind != "t5",
         "vision_config": vision,
     }
     if tied_head is None:
-        tied_head = family == "opt"
+        tied_head = kind == "opt"
     shapes = {**dict(_vision(vision)), **dict(_qformer(config))}
-    shapes.update(_opt(text, tied_head) if family == "opt" else _t5(text, tied_head))
+    shapes.update({"opt": _opt, "t5": _t5, "llama": _llama}[kind](text, tied_head))
     _write_json(folder / "config.json", config)
     tokens = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
     _write_json(folder / "generation_config.json", {name: text[name] for name in tokens if name in text})
     _write_weights(folder, _draw(shapes, seed, std, text.get("d_kv", 1)), dtype, max_shard_size)
-    _write_processor(folder, tokenizer, family, int(vision["image_size"]), num_query_tokens)
+    _write_processor(folder, tokenizer, kind, int(vision["image_size"]), num_query_tokens, is_instruct)
     return folder
 
 
-def text_settings(family: str, tokenizer: Tokenizer, text: dict[str, Any] | None) -> dict[str, Any]:
+def text_settings(kind: str, tokenizer: Tokenizer, text: dict[str, Any] | None) -> dict[str, Any]:
     """The language model's settings: the small defaults, those that follow from the tokenizer, and `text`."""
-    settings = {"vocab_size": tokenizer.get_vocab_size() + 3, **TEXT[family], **(text or {})}
-    if family == "opt":
+    settings = {"vocab_size": tokenizer.get_vocab_size() + 3, **TEXT[kind], **(text or {})}
+    if kind == "opt":
         settings.setdefault("eos_token_id", tokenizer.token_to_id("Ċ"))
+    if kind == "llama":
+        settings.setdefault("pad_token_id", tokenizer.token_to_id("[PAD]"))
     return settings
 
 
@@ -226,8 +271,12 @@ def _vision(vision: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
 def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     qformer, text = config["qformer_config"], config["text_config"]
     width, inner = qformer["hidden_size"], qformer["intermediate_size"]
+    reads_text = config["model_type"] == "instructblip"
     yield "query_tokens", (1, config["num_query_tokens"], width)
-    yield from _norm("qformer.layernorm", width)
+    if reads_text:
+        yield "qformer.embeddings.word_embeddings.weight", (qformer["vocab_size"], width)
+        yield "qformer.embeddings.position_embeddings.weight", (qformer["max_position_embeddings"], width)
+    yield from _norm("qformer.embeddings.layernorm" if reads_text else "qformer.layernorm", width)
     for number in range(qformer["num_hidden_layers"]):
         layer = f"qformer.encoder.layer.{number}"
         kinds = {"attention": width}
@@ -239,9 +288,10 @@ def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
             yield from _linear(f"{layer}.{kind}.attention.value", source, width)
             yield from _linear(f"{layer}.{kind}.output.dense", width, width)
             yield from _norm(f"{layer}.{kind}.output.LayerNorm", width)
-        yield from _linear(f"{layer}.intermediate_query.dense", width, inner)
-        yield from _linear(f"{layer}.output_query.dense", inner, width)
-        yield from _norm(f"{layer}.output_query.LayerNorm", width)
+        for branch in ("_query", "") if reads_text else ("_query",):
+            yield from _linear(f"{layer}.intermediate{branch}.dense", width, inner)
+            yield from _linear(f"{layer}.output{branch}.dense", inner, width)
+            yield from _norm(f"{layer}.output{branch}.LayerNorm", width)
     yield from _linear("language_projection", width, text.get("hidden_size") or text["d_model"])
 
 
@@ -291,6 +341,29 @@ def _t5(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
         yield f"language_model.{stack}.final_layer_norm.weight", (width,)
     if not tied_head:
         yield "language_model.lm_head.weight", (text["vocab_size"], width)
+
+
+def _llama(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
+    width, words, head = text["hidden_size"], text["vocab_size"], text["head_dim"]
+    sizes = {
+        "q": text["num_attention_heads"],
+        "k": text["num_key_value_heads"],
+        "v": text["num_key_value_heads"],
+    }
+    yield "language_model.model.embed_tokens.weight", (words, width)
+    for number in range(text["num_hidden_layers"]):
+        layer = f"language_model.model.layers.{number}"
+        for name, heads in sizes.items():
+            yield from _linear(f"{layer}.self_attn.{name}_proj", width, heads * head, text["attention_bias"])
+        yield from _linear(f"{layer}.self_attn.o_proj", sizes["q"] * head, width, text["attention_bias"])
+        for name in ("gate_proj", "up_proj"):
+            yield from _linear(f"{layer}.mlp.{name}", width, text["intermediate_size"], text["mlp_bias"])
+        yield from _linear(f"{layer}.mlp.down_proj", text["intermediate_size"], width, text["mlp_bias"])
+        yield f"{layer}.input_layernorm.weight", (width,)
+        yield f"{layer}.post_attention_layernorm.weight", (width,)
+    yield "language_model.model.norm.weight", (width,)
+    if not tied_head:
+        yield "language_model.lm_head.weight", (words, width)
 
 
 # Numbers and files
@@ -374,7 +447,9 @@ def _write_weights(folder: Path, tensors: dict[str, np.ndarray], dtype: str, max
     _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _write_processor(folder: Path, tokenizer: Tokenizer, family: str, size: int, queries: int) -> None:
+def _write_processor(
+    folder: Path, tokenizer: Tokenizer, kind: str, size: int, queries: int, is_instruct: bool
+) -> None:
     """Both of the files that have the picture settings: the hub's, and transformers 5's."""
     settings = {
         "do_convert_rgb": True,
@@ -389,17 +464,23 @@ def _write_processor(folder: Path, tokenizer: Tokenizer, family: str, size: int,
         "size": {"height": size, "width": size},
     }
     _write_json(folder / "preprocessor_config.json", settings)
-    nested = {"image_processor": settings, "num_query_tokens": queries, "processor_class": "Blip2Processor"}
+    processor = "InstructBlipProcessor" if is_instruct else "Blip2Processor"
+    nested = {"image_processor": settings, "num_query_tokens": queries, "processor_class": processor}
     _write_json(folder / "processor_config.json", nested)
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {
+    common = {
         "backend": "tokenizers",
         "model_max_length": 1000000000000000019884624838656,
-        "processor_class": "Blip2Processor",
+        "processor_class": processor,
         "tokenizer_class": "TokenizersBackend",
-        **special_tokens(family),
     }
-    _write_json(folder / "tokenizer_config.json", special)
+    _write_json(folder / "tokenizer_config.json", {**common, **special_tokens(kind)})
+    if is_instruct:
+        (folder / "qformer_tokenizer").mkdir(exist_ok=True)
+        qformer_tokenizer().save(str(folder / "qformer_tokenizer" / "tokenizer.json"))
+        _write_json(
+            folder / "qformer_tokenizer" / "tokenizer_config.json", {**common, **special_tokens("qformer")}
+        )
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -414,9 +495,14 @@ def change_json(path: Path, change: Callable[[Any], Any]) -> None:
 # Tokenizers
 
 
-def special_tokens(family: str) -> dict[str, str]:
+def special_tokens(kind: str) -> dict[str, str]:
     """What tokenizer_config.json says of the tokenizer."""
-    if family == "t5":
+    if kind == "qformer":
+        names = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+        return {name: f"[{name[: -len('_token')].upper()}]" for name in names}
+    if kind == "llama":
+        return {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
+    if kind == "t5":
         return {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
     return {**names, "padding_side": "left"}
@@ -460,3 +546,64 @@ def t5_tokenizer() -> Tokenizer:
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
     return tokenizer
+
+
+def llama_tokenizer() -> Tokenizer:
+    """BPE over `▁` words with a piece per byte, as LLaMA's: `<unk>` 0, `<s>` 1, `</s>` 2 put before the text (as
+    Vicuna's is), last `[PAD]` and `<image>`."""
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    words = sorted({word for line in _CORPUS for word in line.replace("\n", " ").split()})
+    pieces += sorted({letter for word in words for letter in word})
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        built = "▁"
+        for letter in word:
+            if built + letter not in pieces:
+                merges.append((built, letter))
+                pieces.append(built + letter)
+            built += letter
+    vocabulary = {piece: at for at, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens(
+        [
+            AddedToken("[PAD]", normalized=False, special=True),
+            AddedToken("<image>", normalized=False, special=True),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
+    )
+    return tokenizer
+
+
+def qformer_tokenizer() -> Tokenizer:
+    """WordPiece as bert-base-uncased has it, with `[DEC]` last: `[PAD]` 0, `[UNK]`, `[CLS]` and `[SEP]` around the
+    text."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted({letter for line in _CORPUS for letter in line.lower() if not letter.isspace()})
+    words = sorted({word.strip("?:.") for line in _CORPUS for word in line.lower().split()} - {""})
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *(w for w in words if len(w) > 1)]
+    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([*special, "[DEC]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "opt": opt_tokenizer,
+    "t5": t5_tokenizer,
+    "llama": llama_tokenizer,
+}

@@ -8,7 +8,7 @@ from tests.support.reference import TOLERANCE, Case
 
 
 def check_query_vectors(case: Case) -> None:
-    expected = case.reference.query_vectors(case.pixels)
+    expected = case.reference.query_vectors(case.pixels, case.instructions)
     assert expected.std() > 0.3 and np.abs(expected[0] - expected[1]).max() > 0.1
     np.testing.assert_allclose(case.vectors, expected, rtol=0, atol=TOLERANCE)
 

@@ -13,7 +13,7 @@ import pytest
 
 # What an extra of pyproject.toml brings: one of its packages missing is the extra missing.
 _PACKAGES = {
-    "test-torch": ("torch", "transformers", "accelerate", "bitsandbytes", "scipy"),
+    "test-torch": ("torch", "transformers", "accelerate", "bitsandbytes", "peft", "scipy"),
     "test-web": (
         "fastapi",
         "uvicorn",

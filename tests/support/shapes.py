@@ -19,6 +19,17 @@ ODD_QFORMER = {
     "cross_attention_frequency": 3,
     "hidden_act": "relu",
 }
+ODD_LLAMA = {
+    "hidden_size": 54,
+    "intermediate_size": 70,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
+}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("opt", {}),
     "opt odd": (
@@ -71,5 +82,15 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "t5 1.0": (
         "t5",
         {"text": {"feed_forward_proj": "relu", "tie_word_embeddings": True}, "tied_head": True},
+    ),
+    "instruct t5": ("instruct-t5", {}),
+    "instruct t5 odd": (
+        "instruct-t5",
+        {"vision": ODD_VISION, "qformer": ODD_QFORMER, "num_query_tokens": 1},
+    ),
+    "instruct llama": ("instruct-llama", {}),
+    "instruct llama odd": (
+        "instruct-llama",
+        {"vision": ODD_VISION, "qformer": ODD_QFORMER, "text": ODD_LLAMA, "num_query_tokens": 7},
     ),
 }

@@ -15,6 +15,9 @@ from transformers import (
     Blip2ForConditionalGeneration,
     Blip2Processor,
     BlipImageProcessor,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     PreTrainedTokenizerFast,
 )
 
@@ -22,10 +25,10 @@ from tests.support.checkpoints import (
     IMAGE_MEAN,
     IMAGE_STD,
     QFORMER,
+    TOKENIZERS,
     VISION,
-    opt_tokenizer,
+    qformer_tokenizer,
     special_tokens,
-    t5_tokenizer,
     text_settings,
 )
 
@@ -44,37 +47,48 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
     max_shard_size: str = "5GB",
 ) -> Path:
-    """`make_checkpoint` by `Blip2ForConditionalGeneration.save_pretrained` and `Blip2Processor.save_pretrained`.
+    """`make_checkpoint` by transformers' `save_pretrained` of models and processors.
 
     Parameters are drawn so that every one of them matters (transformers' own initialisation leaves the vision
     encoder and the query tokens at zero).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made = opt_tokenizer() if family == "opt" else t5_tokenizer()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **special_tokens(family))
+    kind, is_instruct = family.removeprefix("instruct-"), family.startswith("instruct-")
+    made = TOKENIZERS[kind]()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **special_tokens(kind))
     vision = {**VISION, **(vision or {})}
-    text = text_settings(family, made, text)
-    config = Blip2Config(
+    text = text_settings(kind, made, text)
+    qformer = {**QFORMER, **(qformer or {}), "encoder_hidden_size": vision["hidden_size"]}
+    if is_instruct:
+        qformer["vocab_size"] = max(qformer["vocab_size"], qformer_tokenizer().get_vocab_size())
+    config = (InstructBlipConfig if is_instruct else Blip2Config)(
         vision_config=vision,
-        qformer_config={**QFORMER, **(qformer or {}), "encoder_hidden_size": vision["hidden_size"]},
+        qformer_config=qformer,
         text_config=text,
         num_query_tokens=num_query_tokens,
         image_token_index=made.token_to_id("<image>"),
     )
-    model = Blip2ForConditionalGeneration(config).eval()
-    if not (family == "opt" if tied_head is None else tied_head):
+    of = InstructBlipForConditionalGeneration if is_instruct else Blip2ForConditionalGeneration
+    model = of(config).eval()
+    if not (kind == "opt" if tied_head is None else tied_head):
         head = model.language_model.lm_head
         head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
     randomise(model, seed, std)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
-    if family == "t5":
+    if kind == "t5":
         _write_tie_as_on_the_hub(folder / "config.json", bool(text["tie_word_embeddings"]))
     size = int(vision["image_size"])
     image_processor = BlipImageProcessor(
         size={"height": size, "width": size}, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
-    processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=num_query_tokens)
+    if is_instruct:
+        reading = PreTrainedTokenizerFast(tokenizer_object=qformer_tokenizer(), **special_tokens("qformer"))
+        processor = InstructBlipProcessor(
+            image_processor, tokenizer, reading, num_query_tokens=num_query_tokens
+        )
+    else:
+        processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=num_query_tokens)
     processor.save_pretrained(folder)
     # The hub's folders have both files; transformers 5 writes the picture settings into processor_config.json.
     preprocessor = folder / "preprocessor_config.json"

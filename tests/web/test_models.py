@@ -250,10 +250,30 @@ def test_sigterm_finishes_what_all_models_write(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_and_a_precision(text: str, name: str, precision: str) -> None:
-    assert read(text) == (name, precision)
+    assert read(text) == (name, None, precision)
 
 
-@pytest.mark.parametrize("text", ["", ":int8", "demo:", "demo:int9", "not-a-folder:either"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("demo+mine", ("demo", "mine", "auto")),
+        ("org/a+org/lora:int8", ("org/a", "org/lora", "int8")),
+        ("org/a+runs/my+adapter", ("org/a", "runs/my+adapter", "auto")),
+    ],
+)
+def test_a_name_and_an_adapter(text: str, expected: tuple[str, str, str]) -> None:
+    assert read(text) == expected
+
+
+def test_an_adapter_is_that_of_one_model() -> None:
+    first = ModelOptions(model="org/a", adapter="org/lora")
+    plain, adapted = beside(first, ["org/a", "org/a+org/other"])
+    assert (plain.adapter, adapted.adapter) == (None, "org/other")
+    with pytest.raises(AlsoError, match=r"org/a\+org/lora is asked for twice"):
+        beside(first, ["org/a+org/lora"])
+
+
+@pytest.mark.parametrize("text", ["", ":int8", "demo:", "demo:int9", "not-a-folder:either", "demo+", "+lora"])
 def test_a_wrong_name_or_precision_is_reported(text: str) -> None:
     with pytest.raises(AlsoError, match="--also"):
         read(text)
@@ -342,9 +362,9 @@ def test_a_folder_whose_name_has_a_colon(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a:colon").mkdir()
     (tmp_path / "blip2:int4").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert read("a:colon") == ("a:colon", "auto")
-    assert read("a:colon:int4") == ("a:colon", "int4")
-    assert read("blip2:int4") == ("blip2:int4", "auto")
+    assert read("a:colon") == ("a:colon", None, "auto")
+    assert read("a:colon:int4") == ("a:colon", None, "int4")
+    assert read("blip2:int4") == ("blip2:int4", None, "auto")
     with pytest.raises(SameNameError):
         ids(("blip2:int4", "fp32"), ("blip2", "int8"), ("blip2", "int4"))
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blip2_chat.checkpoint.config import FAMILIES
 from blip2_chat.generation import loop as loop_module
-from blip2_chat.generation.answer import Answer
+from blip2_chat.generation.answer import Answer, Writing
 from blip2_chat.generation.rows import End, Event, Piece, Task
 from blip2_chat.generation.settings import Decoding
 from blip2_chat.images import PreparedPicture, open_picture, prepare
@@ -27,7 +28,7 @@ from tests.support.waiting import wait_until
 from tests.support.web_server import MakeModel, picture
 
 
-@pytest.fixture(params=["opt", "t5"])
+@pytest.fixture(params=FAMILIES)
 def models(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[Model, Model]:
     """Two of the same: one for the scheduler, one to compare with."""
     return make_model(request.param), make_model(request.param)
@@ -52,12 +53,14 @@ def seen(model: Model, number: int) -> PreparedPicture:
 def task(model: Model, question: str, **settings: Any) -> Task:
     settings = {"max_new_tokens": 12, **settings}
     decoding = Decoding.of(**settings)
-    return Task(model.tokenizer.encode(f"Question: {question} Answer:"), decoding, decoding.stop)
+    text = f"Question: {question} Answer:"
+    instruction = model.tokenizer.instruction(text)
+    return Task(model.tokenizer.encode(text), decoding, decoding.stop, instruction=instruction)
 
 
 def alone(model: Model, number: int, one: Task) -> Answer:
-    model.states.clear()
-    writing = model.write(open_picture(picture(number)), one.prompt, one.decoding, one.stop)
+    vectors = model.query_vectors(open_picture(picture(number)), one.instruction)
+    writing = Writing(model.engine, model.tokenizer, vectors, one)
     for _ in writing:
         pass
     return writing.answer()
@@ -67,9 +70,9 @@ def held_until(event: threading.Event, model: Model) -> None:
     """No picture is read before the event: what is submitted until then is in line together."""
     read = model.query_vectors
 
-    def waiting(opened: Any) -> Any:
+    def waiting(*given: Any) -> Any:
         assert event.wait(60)
-        return read(opened)
+        return read(*given)
 
     model.query_vectors = waiting  # type: ignore[method-assign]
 

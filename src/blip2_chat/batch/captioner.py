@@ -1,4 +1,4 @@
-"""The model at work on many pictures: query vectors once per picture, then each prompt for the whole batch."""
+"""The model at work on many pictures: each is encoded once, then each prompt is answered for the whole batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..checkpoint.config import OptConfig
 from ..engines.engine import Floats
 from ..errors import GenerationError, PromptTooLongError
 from ..generation.loop import generate
@@ -63,6 +62,7 @@ class Tasks:
 class _Prompt:
     question: str | None
     tokens: list[int]
+    instruction: tuple[int, ...]
     decoding: Decoding
     choices: tuple[Choice, ...] = ()
 
@@ -91,24 +91,26 @@ class Captioner:
             budget = model.choice_budget(choices) if choices else model.prompt_budget(decoding)
             if len(tokens) > budget:
                 raise PromptTooLongError(repr(asked) if asked else "the caption prompt", len(tokens), budget)
-            self._prompts.append(_Prompt(asked, tokens, decoding, choices))
+            instruction = model.tokenizer.instruction(text)
+            self._prompts.append(_Prompt(asked, tokens, instruction, decoding, choices))
 
     def result(self, **about: Any) -> Result:
         """A picture's result before anything is written: what is known of it, and whose words it is to have."""
         return Result(model=self.model.name, precision=self.model.engine.precision, **about)
 
     def encode(self, pixels: Floats) -> Floats:
-        """Pixels [B,3,H,W] -> query vectors [B,Q,D]."""
+        """Pixels [B,3,H,W] -> what B pictures are to every question (`Engine.encode_image`)."""
         return self.model.engine.encode_image(pixels)
 
-    def write(self, vectors: Floats, digests: Sequence[str]) -> list[Written]:
-        """Query vectors [B,Q,D] -> captions and answers of B pictures. What a picture gets does not depend on
-        the others of its batch."""
-        captions: list[tuple[str, ...]] = [()] * len(vectors)
+    def write(self, pictures: Floats, digests: Sequence[str]) -> list[Written]:
+        """What `encode` made of B pictures -> their captions and answers. What a picture gets does not depend on the
+        others of its batch."""
+        captions: list[tuple[str, ...]] = [()] * len(pictures)
         answers: list[dict[str, str]] = [{} for _ in digests]
         scores: list[list[float]] = [[] for _ in digests]
         for number, prompt in enumerate(self._prompts):
             tasks = [self._task(prompt, digest, number) for digest in digests]
+            vectors = self.model.engine.query(pictures, [prompt.instruction] * len(digests))
             for row, group in enumerate(generate(self.model.engine, self.model.tokenizer, vectors, tasks)):
                 scores[row].append(group[0].mean_logprob)
                 if prompt.question is None:
@@ -127,7 +129,8 @@ class Captioner:
         if prompt.choices:
             return Task(prompt.tokens, decoding, choices=prompt.choices)
         seeds = (decoding.seed or 0, int(digest[:16] or "0", 16), number)
-        return Task(prompt.tokens, decoding, (*decoding.stop, *self.model.template.stop), seeds=seeds)
+        stop = (*decoding.stop, *self.model.template.stop)
+        return Task(prompt.tokens, decoding, stop, seeds=seeds)
 
     def _started(self, text: str) -> str:
         """A caption with the first words that the user gave: they are part of the description."""
@@ -143,11 +146,10 @@ class Captioner:
             for one in self._prompts
         )
         read = config.num_query_tokens + max(len(one.tokens) for one in self._prompts)
-        if isinstance(text, OptConfig):
-            cache = 2 * text.num_hidden_layers * text.hidden_size * (read + new)
-        else:
-            cache = 2 * text.num_decoder_layers * text.inner_dim * (read + new)
-        size = config.vision.image_size
-        pixels_and_vectors = 3 * size * size + config.num_query_tokens * text.hidden_size
+        cache = text.cached_numbers * (read + new)
+        vision = config.vision
+        pixels_and_vectors = 3 * vision.image_size**2 + config.num_query_tokens * text.hidden_size
+        if config.reads_instruction:
+            pixels_and_vectors += vision.num_positions * vision.hidden_size
         # Reordering copies the cache; scores are copied a few times on their way to a choice.
         return 4 * (rows * (2 * cache + 4 * text.vocab_size) + 2 * pixels_and_vectors)

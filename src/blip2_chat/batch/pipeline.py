@@ -2,8 +2,8 @@
 
     reader thread     asks the sources for the next item, hands it to
     opener threads    read, decode, resize: as many as there are cores
-    encoder thread    pixels -> query vectors, with the engine's picture graph
-    the caller        query vectors -> captions and answers, with the engine's language graph
+    encoder thread    pixels -> encoded pictures, with the engine's picture graph
+    the caller        encoded pictures -> captions and answers, with the engine's other graphs
 
 Every queue is bounded, so memory does not grow with the collection.
 """
@@ -40,7 +40,8 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An opened picture's result, still without words; vectors [Q,D] unless it failed or its pixels are another's."""
+    """An opened picture's result, still without words; what `Captioner.encode` made of it unless it failed or its
+    pixels are another's."""
 
     key: str
     result: Result

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .config import Family, ModelConfig, OptConfig, QFormerConfig, T5Config, VisionConfig
+from .config import (
+    Family,
+    LlamaConfig,
+    ModelConfig,
+    OptConfig,
+    QFormerConfig,
+    T5Config,
+    TextConfig,
+    VisionConfig,
+)
 from .embedded import EMBEDDED
 from .tensor_names import count_parameters
 
@@ -73,11 +82,29 @@ _FLAN_T5_XXL = T5Config(
     dense_act_fn="gelu",
     scale_decoder_outputs=False,
 )
+_VICUNA_7B = LlamaConfig(vocab_size=32064, eos_token_ids=(1, 2))
+_VICUNA_13B = LlamaConfig(
+    vocab_size=32064,
+    hidden_size=5120,
+    intermediate_size=13824,
+    num_hidden_layers=40,
+    num_attention_heads=40,
+    num_key_value_heads=40,
+    eos_token_ids=(1, 2),
+)
+# The token that stands for the picture, by the kind of language model.
+_IMAGE_TOKENS: dict[str, int] = {"opt": 50265, "t5": 32100, "llama": 32001}
 
 
-def _config(text: OptConfig | T5Config, image_size: int = 224) -> ModelConfig:
-    image_token = 50265 if isinstance(text, OptConfig) else 32100
-    return ModelConfig(VisionConfig(image_size=image_size), QFormerConfig(), text, image_token_id=image_token)
+def _config(text: TextConfig, image_size: int = 224) -> ModelConfig:
+    vision, image_token = VisionConfig(image_size=image_size), _IMAGE_TOKENS[text.kind]
+    return ModelConfig(vision, QFormerConfig(), text, image_token_id=image_token)
+
+
+def _instruct(text: TextConfig) -> ModelConfig:
+    """InstructBLIP: the Q-Former reads the instruction, with BERT's vocabulary and one token more."""
+    qformer = QFormerConfig(vocab_size=30523, use_qformer_text_input=True)
+    return replace(_config(text), qformer=qformer)
 
 
 # The captioning variants were fine-tuned on larger pictures.
@@ -111,7 +138,29 @@ KNOWN: tuple[KnownCheckpoint, ...] = (
         "opt-6.7b fine-tuned for captions: better sentences, weaker answers",
     ),
     KnownCheckpoint(
-        "Salesforce/blip2-flan-t5-xxl", _config(_FLAN_T5_XXL), "the best answers, and the largest by far"
+        "Salesforce/blip2-flan-t5-xxl",
+        _config(_FLAN_T5_XXL),
+        "the best short answers of BLIP-2, and its largest",
+    ),
+    KnownCheckpoint(
+        "Salesforce/instructblip-flan-t5-xl",
+        _instruct(_FLAN_T5_XL),
+        "follows instructions: its picture vectors depend on the question",
+    ),
+    KnownCheckpoint(
+        "Salesforce/instructblip-vicuna-7b",
+        _instruct(_VICUNA_7B),
+        "follows instructions at length, for research use (the terms of LLaMA and Vicuna apply)",
+    ),
+    KnownCheckpoint(
+        "Salesforce/instructblip-flan-t5-xxl",
+        _instruct(_FLAN_T5_XXL),
+        "instructblip-flan-t5-xl with a larger language model",
+    ),
+    KnownCheckpoint(
+        "Salesforce/instructblip-vicuna-13b",
+        _instruct(_VICUNA_13B),
+        "instructblip-vicuna-7b with a larger language model: the largest of all",
     ),
 )
 
@@ -125,8 +174,10 @@ def suggest(name: str) -> str:
         return f"did you mean {by_key[wanted]}?"
     # "opt-2.7b" and "blip2_opt_2.7b" are as close as a typing error is.
     wanted = wanted.replace("_", "-")
-    close = difflib.get_close_matches(wanted, by_key, n=2, cutoff=0.6)
-    close = close or difflib.get_close_matches(f"blip2-{wanted}", by_key, n=2, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(by_key[key] for key in close)}?"
+    by_ending: dict[str, str] = {}
+    for key, name in by_key.items():
+        by_ending.setdefault(key.removeprefix("instructblip-").removeprefix("blip2-"), name)
+    for names in (by_key, by_ending):
+        if close := difflib.get_close_matches(wanted, names, n=2, cutoff=0.6):
+            return f"did you mean {' or '.join(names[key] for key in close)}?"
     return f"known names are {EMBEDDED}, {', '.join(known.name for known in KNOWN)}"

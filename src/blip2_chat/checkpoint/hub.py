@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from .adapters import alone, has_adapter
+from ..system.small_files import QFORMER_TOKENIZER
+from .adapters import CONFIG, FILES, WEIGHTS, alone, has_adapter, without_weights
 from .catalogue import suggest
 from .config import ModelConfig
 from .safetensors_headers import SINGLE, is_pickle, unindexed, weight_files
@@ -25,7 +26,9 @@ from .safetensors_headers import SINGLE, is_pickle, unindexed, weight_files
 Downloaded = Callable[[int, int], None]
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)((?:/[A-Za-z0-9_][\w.-]*)*)")
-_SMALL_FILES = ["*.json", "merges.txt", "*.model"]
+_SMALL_FILES = ["*.json", "merges.txt", "*.model", QFORMER_TOKENIZER]
+# Every folder but the Q-Former's tokenizer, as nearly as patterns can say it.
+_FOLDERS = ["[!q]*/*", "q[!f]*/*"]
 
 
 def is_hub_name(name: str) -> bool:
@@ -51,7 +54,8 @@ def download(
     from huggingface_hub import HfApi, snapshot_download
 
     repository, inside = _parts(name)
-    where: dict[str, Any] = {"repo_id": repository, "token": token, "ignore_patterns": [f"{inside}*/*"]}
+    ignored = [inside + folder for folder in _FOLDERS]
+    where: dict[str, Any] = {"repo_id": repository, "token": token, "ignore_patterns": ignored}
     with _one_line_errors(repository, revision):
         small = [inside + pattern for pattern in _SMALL_FILES]
         snapshot = Path(
@@ -93,6 +97,41 @@ def download(
             raise CheckpointError(
                 f"{name}: {file} did not arrive; try again, the download goes on where it stopped"
             )
+    return folder
+
+
+def download_adapter(
+    name: str, revision: str | None = None, token: str | None = None, on_progress: Downloaded | None = None
+) -> Path:
+    """The folder of a LoRA adapter `org/name` or `org/name/folder`, from the cache or the hub: its two files alone.
+
+    Raises `CheckpointError` as `download` does, and when it has no safetensors.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    repository, inside = _parts(name)
+    where: dict[str, Any] = {"repo_id": repository, "token": token}
+    with _one_line_errors(repository, revision):
+        snapshot = Path(
+            snapshot_download(
+                **where, revision=revision, allow_patterns=[inside + CONFIG], tqdm_class=_bar_class(None)
+            )
+        )
+    folder = snapshot / inside
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{name} is no PEFT adapter: it has no {CONFIG}")
+    if (folder / WEIGHTS).is_file():
+        return folder
+    commit = snapshot.name
+    with _one_line_errors(repository, revision):
+        siblings = HfApi(token=token).model_info(repository, revision=commit).siblings or []
+    files = [one.rfilename[len(inside) :] for one in siblings if one.rfilename.startswith(inside)]
+    if WEIGHTS not in files:
+        raise without_weights(name, files)
+    with _one_line_errors(repository, revision):
+        bars = _bar_class(on_progress) if on_progress else None
+        wanted = [inside + file for file in FILES]
+        snapshot_download(**where, revision=commit, allow_patterns=wanted, tqdm_class=bars)
     return folder
 
 

@@ -14,12 +14,21 @@ from typing import Any, Literal
 
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
-from ..system.small_files import COMPANIONS, MANIFEST, MOST_TOKENIZER_BYTES, plain, read_json, shown
-from .adapters import alone, has_adapter, not_applied
+from ..system.small_files import (
+    COMPANIONS,
+    MANIFEST,
+    MOST_TOKENIZER_BYTES,
+    OWN_QFORMER_TOKENIZER,
+    QFORMER_TOKENIZER,
+    plain,
+    read_json,
+    shown,
+)
+from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
-from .config import ModelConfig, T5Config
+from .config import Family, ModelConfig, T5Config
 from .embedded import EMBEDDED, FOLDER
-from .hub import Downloaded, download, is_hub_name
+from .hub import Downloaded, download, download_adapter, is_hub_name
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 
@@ -31,6 +40,7 @@ __all__ = [
     "TensorInfo",
     "expected_tensors",
     "find",
+    "find_adapter",
     "inspect",
 ]
 
@@ -48,9 +58,13 @@ class Checkpoint:
     tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
     # Where tokenizer and picture settings are, when another checkpoint's were asked for.
     processor: Path | None = None
+    # What is merged with the tensors as they are read.
+    adapter: Adapter | None = None
 
     def companion(self, name: str) -> Path:
         """Where the small file of that name is, if it is anywhere."""
+        if name == OWN_QFORMER_TOKENIZER and self.kind == "official":
+            name = QFORMER_TOKENIZER
         if self.processor is None or name in ("config.json", "generation_config.json"):
             return self.folder / name
         return self.processor / name
@@ -58,6 +72,8 @@ class Checkpoint:
     @property
     def tied_head(self) -> bool:
         """Whether the language model's head is its token embeddings: only the weights tell."""
+        if self.adapter is not None and self.adapter.unties_head:
+            return False
         return HEAD not in self.tensors or self.stored_name(aliases(self.config)[0]) == HEAD
 
     def stored_name(self, name: str) -> str:
@@ -118,10 +134,33 @@ def find(
     raise CheckpointError(f"{name!r} is neither a folder nor a hub name (org/name); {suggest(name)}")
 
 
-def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoint:
+def find_adapter(
+    name_or_path: str | Path, *, token: str | None = None, on_progress: Downloaded | None = None
+) -> Path:
+    """The local folder of a LoRA adapter: a directory, or a name on the hub, as for `find`.
+
+    Of a repository only the adapter's two files are fetched. Raises `CheckpointError`.
+    """
+    name = str(name_or_path)
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        check_files(path)
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; name the adapter's folder", path=path)
+    hub_name, _, revision = name.partition("@")
+    if isinstance(name_or_path, str) and is_hub_name(hub_name):
+        return download_adapter(hub_name, revision or None, token, on_progress)
+    raise CheckpointError(f"the adapter {name!r} is neither a folder nor a hub name (org/name)")
+
+
+def inspect(
+    folder: str | Path, processor: str | Path | None = None, adapter: str | Path | None = None
+) -> Checkpoint:
     """Looks a folder over; `CheckpointError`, in one line with the way out, when it is not complete and safe.
 
-    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack.
+    `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack;
+    `adapter` that of a LoRA adapter, which is checked against the model and merged as its tensors are read.
     Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
     """
     folder = Path(folder)
@@ -133,6 +172,13 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
     config = ModelConfig.from_folder(folder)
     if (folder / MANIFEST).exists():
         _check_converted(folder)
+        if adapter is not None:
+            raise CheckpointError(
+                f"{folder} is converted, and an adapter is merged before that; give ",
+                Parameter("adapter"),
+                " with the original checkpoint",
+                path=folder,
+            )
         if processor is not None:
             raise CheckpointError(
                 f"{folder} is converted, with the processor it was converted with; leave processor out, or give it "
@@ -141,14 +187,27 @@ def inspect(folder: str | Path, processor: str | Path | None = None) -> Checkpoi
             )
         return Checkpoint(folder, config, "converted", count_parameters(config))
     processor = None if processor is None else Path(processor)
-    _check_companions(folder, processor)
+    _check_companions(folder, config, processor)
     tensors = read_tensors(folder)
-    if is_adapted:
+    if is_adapted and adapter is None:
         warnings.warn(not_applied(folder), stacklevel=2)
     # Whether a T5 model's head is its embeddings, only the weights tell.
     tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
     _check_tensors(folder, config, tied_head, tensors)
-    return Checkpoint(folder, config, "official", count_parameters(config, tied_head), tensors, processor)
+    merged = None if adapter is None else read_adapter(Path(adapter), config, tied_head)
+    if merged is not None and merged.unties_head:
+        tied_head = False
+    parameters = count_parameters(config, tied_head)
+    return Checkpoint(folder, config, "official", parameters, tensors, processor, merged)
+
+
+# A checkpoint of each family, whose small files fit others of it.
+_EXAMPLES: dict[Family, str] = {
+    "opt": "Salesforce/blip2-opt-2.7b",
+    "t5": "Salesforce/blip2-flan-t5-xl",
+    "instruct-t5": "Salesforce/instructblip-flan-t5-xl",
+    "instruct-llama": "Salesforce/instructblip-vicuna-7b",
+}
 
 
 def _check_converted(folder: Path) -> None:
@@ -177,9 +236,11 @@ def _check_converted(folder: Path) -> None:
             )
 
 
-def _check_companions(folder: Path, processor: Path | None) -> None:
+def _check_companions(folder: Path, config: ModelConfig, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
-    for path in (place / name for place in {folder, processor or folder} for name in COMPANIONS):
+    for path in (
+        place / name for place in {folder, processor or folder} for name in (*COMPANIONS, QFORMER_TOKENIZER)
+    ):
         if path.exists() and not path.is_file():
             raise CheckpointError(
                 f"{path} is not a regular file; put the checkpoint's own in its place", path=path
@@ -190,7 +251,7 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
             )
     elsewhere: list[str | Parameter] = [
         ", or take that of another checkpoint with ",
-        Parameter("processor", "Salesforce/blip2-opt-2.7b"),
+        Parameter("processor", _EXAMPLES[config.family]),
     ]
     if processor is not None:
         folder, elsewhere = processor, []
@@ -207,6 +268,13 @@ def _check_companions(folder: Path, processor: Path | None) -> None:
             )
         raise CheckpointError(
             f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from",
+            *elsewhere,
+            path=folder,
+        )
+    if config.reads_instruction and not (folder / QFORMER_TOKENIZER).is_file():
+        raise CheckpointError(
+            f"{folder} lacks {QFORMER_TOKENIZER}, with which the Q-Former reads instructions; copy it from where the "
+            "checkpoint came from",
             *elsewhere,
             path=folder,
         )
@@ -262,7 +330,7 @@ def _check_tensors(
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(
-            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no BLIP-2 chat model has: "
+            f"{folder / tensors[foreign[0]].file} holds {plain(foreign[0])}{more}, which no model of this kind has: "
             "the files are those of another model",
             path=folder / tensors[foreign[0]].file,
         )

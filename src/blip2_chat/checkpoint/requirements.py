@@ -10,7 +10,7 @@ from typing import Literal
 from ..errors import NotEnoughMemoryError, Suggestion
 from ..system.memory import available_memory
 from .catalogue import KNOWN
-from .config import ModelConfig, OptConfig
+from .config import ModelConfig
 from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -83,6 +83,8 @@ _SMALL = 200_000_000
 # "Comfortably" leaves this share of the available memory to everything else on the machine.
 _SPARE = 0.2
 _TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative_attention_bias")
+# Tables of which a run looks up a few rows; where `maps_embeddings`, they stay on disk.
+_LOOKED_UP = ("embed_positions", "word_embeddings")
 
 
 def needed(config: ModelConfig, precision: str, engine: str) -> int:
@@ -102,7 +104,9 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
     total = 0.0
     for name, shape in distinct_tensors(config).items():
         part = part_of(name)
-        if part == "qformer" or len(shape) == 1:
+        if costs.maps_embeddings and any(table in name for table in _LOOKED_UP):
+            each = 0.0
+        elif part == "qformer" or len(shape) == 1:
             # The Q-Former with its query tokens, all norms and biases stay fp32 at any precision: cast below
             # it, captions change.
             each = 4.0
@@ -113,8 +117,6 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
                 each = costs.head[precision] if HEAD in others else 0.0
         elif name == HEAD:
             each = costs.head[precision]
-        elif costs.maps_embeddings and "embed_positions" in name:
-            each = 0.0
         elif any(table in name for table in _TABLES):
             each = costs.table[precision]
         elif costs.wo is not None and name.endswith(".wo.weight"):
@@ -128,8 +130,6 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
 def _activations(config: ModelConfig) -> int:
     """The busiest moment, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
     vision, text = config.vision, config.text
-    heads = text.num_attention_heads if isinstance(text, OptConfig) else text.num_heads
-    inner = text.ffn_dim if isinstance(text, OptConfig) else 2 * text.d_ff
 
     def layer(tokens: int, width: int, inner: int, heads: int) -> int:
         # Input, its norm, q, k, v and the sum; the feed-forward before and after its activation; the scores
@@ -139,16 +139,14 @@ def _activations(config: ModelConfig) -> int:
     picture = layer(
         vision.num_positions, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
     )
-    return max(picture, layer(_TOKENS, text.hidden_size, inner, heads) + 4 * text.vocab_size)
+    prompt = layer(_TOKENS, text.hidden_size, text.feed_forward_numbers, text.num_attention_heads)
+    return max(picture, prompt + 4 * text.vocab_size)
 
 
 def _cache(config: ModelConfig) -> int:
     """Numbers in the KV cache: keys and values per layer and token."""
-    text = config.text
-    if isinstance(text, OptConfig):
-        return 2 * text.num_hidden_layers * text.hidden_size * _TOKENS
-    # The decoder's own, and those over the encoder's output.
-    return 2 * text.num_decoder_layers * text.inner_dim * 2 * _TOKENS
+    # An encoder-decoder model also has those over the encoder's output.
+    return config.text.cached_numbers * _TOKENS * (1 if config.text.is_decoder_only else 2)
 
 
 def is_small(config: ModelConfig) -> bool:
@@ -204,10 +202,13 @@ def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> S
         fitting = _most_precise(config, one, available)
         if fitting:
             return Suggestion(name, fitting, one, needed(config, fitting, one))
-    # The largest answers best. Of the same picture size: captioning variants for those who asked for one.
+    # The largest answers best. Of the same picture size: captioning variants for those who asked for one; and those
+    # that follow instructions first for those who asked for one, and last for others.
     alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
+    reads = config.reads_instruction
+    alike.sort(key=lambda known: (known.config.reads_instruction != reads, -known.parameters))
     for one in engines:
-        for known in sorted(alike, key=lambda known: known.parameters, reverse=True):
+        for known in alike:
             fitting = _most_precise(known.config, one, available)
             if fitting:
                 return Suggestion(known.name, fitting, one, needed(known.config, fitting, one))

@@ -11,16 +11,18 @@ from math import prod
 from typing import Literal
 
 from ..errors import CheckpointError
-from .config import ModelConfig, OptConfig, T5Config
+from .config import LlamaConfig, ModelConfig, OptConfig, T5Config
 
 Shape = tuple[int, ...]
 Part = Literal["vision", "qformer", "language_model"]
 PARTS: tuple[Part, ...] = ("vision", "qformer", "language_model")
 
 HEAD = "language_model.lm_head.weight"
+# The norm of the Q-Former's input, without and with text: InstructBLIP's has another name.
+QFORMER_NORMS = ("qformer.layernorm", "qformer.embeddings.layernorm")
 
-# Tensors that a checkpoint may have and the chat model does not use: the Q-Former's text branch, which only the
-# image-text matching models read, buffers that old versions stored, positions of T5's cross-attention.
+# Tensors that a checkpoint may have and a chat model does not use: the Q-Former's text branch where it reads no text,
+# buffers that old versions stored, positions of T5's cross-attention.
 _UNUSED = re.compile(
     r"embeddings\..*"
     r"|qformer\.embeddings\..*"
@@ -37,14 +39,14 @@ _MOST_LAYERS = 1024
 def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
     """Every tensor of the official layout by its name, with its shape.
 
-    The Q-Former has its query branch only: checkpoints trained on texts too hold more (`is_unused`). Names of one
-    tensor (`aliases`) are all listed, although a file needs only one of them.
+    The Q-Former has its query branch only, unless it reads text: other checkpoints that were trained on texts hold
+    more (`is_unused`). Names of one tensor (`aliases`) are all listed, although a file needs only one of them.
     """
     _check_layers(config)
     return {
         **dict(_vision(config)),
         **dict(_qformer(config)),
-        **dict(_opt(config.text) if isinstance(config.text, OptConfig) else _t5(config.text)),
+        **dict(_language_model(config)),
     }
 
 
@@ -56,9 +58,10 @@ def aliases(config: ModelConfig, tied_head: bool | None = None) -> tuple[str, ..
     guess from its generation (1.0 is tied, 1.1 and Flan are not), and a file that was read knows better.
     """
     text = config.text
-    if isinstance(text, OptConfig):
+    if not isinstance(text, T5Config):
         tied = text.tie_word_embeddings if tied_head is None else tied_head
-        names = ["language_model.model.decoder.embed_tokens.weight"]
+        inside = "model.decoder" if isinstance(text, OptConfig) else "model"
+        names = [f"language_model.{inside}.embed_tokens.weight"]
     else:
         tied = text.scale_decoder_outputs if tied_head is None else tied_head
         stems = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
@@ -96,9 +99,7 @@ def _check_layers(config: ModelConfig) -> None:
     text = config.text
     layers = [config.vision.num_hidden_layers, config.qformer.num_hidden_layers]
     layers += (
-        [text.num_hidden_layers]
-        if isinstance(text, OptConfig)
-        else [text.num_layers, text.num_decoder_layers]
+        [text.num_layers, text.num_decoder_layers] if isinstance(text, T5Config) else [text.num_hidden_layers]
     )
     if not all(0 <= count <= _MOST_LAYERS for count in layers):
         raise CheckpointError(f"config.json has {max(layers, key=abs)} layers; no BLIP-2 model has")
@@ -137,15 +138,19 @@ def _qformer(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     qformer = config.qformer
     width = qformer.hidden_size
     yield "query_tokens", (1, config.num_query_tokens, width)
-    yield from _norm("qformer.layernorm", width)
+    if qformer.use_qformer_text_input:
+        yield "qformer.embeddings.word_embeddings.weight", (qformer.vocab_size, width)
+        yield "qformer.embeddings.position_embeddings.weight", (qformer.max_position_embeddings, width)
+    yield from _norm(QFORMER_NORMS[qformer.use_qformer_text_input], width)
     for index in range(qformer.num_hidden_layers):
         layer = f"qformer.encoder.layer.{index}"
         yield from _qformer_attention(f"{layer}.attention", width, width)
         if qformer.has_cross_attention(index):
             yield from _qformer_attention(f"{layer}.crossattention", width, config.vision.hidden_size)
-        yield from _linear(f"{layer}.intermediate_query.dense", width, qformer.intermediate_size)
-        yield from _linear(f"{layer}.output_query.dense", qformer.intermediate_size, width)
-        yield from _norm(f"{layer}.output_query.LayerNorm", width)
+        for branch in ("_query", "") if qformer.use_qformer_text_input else ("_query",):
+            yield from _linear(f"{layer}.intermediate{branch}.dense", width, qformer.intermediate_size)
+            yield from _linear(f"{layer}.output{branch}.dense", qformer.intermediate_size, width)
+            yield from _norm(f"{layer}.output{branch}.LayerNorm", width)
     yield from _linear("language_projection", width, config.text.hidden_size)
 
 
@@ -156,6 +161,13 @@ def _qformer_attention(name: str, width: int, source: int) -> Iterator[tuple[str
     yield from _linear(f"{name}.attention.value", source, width)
     yield from _linear(f"{name}.output.dense", width, width)
     yield from _norm(f"{name}.output.LayerNorm", width)
+
+
+def _language_model(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    text = config.text
+    if isinstance(text, OptConfig):
+        return _opt(text)
+    return _t5(text) if isinstance(text, T5Config) else _llama(text)
 
 
 def _opt(text: OptConfig) -> Iterator[tuple[str, Shape]]:
@@ -212,3 +224,22 @@ def _t5_attention(layer: str, kind: str, text: T5Config) -> Iterator[tuple[str, 
         yield from _linear(f"{layer}.{kind}.{projection}", text.d_model, text.inner_dim, bias=False)
     yield from _linear(f"{layer}.{kind}.o", text.inner_dim, text.d_model, bias=False)
     yield f"{layer}.layer_norm.weight", (text.d_model,)
+
+
+def _llama(text: LlamaConfig) -> Iterator[tuple[str, Shape]]:
+    width, heads = text.hidden_size, text.num_attention_heads
+    inner, shared = heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    yield "language_model.model.embed_tokens.weight", (text.vocab_size, width)
+    for index in range(text.num_hidden_layers):
+        layer = f"language_model.model.layers.{index}"
+        yield f"{layer}.input_layernorm.weight", (width,)
+        yield from _linear(f"{layer}.self_attn.q_proj", width, inner, text.attention_bias)
+        yield from _linear(f"{layer}.self_attn.k_proj", width, shared, text.attention_bias)
+        yield from _linear(f"{layer}.self_attn.v_proj", width, shared, text.attention_bias)
+        yield from _linear(f"{layer}.self_attn.o_proj", inner, width, text.attention_bias)
+        yield f"{layer}.post_attention_layernorm.weight", (width,)
+        yield from _linear(f"{layer}.mlp.gate_proj", width, text.intermediate_size, text.mlp_bias)
+        yield from _linear(f"{layer}.mlp.up_proj", width, text.intermediate_size, text.mlp_bias)
+        yield from _linear(f"{layer}.mlp.down_proj", text.intermediate_size, width, text.mlp_bias)
+    yield "language_model.model.norm.weight", (width,)
+    yield HEAD, (text.vocab_size, width)

@@ -1,23 +1,33 @@
-"""The checkpoint's own tokenizer: `tokenizer.json`, read without transformers."""
+"""The checkpoint's own tokenizers: `tokenizer.json`, and that of the Q-Former, read without transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
 
 from ..errors import CheckpointError
-from ..system.small_files import MOST_TOKENIZER_BYTES, read_small, short
-from .config import OptConfig, TextConfig
+from ..system.small_files import (
+    MOST_TOKENIZER_BYTES,
+    OWN_QFORMER_TOKENIZER,
+    QFORMER_TOKENIZER,
+    read_small,
+    short,
+)
+from .config import LlamaConfig, ModelConfig, OptConfig, QFormerConfig, TextConfig
 
 
 class Tokenizer:
-    """`tokenizer.json`, giving the ids that `Blip2Processor` gives for the text part of a prompt."""
+    """`tokenizer.json`, giving the ids that transformers' processors give for the text part of a prompt."""
 
-    def __init__(self, tokenizer: _Tokenizer, text_config: TextConfig) -> None:
+    def __init__(
+        self, tokenizer: _Tokenizer, text_config: TextConfig, qformer: QFormerTokenizer | None = None
+    ) -> None:
+        """`qformer` is the Q-Former's own tokenizer, where it reads the instruction."""
         self._tokenizer = tokenizer
         self._config = text_config
+        self._qformer = qformer
         # A user may type "</s>" or "<image>": that must not become a control token. A byte-level tokenizer then
         # takes it for text; T5's finds it in its vocabulary all the same, so there it is left out.
         tokenizer.encode_special_tokens = True
@@ -25,51 +35,100 @@ class Tokenizer:
         self._controls = {at for at, token in added.items() if token.special and token.content != "<unk>"}
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        self._before, self._after = self._around()
 
     @classmethod
-    def from_folder(cls, folder: Path, text_config: TextConfig) -> Tokenizer:
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Tokenizer:
+        """Reads the tokenizers of a checkpoint, official or converted. Raises `CheckpointError`."""
         path = folder / "tokenizer.json"
-        content = read_small(path, MOST_TOKENIZER_BYTES)
-        try:
-            tokenizer = cls(_Tokenizer.from_buffer(content), text_config)
-        # The library raises bare Exception for every fault of the file, and its Rust part's panics are not even that.
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
-            raise CheckpointError(
-                f"{path} cannot be read ({short(str(error), 100)}); copy it from where the checkpoint came from",
-                path=path,
-            ) from None
-        largest = max(tokenizer._ids(), default=0)
-        if largest >= text_config.vocab_size:
-            raise CheckpointError(
-                f"{path} has tokens up to number {largest} and the model knows {text_config.vocab_size}: "
-                "it is another model's; copy it from where the checkpoint came from",
-                path=path,
-            )
+        qformer = QFormerTokenizer.from_folder(folder, config.qformer) if config.reads_instruction else None
+        tokenizer = cls(_read(path), config.text, qformer)
+        _require_fitting(path, tokenizer._ids(), config.text.vocab_size)
         return tokenizer
 
     def _ids(self) -> list[int]:
         """What `encode` may give, control tokens aside."""
         return [at for at in self._tokenizer.get_vocab().values() if at not in self._controls]
 
-    def encode(self, text: str) -> list[int]:
-        """The prompt's ids: OPT reads `</s>` first, T5 reads `</s>` last, also when the text is empty."""
-        # Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        ids = [one for one in ids if one not in self._controls]
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What a prompt begins and ends with: OPT reads `</s>` first, T5 reads `</s>` last, LLaMA first what its
+        tokenizer says (Vicuna's `</s>`; the configuration has another)."""
         if isinstance(self._config, OptConfig):
-            return [self._config.bos_token_id, *ids]
-        return [*ids, self._config.eos_token_ids[0]]
+            return [self._config.bos_token_id], []
+        if isinstance(self._config, LlamaConfig):
+            return self._tokenizer.encode("").ids or [self._config.eos_token_ids[-1]], []
+        return [], [self._config.eos_token_ids[0]]
+
+    def encode(self, text: str) -> list[int]:
+        """The prompt's ids for the language model, with its control tokens, also when the text is empty."""
+        ids = self._tokenizer.encode(_plain(text), add_special_tokens=False).ids
+        return [*self._before, *(one for one in ids if one not in self._controls), *self._after]
 
     def encode_answer(self, answer: str, prompt: str) -> list[int]:
         """The ids of an answer as the model would write it after a prompt, without control tokens."""
-        if isinstance(self._config, OptConfig):
-            # After a prompt a word begins with a space, which is a part of its token.
-            return self.encode(f" {answer}" if prompt else answer)[1:]
-        return self.encode(answer)[:-1]
+        if isinstance(self._config, OptConfig) and prompt:
+            answer = f" {answer}"  # after a prompt a word begins with a space, which is a part of its token
+        ids = self.encode(answer)
+        return ids[len(self._before) : len(ids) - len(self._after)]
+
+    def instruction(self, text: str) -> tuple[int, ...]:
+        """What the Q-Former reads of a prompt, in its own ids; nothing where it reads the picture alone."""
+        return () if self._qformer is None else self._qformer.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, control tokens left out, leading space kept as the tokenizer has it."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+class QFormerTokenizer:
+    """BERT's WordPiece, as the Q-Former reads an instruction: `[CLS] … [SEP]`."""
+
+    def __init__(self, tokenizer: _Tokenizer, most: int) -> None:
+        """`most` tokens have a position; of longer texts the end is kept, as in LAVIS."""
+        self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # "[SEP]" in what people write is text
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(most, direction="left")
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: QFormerConfig) -> QFormerTokenizer:
+        """Raises `CheckpointError`."""
+        path = folder / OWN_QFORMER_TOKENIZER
+        if not path.is_file():
+            path = folder / QFORMER_TOKENIZER
+        tokenizer = cls(_read(path), config.max_position_embeddings)
+        _require_fitting(path, tokenizer._tokenizer.get_vocab().values(), config.vocab_size)
+        return tokenizer
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The ids of a text, also of an empty one."""
+        return tuple(self._tokenizer.encode(_plain(text)).ids)
+
+
+def _plain(text: str) -> str:
+    """Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _read(path: Path) -> _Tokenizer:
+    content = read_small(path, MOST_TOKENIZER_BYTES)
+    try:
+        return _Tokenizer.from_buffer(content)
+    # The library raises bare Exception for every fault of the file, and its Rust part's panics are not even that.
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be read ({short(str(error), 100)}); copy it from where the checkpoint came from",
+            path=path,
+        ) from None
+
+
+def _require_fitting(path: Path, ids: Iterable[int], vocabulary: int) -> None:
+    largest = max(ids, default=0)
+    if largest >= vocabulary:
+        raise CheckpointError(
+            f"{path} has tokens up to number {largest} and the model knows {vocabulary}: "
+            "it is another model's; copy it from where the checkpoint came from",
+            path=path,
+        )

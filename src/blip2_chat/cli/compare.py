@@ -11,7 +11,7 @@ import typer
 from ..checkpoint.embedded import EMBEDDED
 from ..errors import Blip2ChatError, MissingExtraError
 from .display.terminal import ProgressBar, note, say, say_json
-from .options import Json, ModelName
+from .options import AdapterName, Json, ModelName
 
 if TYPE_CHECKING:
     from ..evaluation.compare import Contestant, Outcome, Questions
@@ -22,6 +22,7 @@ _SHOWN = 20
 
 def compare(
     model: ModelName = EMBEDDED,
+    adapter: AdapterName = None,
     asked: Annotated[
         str,
         typer.Option(
@@ -69,14 +70,14 @@ def compare(
     if reference is not None:
         if reference != "streamed" or plot is not None:
             raise typer.BadParameter("--reference takes streamed, and goes without --plot")
-        _streamed(model, Questions.open(asked, limit), only, force, as_json)
+        _streamed(model, adapter, Questions.open(asked, limit), only, force, as_json)
         return
     contestants = _chosen(only)
     if plot is not None:
         _require_matplotlib()
     questions = Questions.open(asked, limit)
     with ProgressBar(f"comparing {model}") as progress:
-        outcomes = compare(model, questions, contestants, force=force, on_progress=progress)
+        outcomes = compare(model, questions, contestants, adapter=adapter, force=force, on_progress=progress)
     for one in outcomes:
         if one.failed is not None:
             note(f"{one.contestant.name}: {one.failed}")
@@ -107,7 +108,14 @@ def _chosen(only: list[str] | None) -> list[Contestant]:
     return wanted
 
 
-def _streamed(model: str, questions: Questions, only: list[str] | None, force: bool, as_json: bool) -> None:
+def _streamed(
+    model: str,
+    adapter: str | None,
+    questions: Questions,
+    only: list[str] | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     from ..evaluation.streamed import PRECISIONS, StreamedComparison
     from ..sizes import gigabytes
 
@@ -118,7 +126,9 @@ def _streamed(model: str, questions: Questions, only: list[str] | None, force: b
             f"{unknown[0]!r} cannot be compared with a streamed reference; choose from onnx-int8, onnx-int4"
         )
     with ProgressBar(f"comparing {model}") as progress:
-        comparison = StreamedComparison(model, questions, wanted, force=force, on_progress=progress)
+        comparison = StreamedComparison(
+            model, questions, wanted, adapter=adapter, force=force, on_progress=progress
+        )
         progress.note(
             f"Each reading of fp32's weights goes through {gigabytes(comparison.bytes_per_reading)}; "
             f"about {_duration(comparison.estimated_seconds)} in all"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .display.terminal import ProgressBar, note, say, say_json
-from .options import Json
+from .options import AdapterName, Json
 
 if TYPE_CHECKING:
     from ..conversion.cache import Cached
@@ -45,6 +45,7 @@ def convert(
         str | None,
         typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None,
+    adapter: AdapterName = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +72,7 @@ def convert(
     Other commands convert automatically, once, into a cache (see `blip2-chat cache`). Use this command for a folder
     that you can copy to another machine, for another block size, or for calibration.
     """
-    from ..checkpoint.inspect import find, inspect
+    from ..checkpoint.inspect import find, find_adapter, inspect
     from ..conversion.cache import folder_size
     from ..conversion.calibration import Calibration
     from ..conversion.convert import convert as convert_into
@@ -87,10 +88,16 @@ def convert(
     calibration = Calibration(not no_calibrate, calibrate)
     begun = time.monotonic()
     with ProgressBar(f"reading {source}") as progress:
-        folder = find(
-            source, revision=revision, on_progress=lambda done, total: progress("downloading", done, total)
+
+        def downloading(done: int, total: int) -> None:
+            progress("downloading", done, total)
+
+        folder = find(source, revision=revision, on_progress=downloading)
+        checkpoint = inspect(
+            folder,
+            None if processor is None else find(processor, weights=False),
+            None if adapter is None else find_adapter(adapter, on_progress=downloading),
         )
-        checkpoint = inspect(folder, None if processor is None else find(processor, weights=False))
         if checkpoint.kind == "official" and (
             (seconds := calibration.seconds(checkpoint, precision)) > _WORTH_SAYING
         ):
@@ -113,7 +120,8 @@ def convert(
         )
     seconds = time.monotonic() - begun
     # The path alone on stdout, for scripts.
-    note(f"{source} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
+    merged = "" if adapter is None else f" with {adapter}"
+    note(f"{source}{merged} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
     fidelity = Manifest.from_folder(made).fidelity
     if fidelity is not None:
         note(described(fidelity, precision))
@@ -144,7 +152,7 @@ def cache(
             say_json(_as_dict(entry))
         else:
             state = "" if entry.is_usable else "  (damaged, or of another version)"
-            say(f"{entry.source}  {entry.precision}  {gigabytes(entry.size)}{state}")
+            say(f"{entry.title}  {entry.precision}  {gigabytes(entry.size)}{state}")
     total = gigabytes(sum(entry.size for entry in entries))
     if clear:
         note(f"Removed {len(entries)} ({total}) from {conversions_folder()}")
@@ -157,6 +165,7 @@ def cache(
 def _as_dict(entry: Cached) -> dict[str, object]:
     return {
         "source": entry.source,
+        "adapter": entry.adapter,
         "precision": entry.precision,
         "bytes": entry.size,
         "usable": entry.is_usable,

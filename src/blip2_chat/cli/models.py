@@ -63,20 +63,33 @@ def models(
     offers = _offers(available)
     if as_json:
         for offer in offers:
-            here = [one.precision for one in made if one.is_usable and one.is_called(offer.name)]
+            here = [
+                one.precision
+                for one in made
+                if one.is_usable and one.is_called(offer.name) and one.adapter is None
+            ]
+            adapted = [
+                {"adapter": one.adapter, "precision": one.precision}
+                for one in made
+                if one.is_usable and one.is_called(offer.name) and one.adapter is not None
+            ]
             closeness = {
                 one.precision: asdict(one.fidelity)
                 for one in made
-                if one.is_usable and one.is_called(offer.name) and one.fidelity is not None
+                if one.is_usable
+                and one.is_called(offer.name)
+                and one.adapter is None
+                and one.fidelity is not None
             }
-            say_json({**_as_json(offer, available), "converted": here, "fidelity": closeness})
+            entry = {**_as_json(offer, available), "converted": here, "fidelity": closeness}
+            say_json({**entry, "adapted": adapted})
         return
     _print_table(offers, available)
     orphans = [one for one in made if is_orphan(one)]
     for one in made:
         if one.is_usable:
             gone = " (its checkpoint is gone)" if one in orphans else ""
-            say(f"Converted here: {one.source} at {one.precision}, {gigabytes(one.size)}{gone}")
+            say(f"Converted here: {one.title} at {one.precision}, {gigabytes(one.size)}{gone}")
             if one.fidelity is not None:
                 say(f"  {described(one.fidelity, one.precision)}")
     if orphans:
@@ -93,7 +106,7 @@ def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
         note(f"Nothing to remove: no conversion in {conversions_folder()} has lost its checkpoint")
         return
     for one in orphans:
-        note(f"{one.source} at {one.precision}, {gigabytes(one.size)}: its checkpoint is gone")
+        note(f"{one.title} at {one.precision}, {gigabytes(one.size)}: its checkpoint is gone")
     total = gigabytes(sum(one.size for one in orphans))
     if not yes:
         try:
@@ -107,9 +120,9 @@ def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
         if as_json:
             say_json({"source": one.source, "precision": one.precision, "bytes": one.size})
         else:
-            say(f"Removed {one.source} at {one.precision}, {gigabytes(one.size)}")
+            say(f"Removed {one.title} at {one.precision}, {gigabytes(one.size)}")
     for other in kept:
-        complain(f"{other.entry.source} at {other.entry.precision} was not removed: {other.reason}")
+        complain(f"{other.entry.title} at {other.entry.precision} was not removed: {other.reason}")
     note(f"{gigabytes(sum(one.size for one in removed))} freed")
     if kept:
         raise typer.Exit(1)

@@ -47,6 +47,13 @@ ModelName = Annotated[
         "Salesforce/blip2-opt-2.7b.",
     ),
 ]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="LoRA adapter to merge with the model: a folder, or a name on the Hugging Face hub.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 
 
@@ -88,6 +95,7 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None
+    adapter: AdapterName = None
     force: Annotated[
         bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
     ] = False
@@ -112,7 +120,7 @@ class ModelOptions:
 
     @property
     def is_embedded(self) -> bool:
-        return self.model == EMBEDDED
+        return self.model == EMBEDDED and self.adapter is None
 
     def picture_limits(self) -> PictureLimits:
         """Which pictures are opened; a message about a larger one names the option."""
@@ -135,6 +143,7 @@ class ModelOptions:
                 device=self.device,
                 revision=self.revision,
                 processor=self.processor,
+                adapter=self.adapter,
                 threads=self.threads,
                 force=self.force,
                 limits=self.picture_limits(),

@@ -301,6 +301,7 @@ def _asked(model: ModelOptions) -> dict[str, Any]:
         "asked precision": model.precision,
         # Only where it is given: runs that began before there was this option go on.
         **({"processor": model.processor} if model.processor else {}),
+        **({"adapter": model.adapter} if model.adapter else {}),
     }
 
 
@@ -313,6 +314,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
         "device": model.device,
         "revision": model.revision,
         "processor": model.processor,
+        "adapter": model.adapter,
         "threads": model.threads,
         "force": model.force,
         "limits": model.picture_limits(),

@@ -23,8 +23,9 @@ def serve(
     also: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[:PRECISION]",
-            help="Serve another model as well, or the same one at another precision; may be repeated.",
+            metavar="NAME[+ADAPTER][:PRECISION]",
+            help="Serve another model as well, or the same one with a LoRA adapter or at another precision; may be "
+            "repeated.",
             rich_help_panel=MODEL,
         ),
     ] = None,

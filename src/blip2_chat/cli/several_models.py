@@ -1,4 +1,4 @@
-"""`--also NAME[:PRECISION]`: the models that one process holds beside the first."""
+"""`--also NAME[+ADAPTER][:PRECISION]`: the models that one process holds beside the first."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class AlsoError(Blip2ChatError):
     """An `--also` that names no model, one that is there already, or one that does not fit beside the others."""
 
 
-def read(text: str) -> tuple[str, str]:
-    """NAME[:PRECISION] -> both; without a precision, "auto".
+def read(text: str) -> tuple[str, str | None, str]:
+    """NAME[+ADAPTER][:PRECISION] -> name, adapter and precision; without a precision, "auto".
 
-    A colon can be a part of the name: folders may have one, and a path on Windows begins with a drive's.
+    A colon or a plus sign can be a part of the name: folders may have them, and a path on Windows begins with a
+    drive's.
     """
     from ..loading import PRECISIONS
 
@@ -31,24 +32,35 @@ def read(text: str) -> tuple[str, str]:
     if not colon or in_a_path or Path(text).expanduser().is_dir():
         name, precision = text, "auto"
     if not name.strip():
-        raise AlsoError(f"--also {text!r} names no model; it is NAME or NAME:PRECISION")
+        raise AlsoError(f"--also {text!r} names no model; it is NAME, NAME:PRECISION or NAME+ADAPTER")
     if precision not in PRECISIONS:
         raise AlsoError(f"--also {text}: precision {precision!r} is none of {', '.join(PRECISIONS)}")
-    return name, precision
+    adapter = None
+    if "+" in name and not Path(name).expanduser().is_dir():
+        name, _, adapter = name.partition("+")
+        if not name.strip() or not adapter.strip():
+            raise AlsoError(f"--also {text!r} lacks a name beside the +; it is NAME+ADAPTER")
+    return name, adapter, precision
+
+
+def _named(name: str, adapter: str | None) -> str:
+    return name if adapter is None else f"{name}+{adapter}"
 
 
 def beside(first: ModelOptions, also: Sequence[str]) -> list[ModelOptions]:
     """What `also` asks for, each with a name and a precision of its own and else as the first. `AlsoError`."""
     asked = [first]
     for text in also:
-        name, precision = read(text)
-        _require_another(name, precision, [(one.model, one.precision) for one in asked])
+        name, adapter, precision = read(text)
+        others = [(_named(one.model, one.adapter), one.precision) for one in asked]
+        _require_another(_named(name, adapter), precision, others)
         # A branch or commit is one repository's, and a tokenizer one family's.
         is_same = name == first.model
         asked.append(
             replace(
                 first,
                 model=name,
+                adapter=adapter,
                 precision=precision,
                 revision=first.revision if is_same else None,
                 processor=first.processor if is_same else None,
@@ -63,7 +75,7 @@ def load_all(first: ModelOptions, others: Sequence[ModelOptions]) -> list[Model]
     for options in others:
         # What was "auto" is known by now; loading takes minutes.
         loaded = [(model.name, model.engine.precision) for model in models]
-        _require_another(options.model, options.precision, loaded)
+        _require_another(_named(options.model, options.adapter), options.precision, loaded)
         try:
             models.append(options.load())
         except NotEnoughMemoryError as error:

@@ -135,10 +135,18 @@ class Cached:
     is_usable: bool  # whole, and of the format that this version reads
     revision: str | None = None  # the commit, of a hub name
     fidelity: Fidelity | None = None  # how closely it follows fp32, where that was measured
+    adapter: str | None = None  # the name or folder of what was merged with it
+
+    @property
+    def title(self) -> str:
+        """The model and its adapter, as they are told to people."""
+        return self.source if self.adapter is None else f"{self.source} with {self.adapter}"
 
     def is_called(self, name: str) -> bool:
-        """Whether a user means this one by `name`: a model's name, or that of the cached folder."""
-        return name in (self.source, self.folder.name, self.source.split("@")[0])
+        """Whether a user means this one by `name`: a model's name, with or without "+" and its adapter's, or that of
+        the cached folder."""
+        names = [self.source, self.source.split("@")[0]]
+        return name in (self.folder.name, *names, *(f"{one}+{self.adapter}" for one in names))
 
 
 def cached() -> list[Cached]:
@@ -149,16 +157,18 @@ def cached() -> list[Cached]:
 
 
 def _cached(folder: Path) -> Cached:
-    source, precision, revision, fidelity = "unknown", "?", None, None
+    source, precision, revision, fidelity, adapter = "unknown", "?", None, None, None
     with contextlib.suppress(CheckpointError, AttributeError, KeyError, TypeError):
         # Not by `Manifest`, which rightly refuses other formats.
         raw = read_json(folder / MANIFEST)
         precision, source = str(raw["precision"]), str(raw["source"]["name"])
         revision = raw["source"].get("revision")
+        if "adapter" in raw["source"]:
+            adapter = str(raw["source"]["adapter"]["name"])
     whole = is_whole(folder)
     if whole:
         fidelity = Manifest.from_folder(folder).fidelity
-    return Cached(folder, source, precision, folder_size(folder), whole, revision, fidelity)
+    return Cached(folder, source, precision, folder_size(folder), whole, revision, fidelity, adapter)
 
 
 def foreign_file(folder: Path) -> str | None:

@@ -47,7 +47,7 @@ from .cache import (
 )
 from .calibration import DEFAULT, NONE, Calibration
 from .fidelity import fidelity_samples, measured
-from .fingerprint import Hashing, fingerprint, hub_commit
+from .fingerprint import Hashing, adapter_hashes, fingerprint, hub_commit, hub_name
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
 _SMALL = 256_000_000
@@ -154,7 +154,7 @@ class _Job:
                 f"{checkpoint.folder} is converted already; name the checkpoint that it was made from",
                 path=checkpoint.folder,
             )
-        identity = fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor)
+        identity = _identity(checkpoint)
         # `size` checks the word, with the engine's own list of them.
         kind = cast(Precision, precision)
         # Whoever asks for a block size asks for blocks.
@@ -174,6 +174,8 @@ class _Job:
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
+        if self.checkpoint.adapter is not None:
+            name += f"-{self.checkpoint.adapter.folder.resolve().name}"
         # Short: Windows allows paths of 260 characters.
         readable = re.sub(r"[^\w.-]+", "-", name.replace("/", "--"), flags=re.ASCII).strip("-.")[:40]
         return f"{readable or 'model'}-{self.precision}-{digest}"
@@ -181,7 +183,9 @@ class _Job:
     @property
     def title(self) -> str:
         """What progress says."""
-        return f"converting {self.name} to {self.precision}"
+        adapter = self.checkpoint.adapter
+        merged = "" if adapter is None else f" with {adapter.folder.resolve().name}"
+        return f"converting {self.name}{merged} to {self.precision}"
 
     def size(self) -> int:
         """Bytes of the result, nearly. `CheckpointError` for a precision or block size that does not exist."""
@@ -203,10 +207,29 @@ class _Job:
         folder = self.checkpoint.folder.resolve()
         is_path = commit is None and self.name != EMBEDDED
         own_name = (str(folder) if is_private else folder.name) if is_path else self.name
-        return {"name": own_name, "revision": commit, "blip2_chat": __version__}
+        return {
+            "name": own_name,
+            "revision": commit,
+            "blip2_chat": __version__,
+            **self._adapter_source(is_private),
+        }
+
+    def _adapter_source(self, is_private: bool) -> dict[str, Any]:
+        """The same of the adapter: its name on the hub or its folder, and the hash of its weights."""
+        adapter = self.checkpoint.adapter
+        if adapter is None:
+            return {}
+        folder = adapter.folder.resolve()
+        snapshot = hub_name(adapter.folder)
+        name = snapshot or (str(folder) if is_private else folder.name)
+        return {"adapter": {"name": name, "sha256": adapter_hashes(adapter)[1]}}
 
     def weight_paths(self) -> list[Path]:
         return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
+
+
+def _identity(checkpoint: Checkpoint) -> str:
+    return fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor, checkpoint.adapter)
 
 
 def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: Progress) -> None:
@@ -244,7 +267,7 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 samples=samples,
             )
         checkpoint = job.checkpoint
-        if fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor) != job.fingerprint:
+        if _identity(checkpoint) != job.fingerprint:
             raise CheckpointError(
                 f"{job.checkpoint.folder} changed while it was being converted; try again",
                 path=job.checkpoint.folder,

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from ..checkpoint.adapters import FILES, Adapter
 from ..errors import CheckpointError
-from ..system.small_files import SETTINGS
+from ..system.small_files import QFORMER_TOKENIZER, SETTINGS
 
 # Weights up to this many bytes in all are hashed at every load (0.1 s); so a package upgraded with another
 # embedded model of the same shape, and so the same size, is never taken for the old one.
@@ -22,18 +23,24 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fingerprint(folder: Path, weight_files: Sequence[str], processor: Path | None = None) -> str:
+def fingerprint(
+    folder: Path,
+    weight_files: Sequence[str],
+    processor: Path | None = None,
+    adapter: Adapter | None = None,
+) -> str:
     """64 hex digits that change when the checkpoint in `folder` does, in milliseconds for any size.
 
     The small files count by content. Weights count by the hash that the hub's cache names them by, or, when
     small, by their content; larger ones by size, modification time and a few kilobytes spread over the file
     (times alone are equal in unpacked archives that normalise them).
-    `processor` is where the small files other than the configurations are, if not in `folder`.
+    `processor` is where the small files other than the configurations are, if not in `folder`. The files of `adapter`
+    count by content.
     Moving or renaming the folder changes nothing. `CheckpointError` when a file cannot be read.
     """
     try:
         digest = hashlib.sha256()
-        for name in SETTINGS:
+        for name in (*SETTINGS, QFORMER_TOKENIZER):
             is_models = name in ("config.json", "generation_config.json")
             path = (folder if is_models or processor is None else processor) / name
             if path.is_file():
@@ -43,11 +50,18 @@ def fingerprint(folder: Path, weight_files: Sequence[str], processor: Path | Non
             path = folder / name
             identity = hub_hash(path) or (sha256(path) if is_small else _outline(path))
             digest.update(json.dumps([name, identity]).encode())
+        if adapter is not None:
+            digest.update(json.dumps(["adapter", *adapter_hashes(adapter)]).encode())
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or folder} cannot be read: {error.strerror or error}"
         ) from None
     return digest.hexdigest()
+
+
+def adapter_hashes(adapter: Adapter) -> list[str]:
+    """The sha256 of the files of an adapter: its settings, and its weights. Raises `OSError`."""
+    return [hub_hash(adapter.folder / name) or sha256(adapter.folder / name) for name in FILES]
 
 
 def hub_hash(path: Path) -> str | None:
@@ -63,6 +77,14 @@ def hub_commit(folder: Path) -> str | None:
     for place in (folder.absolute(), *folder.absolute().parents):
         if place.parent.name == "snapshots" and _COMMIT.fullmatch(place.name):
             return place.name
+    return None
+
+
+def hub_name(folder: Path) -> str | None:
+    """`org/name` of a snapshot in the hub's cache that the folder is, or is in; None for any other folder."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+            return place.parent.parent.name.removeprefix("models--").replace("--", "/")
     return None
 
 

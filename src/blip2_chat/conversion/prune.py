@@ -27,10 +27,13 @@ class Kept:
 
 
 def is_orphan(entry: Cached) -> bool:
-    """Whether the checkpoint of a conversion is gone: its folder, or its snapshot in the hub's cache.
+    """Whether what a conversion was made from is gone: the checkpoint's folder or its snapshot in the hub's cache, or
+    the folder of its adapter.
 
     False where that is not known: for the embedded model, and for a conversion whose manifest cannot be read.
     """
+    if entry.adapter is not None and os.path.isabs(entry.adapter) and not os.path.lexists(entry.adapter):
+        return True
     if entry.source == EMBEDDED:
         return False
     if os.path.isabs(entry.source):

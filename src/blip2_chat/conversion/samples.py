@@ -24,7 +24,7 @@ class SampleMaker:
     def __init__(self, checkpoint: Checkpoint) -> None:
         small = checkpoint.processor or checkpoint.folder
         self._config = checkpoint.config
-        self._tokenizer = Tokenizer.from_folder(small, self._config.text)
+        self._tokenizer = Tokenizer.from_folder(small, self._config)
         self._preprocess = Preprocess.for_model(small, self._config.vision.image_size)
         self._template = TEMPLATES[self._config.family]
 
@@ -42,7 +42,10 @@ class SampleMaker:
         made = []
         for prompt, answer in texts:
             sample = Sample(
-                pixels, self._tokenizer.encode(prompt), self._tokenizer.encode_answer(answer, prompt)
+                pixels,
+                self._tokenizer.encode(prompt),
+                self._tokenizer.encode_answer(answer, prompt),
+                self._tokenizer.instruction(prompt),
             )
             if len(sample.prompt) + len(sample.answer) <= self._config.prompt_budget:
                 made.append(sample)

@@ -19,8 +19,8 @@ class State(Protocol):
 
     @property
     def tokens(self) -> list[list[int]]:
-        """Per row the text token ids in the decoder's KV cache: for OPT the prompt and what followed it
-        (picture tokens not counted), for T5 what followed the start token (the encoder's prompt not counted)."""
+        """Per row the text token ids in the decoder's KV cache: in a decoder-only model the prompt and what followed
+        it (picture tokens not counted), for T5 what followed the start token (the encoder's prompt not counted)."""
 
     @property
     def nbytes(self) -> int:
@@ -53,7 +53,15 @@ class Engine(Protocol):
     device: str  # "cpu", "cuda", ...
 
     def encode_image(self, pixels: Floats) -> Floats:
-        """float32 pixels [B,3,H,W] -> query vectors [B,Q,D], D the language model's width."""
+        """float32 pixels [B,3,H,W] -> what pictures are to every question: query vectors [B,Q,D], D the language
+        model's width; where the Q-Former reads the instruction, the picture encoder's features [B,T,W]."""
+
+    def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
+        """What `encode_image` made of B pictures -> query vectors [B,Q,D].
+
+        `instructions`: B rows of the Q-Former's token ids, each at least one. A Q-Former that reads none of them has
+        made the vectors already, and they are returned.
+        """
 
     def prefill(
         self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
@@ -72,6 +80,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the model's memory."""
+
+
+def require_instructions(instructions: Sequence[Sequence[int]], pictures: int) -> None:
+    """`ValueError` unless there is an instruction of at least one token for each picture."""
+    if len(instructions) != pictures or not all(instructions):
+        raise ValueError(f"{pictures} pictures and {len(instructions)} instructions: each picture needs one")
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

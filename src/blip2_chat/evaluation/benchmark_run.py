@@ -84,15 +84,17 @@ class BenchmarkRun:
         model = self.model
         family = model.engine.config.family
         decoding, stop = self.preset.settings(family), self.preset.template(family).stop
-        prompts = [model.tokenizer.encode(self.preset.prompt(family, one.question)) for one in cases]
+        texts = [self.preset.prompt(family, one.question) for one in cases]
+        prompts = [model.tokenizer.encode(text) for text in texts]
         budget = model.prompt_budget(decoding)
         for case, prompt in zip(cases, prompts, strict=True):
             if len(prompt) > budget:
                 raise GenerationError(f"the question {case.key} is {len(prompt)} tokens, and {budget} fit")
         pictures = []
-        for case in cases:
+        for case, text in zip(cases, texts, strict=True):
             try:
-                pictures.append(model.query_vectors(model.open(case.picture)))
+                instruction = model.tokenizer.instruction(text)
+                pictures.append(model.query_vectors(model.open(case.picture), instruction))
             except Blip2ChatError as error:
                 raise Blip2ChatError(f"{case.key}: {error}") from None
         tasks = [Task(prompt, decoding, stop) for prompt in prompts]

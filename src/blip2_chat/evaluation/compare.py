@@ -172,13 +172,11 @@ def answered(model: Model, questions: Questions) -> Iterator[str]:
         archive = stack.enter_context(zipfile.ZipFile(questions.archive)) if questions.archive else None
         for item in questions.items:
             picture = picture_in(archive, item.picture, model.open) if archive else model.open(item.picture)
-            prompt = model.tokenizer.encode(model.template.caption)
+            text = model.template.caption
             if item.question is not None:
                 budget = model.prompt_budget(decoding)
-                prompt = fit(
-                    model.template, model.tokenizer.encode, item.turns, item.question, budget
-                ).token_ids
-            yield "".join(model.write(picture, prompt, decoding))
+                text = fit(model.template, model.tokenizer.encode, item.turns, item.question, budget).text
+            yield "".join(model.write(picture, text, decoding))
 
 
 def compare(
@@ -186,11 +184,13 @@ def compare(
     questions: Questions,
     contestants: list[Contestant],
     *,
+    adapter: str | None = None,
     force: bool = False,
     on_progress: Progress = silent,
 ) -> list[Outcome]:
     """Asks every contestant everything, one process after the other; one that fails does not end the rest."""
-    return [_outcome(model, questions, one, force, on_progress) for one in contestants]
+    loading = {"name_or_path": model, "adapter": adapter, "force": force}
+    return [_outcome(loading, questions, one, on_progress) for one in contestants]
 
 
 def disagreements(questions: Questions, outcomes: list[Outcome]) -> Iterator[tuple[Item, list[str]]]:
@@ -203,14 +203,12 @@ def disagreements(questions: Questions, outcomes: list[Outcome]) -> Iterator[tup
 
 
 def _outcome(
-    model: str, questions: Questions, contestant: Contestant, force: bool, on_progress: Progress
+    loading: dict[str, Any], questions: Questions, contestant: Contestant, on_progress: Progress
 ) -> Outcome:
     # A fresh interpreter: memory that this one holds, or that another contestant left behind, would count.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_contest, args=(theirs, model, questions, contestant, force), daemon=True
-    )
+    process = context.Process(target=_contest, args=(theirs, loading, questions, contestant), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -229,27 +227,26 @@ def _outcome(
         process.kill()
 
 
-def _contest(pipe: Any, model: str, questions: Questions, contestant: Contestant, force: bool) -> None:
-    """In the contestant's process."""
+def _contest(pipe: Any, loading: dict[str, Any], questions: Questions, contestant: Contestant) -> None:
+    """In the contestant's process; `loading` are keywords of `load`."""
     try:
-        pipe.send(("outcome", _answered(pipe, model, questions, contestant, force)))
+        pipe.send(("outcome", _answered(pipe, loading, questions, contestant)))
     except Blip2ChatError as error:
         pipe.send(("outcome", Outcome(contestant, failed=str(error))))
     finally:
         pipe.close()
 
 
-def _answered(pipe: Any, name: str, questions: Questions, contestant: Contestant, force: bool) -> Outcome:
+def _answered(pipe: Any, loading: dict[str, Any], questions: Questions, contestant: Contestant) -> Outcome:
     from ..loading import EngineChoice, PrecisionChoice, load
 
     outcome = Outcome(contestant)
     started = time.perf_counter()
     model = load(
-        name,
+        **loading,
         engine=cast(EngineChoice, contestant.engine),
         precision=cast(PrecisionChoice, contestant.precision),
         device="cpu",
-        force=force,
     )
     outcome.load_seconds = time.perf_counter() - started
     started = time.perf_counter()

@@ -171,30 +171,35 @@ class Evaluation:
             for one in questions
         ]
         pictures = [picture_in(archive, one.picture, model.open) for one in questions]
-        written = self._write(pictures, [prompt.token_ids for prompt in prompts])
+        written = self._write(pictures, [prompt.text for prompt in prompts])
         for one, answer in zip(questions, written, strict=True):
             self.report.asked[one.task] += 1
             self.report.right[one.task] += plain(answer) == plain(one.answer)
 
     def _caption(self, archive: zipfile.ZipFile, captions: Sequence[Caption]) -> None:
-        start = self._model.template.caption
+        template = self._model.template
         pictures = [picture_in(archive, one.picture, self._model.open) for one in captions]
-        written = self._write(pictures, [self._model.tokenizer.encode(start)] * len(captions))
+        written = self._write(pictures, [template.caption] * len(captions))
         for one, text in zip(captions, written, strict=True):
-            named = objects_named(f"{start} {text}", self._set.object_names)
+            named = objects_named(f"{template.begun()} {text}", self._set.object_names)
             self.report.captions += 1
             self.report.captions_right += plain(text) == plain(one.caption)
             self.report.hits += len(named & one.objects)
             self.report.named += len(named)
             self.report.there += len(one.objects)
 
-    def _write(self, pictures: Sequence[Picture], prompts: Sequence[list[int]]) -> list[str]:
+    def _write(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> list[str]:
         """Greedy answers, side by side: what a chat writes one after the other."""
         model = self._model
-        # Vectors are kept per picture, and most pictures have several questions.
-        vectors = np.concatenate([model.query_vectors(picture) for picture in pictures])
-        tasks = [Task(prompt, Decoding(), model.template.stop) for prompt in prompts]
-        return [best.text for best, *_ in generate(model.engine, model.tokenizer, vectors, tasks)]
+        # What was encoded is kept per picture, and most pictures have several questions.
+        vectors = [
+            model.query_vectors(picture, model.tokenizer.instruction(prompt))
+            for picture, prompt in zip(pictures, prompts, strict=True)
+        ]
+        tasks = [Task(model.tokenizer.encode(one), Decoding(), model.template.stop) for one in prompts]
+        return [
+            best.text for best, *_ in generate(model.engine, model.tokenizer, np.concatenate(vectors), tasks)
+        ]
 
 
 def picture_in(archive: zipfile.ZipFile, name: str, opened: Callable[[bytes], Picture]) -> Picture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ..checkpoint.config import Family
 from ..errors import Blip2ChatError
@@ -17,6 +17,7 @@ from ..generation.settings import Decoding
 from ..prompts import TEMPLATES, PromptTemplate
 
 Task = Literal["vqa", "captions"]
+_T = TypeVar("_T")
 # Questions longer than this are cut by LAVIS.
 _MOST_WORDS = 50
 
@@ -60,6 +61,14 @@ def _question(text: str) -> PromptTemplate:
 _ANSWER = _question("Question: {question} Answer:")
 _SHORT_ANSWER = _question("Question: {question} Short answer:")
 _PHOTO = replace(_ANSWER, caption="a photo of")
+# InstructBLIP's own captioning prompt (Dai et al. 2023, appendix).
+_DESCRIPTION = replace(_ANSWER, caption="A short image description:", asks_for_caption=True)
+
+
+def _by_family(opt: _T, t5: _T, instruct_t5: _T, instruct_llama: _T) -> dict[Family, _T]:
+    return {"opt": opt, "t5": t5, "instruct-t5": instruct_t5, "instruct-llama": instruct_llama}
+
+
 _TEN_TOKENS = Decoding(max_new_tokens=10, min_new_tokens=1, num_beams=5)
 
 PRESETS = {
@@ -68,28 +77,30 @@ PRESETS = {
         Preset(
             "blip2-vqa",
             "vqa",
-            "the paper's: OPT 'Question: … Answer:', T5 'Question: … Short answer:', 5 beams, length penalty -1",
-            {"opt": _ANSWER, "t5": _SHORT_ANSWER},
+            "the papers': OPT 'Question: … Answer:', others 'Question: … Short answer:', 5 beams, length penalty -1 "
+            "(Vicuna 0)",
+            _by_family(_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER),
             _TEN_TOKENS,
-            {"opt": -1.0, "t5": -1.0},
+            _by_family(-1.0, -1.0, -1.0, 0.0),
             True,
         ),
         Preset(
             "lavis-vqa",
             "vqa",
-            "LAVIS's: 'Question: … Short answer:' for both, 5 beams, length penalty 0 (OPT) or -1 (T5)",
-            {"opt": _SHORT_ANSWER, "t5": _SHORT_ANSWER},
+            "LAVIS's: 'Question: … Short answer:' for all, 5 beams, length penalty 0 (OPT, Vicuna) or -1 (T5)",
+            _by_family(_SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER),
             _TEN_TOKENS,
-            {"opt": 0.0, "t5": -1.0},
+            _by_family(0.0, -1.0, -1.0, 0.0),
             True,
         ),
         Preset(
             "blip2-caption",
             "captions",
-            "LAVIS's for the -coco checkpoints: 'a photo of', 5 beams, 8 to 30 tokens",
-            {"opt": _PHOTO, "t5": _PHOTO},
+            "LAVIS's for the -coco checkpoints: 'a photo of' (InstructBLIP 'A short image description:'), 5 beams, "
+            "8 to 30 tokens",
+            _by_family(_PHOTO, _PHOTO, _DESCRIPTION, _DESCRIPTION),
             Decoding(max_new_tokens=30, min_new_tokens=8, num_beams=5),
-            {"opt": 1.0, "t5": 1.0},
+            _by_family(1.0, 1.0, 1.0, 1.0),
             False,
         ),
         Preset(
@@ -98,7 +109,7 @@ PRESETS = {
             "what `ask` and `caption` do: the same prompts, greedy",
             TEMPLATES,
             Decoding(),
-            {"opt": 1.0, "t5": 1.0},
+            _by_family(1.0, 1.0, 1.0, 1.0),
             False,
         ),
     )

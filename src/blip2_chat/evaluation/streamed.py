@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..checkpoint.config import T5Config
-from ..checkpoint.inspect import Checkpoint, find, inspect
+from ..checkpoint.inspect import Checkpoint, find, find_adapter, inspect
 from ..checkpoint.requirements import require_fit
 from ..checkpoint.tokenizer import Tokenizer
 from ..conversion.convert import converted
@@ -77,6 +77,7 @@ class StreamedComparison:
         questions: Questions,
         precisions: Sequence[str] = PRECISIONS,
         *,
+        adapter: str | None = None,
         force: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
@@ -86,7 +87,7 @@ class StreamedComparison:
         self.outcome = StreamedOutcome()
         self._tell = on_progress or silent
         self._questions = questions
-        self._checkpoint = _official(name, self._tell)
+        self._checkpoint = _official(name, adapter, self._tell)
         if not force:
             require_fit(self._checkpoint.config, precisions[0], "onnx", name=name)
         self._folders = {
@@ -95,7 +96,7 @@ class StreamedComparison:
         }
         small = self._checkpoint.processor or self._checkpoint.folder
         self._config = self._checkpoint.config
-        self._tokenizer = Tokenizer.from_folder(small, self._config.text)
+        self._tokenizer = Tokenizer.from_folder(small, self._config)
         self._preprocess = Preprocess.for_model(small, self._config.vision.image_size)
         self._comparisons = {precision: Comparison() for precision in precisions}
         self._groups = _groups(questions.items, self._group_size())
@@ -144,10 +145,11 @@ class StreamedComparison:
         """The samples with float32's greedy answers, and its outputs along them."""
         eos = self._config.text.eos_token_ids
         longest = [self._longest(sample) for sample in samples]
-        vectors = {id(sample.pixels): engine.encode_image(sample.pixels) for sample in samples}
+        pictures = {id(sample.pixels): engine.encode_image(sample.pixels) for sample in samples}
+        vectors = [engine.query(pictures[id(sample.pixels)], [sample.instruction]) for sample in samples]
         samples = [
-            replace(sample, answer=_draft(engine, vectors[id(sample.pixels)], sample, [], most))
-            for sample, most in zip(samples, longest, strict=True)
+            replace(sample, answer=_draft(engine, vectors[at], sample, [], longest[at]))
+            for at, sample in enumerate(samples)
         ]
         exact: dict[int, tuple[Floats, Floats]] = {}
         waiting = list(range(len(samples)))
@@ -167,7 +169,7 @@ class StreamedComparison:
                     samples[at] = replace(sample, answer=kept[:-1] if not is_whole else kept)
                     exact[at] = (outputs.vectors[place], logits[: len(samples[at].answer) + 1])
                     continue
-                draft = _draft(engine, vectors[id(sample.pixels)], sample, kept, longest[at])
+                draft = _draft(engine, vectors[at], sample, kept, longest[at])
                 samples[at] = replace(sample, answer=draft)
                 wrong.append(at)
             waiting = wrong
@@ -179,13 +181,13 @@ class StreamedComparison:
     def _sample(self, item: Item, opened: Callable[[str], Picture]) -> Sample:
         config = self._config
         template = TEMPLATES[config.family]
-        prompt = self._tokenizer.encode(template.caption)
+        text, prompt = template.caption, self._tokenizer.encode(template.caption)
         if item.question is not None:
-            budget = config.prompt_budget - (_LONGEST if config.family == "opt" else 0)
-            prompt = fit(
-                template, self._tokenizer.encode, item.turns, item.question, max(budget, 1)
-            ).token_ids
-        return Sample(self._pixels(item.picture, opened), prompt, [])
+            budget = config.prompt_budget - (_LONGEST if config.text.is_decoder_only else 0)
+            fitted = fit(template, self._tokenizer.encode, item.turns, item.question, max(budget, 1))
+            text, prompt = fitted.text, fitted.token_ids
+        instruction = self._tokenizer.instruction(text)
+        return Sample(self._pixels(item.picture, opened), prompt, [], instruction)
 
     def _pixels(self, name: str, opened: Callable[[str], Picture]) -> Floats:
         # Samples of one picture share its array: it is run once. Items of a picture follow each other.
@@ -204,7 +206,7 @@ class StreamedComparison:
 
     def _longest(self, sample: Sample) -> int:
         room = self._config.prompt_budget - len(sample.prompt)
-        return max(1, min(_LONGEST, room)) if self._config.family == "opt" else _LONGEST
+        return max(1, min(_LONGEST, room)) if self._config.text.is_decoder_only else _LONGEST
 
     def _text(self, sample: Sample) -> str:
         return clean(self._tokenizer.decode(sample.answer), TEMPLATES[self._config.family].stop)
@@ -229,8 +231,12 @@ def _opened(path: str) -> Picture:
         raise Blip2ChatError(f"{path}: {error}") from None
 
 
-def _official(name: str, tell: Progress) -> Checkpoint:
-    checkpoint = inspect(find(name, on_progress=lambda done, total: tell("downloading", done, total)))
+def _official(name: str, adapter: str | None, tell: Progress) -> Checkpoint:
+    def downloading(done: int, total: int) -> None:
+        tell("downloading", done, total)
+
+    added = None if adapter is None else find_adapter(adapter, on_progress=downloading)
+    checkpoint = inspect(find(name, on_progress=downloading), adapter=added)
     if checkpoint.kind == "converted":
         raise CheckpointError(
             f"{name} is a conversion and has no float32 weights; name the checkpoint that it was made from"

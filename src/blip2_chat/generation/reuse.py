@@ -1,4 +1,4 @@
-"""What a next answer need not compute again: query vectors per picture, KV caches per conversation.
+"""What a next answer need not compute again: pictures that were encoded, query vectors, KV caches of conversations.
 
 Both are bounded in bytes, and the least recently used goes first.
 """
@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from ..engines.engine import Floats, State
 
 
-class QueryVectorCache:
-    """The query vectors of the pictures seen last, under their content's digest.
+def kept_under(digest: str, instruction: Sequence[int] = ()) -> str:
+    """The key of what depends on a picture and, where the Q-Former reads it, on the instruction."""
+    return f"{digest} {' '.join(map(str, instruction))}" if instruction else digest
 
-    Vectors are what the picture encoder and the Q-Former make of a picture: the slow part of a first answer,
-    and 0.5 MB at most.
+
+class ArrayCache:
+    """What was made of the pictures seen last, under `kept_under`'s keys.
+
+    An encoded picture is the slow part of a first answer, and takes 0.5 MB as query vectors, 1.5 MB as features from
+    which the query vectors of each instruction are made (5 MB at 364 pixels).
     """
 
     def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:

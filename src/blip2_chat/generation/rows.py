@@ -100,6 +100,7 @@ class Task:
     seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
     to make samples depend on something else, such as the picture.
     choices: given answers to rank in place of writing one, each tokenised (`tokenise_choices`) and with its text.
+    instruction: the prompt in the Q-Former's ids, where it reads it.
     """
 
     prompt: list[int]
@@ -108,6 +109,7 @@ class Task:
     top_logprobs: int | None = None
     seeds: tuple[int, ...] | None = None
     choices: tuple[Choice, ...] = ()
+    instruction: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -301,8 +303,8 @@ class Choices:
 
 
 def history_before(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
-    """What repetition rules look at before the first new token, as in transformers: for OPT the picture tokens and
-    the prompt; for T5 the decoder's start token."""
+    """What repetition rules look at before the first new token, as in transformers: for decoder-only models the
+    picture tokens and the prompt; for T5 the decoder's start token."""
     if config.text.decoder_start_token_id is not None:
         return [config.text.decoder_start_token_id]
     picture = [] if config.image_token_id is None else [config.image_token_id] * config.num_query_tokens

@@ -237,6 +237,18 @@ class Decoding:
         return cls(**given)
 
 
+def instruct_settings() -> Settings:
+    """The settings with which InstructBLIP's authors let it answer: those of LAVIS's `generate`
+    (lavis/models/blip2_models/blip2_t5_instruct.py)."""
+    return {
+        "num_beams": 5,
+        "max_new_tokens": 256,
+        "min_new_tokens": 1,
+        "repetition_penalty": 1.5,
+        "length_penalty": 1.0,
+    }
+
+
 def _table() -> dict[str, Setting]:
     hints = get_type_hints(Decoding)
     bare: dict[str, Any] = {"least": None, "above": None, "most": None, "note": "", "slider": None}

@@ -32,6 +32,10 @@ class LockedEngine:
         with self._lock:
             return self.inner.encode_image(pixels)
 
+    def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
+        with self._lock:
+            return self.inner.query(pictures, instructions)
+
     def prefill(
         self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
     ) -> tuple[State, Floats]:

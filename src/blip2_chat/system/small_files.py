@@ -26,8 +26,12 @@ SETTINGS = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# The tokenizer of a Q-Former that reads text: where official checkpoints have it, and what a folder of ours, in
+# which all files lie side by side, calls it.
+QFORMER_TOKENIZER = "qformer_tokenizer/tokenizer.json"
+OWN_QFORMER_TOKENIZER = "qformer_tokenizer.json"
 # With those of tokenizers' older formats: whatever tokenizer and preprocessor may need.
-COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model")
+COMPANIONS = (*SETTINGS, "vocab.json", "merges.txt", "spiece.model", OWN_QFORMER_TOKENIZER)
 
 
 # What makes a folder one of our own conversions: what is in it.

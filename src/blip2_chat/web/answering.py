@@ -145,7 +145,13 @@ class Answering:
     def _task(self, prompt: FittedPrompt) -> Task:
         decoding = self._wanted.decoding
         stop = (*self._served.model.template.stop, *decoding.stop)
-        return Task(prompt.token_ids, decoding, stop, self._wanted.top_logprobs)
+        return Task(
+            prompt.token_ids,
+            decoding,
+            stop,
+            self._wanted.top_logprobs,
+            instruction=self._served.model.tokenizer.instruction(prompt.text),
+        )
 
     # Forms
 
@@ -193,11 +199,12 @@ class Answering:
         decoding = Decoding(max_new_tokens=longest)  # as much room as the answer takes
         prompt = await self._fitted(asked, decoding)
         self._know(prompt)
-        slots = self._service.settings.slots
+        slots, instruction = self._service.settings.slots, model.tokenizer.instruction(prompt.text)
         results: list[Generated] = []
         tickets: list[Ticket] = []
         for start in range(0, len(choices), slots):
-            task = Task(prompt.token_ids, decoding, choices=choices[start : start + slots])
+            some = choices[start : start + slots]
+            task = Task(prompt.token_ids, decoding, choices=some, instruction=instruction)
             ticket, ends = await self._run(task)
             tickets.append(ticket)
             results += [end.result for end in sorted(ends, key=lambda end: end.index)]

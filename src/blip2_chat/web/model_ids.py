@@ -15,9 +15,15 @@ class SameNameError(Blip2ChatError):
 
 def name_of(model: Model) -> str:
     """A name on the hub; for a folder its name, not its path, so that clients do not learn the paths of the
-    host."""
-    path = Path(model.name).expanduser()
-    return path.absolute().name if path.is_dir() else model.name
+    host. With an adapter, both names and a + between them."""
+    if Path(model.name).expanduser().is_dir():
+        return _last(model.name)
+    return "+".join(map(_last, model.name.split("+")))  # a model, and its adapter
+
+
+def _last(name: str) -> str:
+    path = Path(name).expanduser()
+    return path.absolute().name if path.is_dir() else name
 
 
 def ids_of(models: Sequence[Model]) -> list[str]:

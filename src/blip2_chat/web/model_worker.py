@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 
 from ..checkpoint.catalogue import KNOWN
+from ..checkpoint.config import Family
 from ..checkpoint.inspect import EMBEDDED
 from ..errors import GenerationError, PictureError
 from ..generation.rows import End, Task
@@ -25,6 +26,14 @@ from .settings import Settings
 def client_of(request: Request) -> str:
     """Requests of one address take turns with those of others."""
     return request.client.host if request.client else ""
+
+
+_DESCRIPTIONS: dict[Family, str] = {
+    "opt": "OPT. Captions and short answers.",
+    "t5": "Flan-T5. Follows questions well, and answers briefly.",
+    "instruct-t5": "InstructBLIP with Flan-T5. Follows instructions.",
+    "instruct-llama": "InstructBLIP with Vicuna. Follows instructions, at length.",
+}
 
 
 class Served:
@@ -87,15 +96,13 @@ class Served:
         for known in KNOWN:
             if known.name == self.model.name:
                 return f"{known.description[0].upper()}{known.description[1:]}."
-        if self.model.engine.config.family == "t5":
-            return "Flan-T5. Follows questions well, and answers briefly."
-        return "OPT. Captions and short answers."
+        return _DESCRIPTIONS[self.model.engine.config.family]
 
     @property
     def longest_answer(self) -> int:
         """Tokens. In a decoder-only model's context an answer must leave room for the question."""
         config = self.model.engine.config
-        room = max(1, config.prompt_budget // 2) if config.family == "opt" else self._settings.max_tokens
+        room = max(1, config.prompt_budget // 2) if config.text.is_decoder_only else self._settings.max_tokens
         return min(self._settings.max_tokens, room)
 
     def decoding(self, asked: schemas.Writing, most: int | None, answers: int = 1) -> Decoding:

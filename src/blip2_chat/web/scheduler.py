@@ -18,6 +18,7 @@ import numpy as np
 
 from ..engines.engine import Floats, State
 from ..generation.loop import Batch, Member
+from ..generation.reuse import kept_under
 from ..generation.rows import Event, Task
 from ..images import PreparedPicture
 from ..model import Model
@@ -47,6 +48,11 @@ class Ticket:
     cancelled: bool = False
     member: Member | None = None  # of the batch, from when its prompt has been read
     _mail: asyncio.Queue[Event | BaseException | None] = field(default_factory=asyncio.Queue)
+
+    @property
+    def key(self) -> str:
+        """What states of the same picture (and instruction, where the Q-Former reads it) are kept under."""
+        return kept_under(self.picture.digest, self.task.instruction)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (event := await self._mail.get()) is not None:
@@ -159,13 +165,13 @@ class Scheduler:
             if ticket is None:
                 break
             try:
-                joining.append((ticket, self._model.query_vectors(ticket.picture)))
+                joining.append((ticket, self._model.query_vectors(ticket.picture, ticket.task.instruction)))
                 free -= ticket.task.rows
             except Exception as error:
                 self._refuse([ticket], error)
         fresh: list[tuple[Ticket, Floats]] = []
         for ticket, vectors in joining:
-            state = self._model.states.take(ticket.picture.digest, ticket.task.prompt)
+            state = self._model.states.take(ticket.key, ticket.task.prompt)
             if state is None:
                 fresh.append((ticket, vectors))
             else:
@@ -213,7 +219,7 @@ class Scheduler:
         """Tokens of picture and prompt that need not be read with this state."""
         config = self._model.engine.config
         # A decoder-only model reads the last one again, for its logits.
-        most = len(prompt) - (config.family == "opt")
+        most = len(prompt) - config.text.is_decoder_only
         reusable = state.reusable(prompt)
         return 0 if reusable is None else config.num_query_tokens + min(reusable, most)
 
@@ -246,7 +252,7 @@ class Scheduler:
 
     def _keep(self, member: Member, state: State) -> None:
         """Keeps what a request leaves behind, for the conversation's next question."""
-        self._model.states.put(self._tickets[member].picture.digest, state)
+        self._model.states.put(self._tickets[member].key, state)
 
     # Telling
 

@@ -30,6 +30,9 @@ from tests.support.reference import Case, Reference
 from tests.support.shapes import SHAPES
 from tests.support.transformers_checkpoints import save_checkpoint
 
+# As the official checkpoints are, at other sizes.
+OFFICIAL = ("opt", "t5", "instruct t5", "instruct llama")
+
 
 def converted_case(folder: Path, shape: str) -> Case:
     family, overrides = SHAPES[shape]
@@ -39,12 +42,12 @@ def converted_case(folder: Path, shape: str) -> Case:
     return Case(Reference(folder / "official"), engine, seed=len(shape))
 
 
-@pytest.fixture(scope="module", params=[shape for shape in SHAPES if shape not in ("opt", "t5")])
+@pytest.fixture(scope="module", params=[shape for shape in SHAPES if shape not in OFFICIAL])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return converted_case(tmp_path_factory.mktemp("case"), request.param)
 
 
-@pytest.fixture(scope="module", params=["opt", "t5"])
+@pytest.fixture(scope="module", params=OFFICIAL)
 def official(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return converted_case(tmp_path_factory.mktemp("case"), request.param)
 
@@ -95,6 +98,9 @@ def test_refusals_name_what_is_wrong(official: Case) -> None:
         engine.prefill(official.vectors[:1], [[5], [6]])
     with pytest.raises(ValueError, match=r"pixels are \[1, 3, 8, 8\]"):
         engine.encode_image(np.zeros((1, 3, 8, 8), np.float32))
+    if engine.config.reads_instruction:
+        with pytest.raises(ValueError, match="2 pictures and 1 instructions"):
+            engine.query(official.encoded[:2], [[2, 3]])
     state, _ = engine.prefill(official.vectors[:2], [[5], [6]])
     with pytest.raises(ValueError, match="has 2 rows, not 1"):
         engine.step(state, [5])
@@ -114,17 +120,26 @@ def test_a_closed_engine_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("family", "text", "said"),
     [
-        ({"do_layer_norm_before": False}, "as opt-350m.*use engine='torch'"),
-        ({"do_layer_norm_before": False, "word_embed_proj_dim": 24}, "as opt-350m; BLIP-2's have one width"),
-        ({"activation_function": "laplace"}, "activation 'laplace': use engine='torch'"),
+        ("opt", {"do_layer_norm_before": False}, "as opt-350m.*use engine='torch'"),
+        (
+            "opt",
+            {"do_layer_norm_before": False, "word_embed_proj_dim": 24},
+            "as opt-350m; BLIP-2's have one width",
+        ),
+        ("opt", {"activation_function": "laplace"}, "activation 'laplace': use engine='torch'"),
+        (
+            "instruct-llama",
+            {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}},
+            "rotary positions .'linear'.*use engine='torch'",
+        ),
     ],
 )
 def test_configurations_the_graphs_do_not_cover_are_refused(
-    tmp_path: Path, text: dict[str, Any], said: str
+    tmp_path: Path, family: str, text: dict[str, Any], said: str
 ) -> None:
-    save_checkpoint(tmp_path / "c", "opt", text=text)
+    save_checkpoint(tmp_path / "c", family, text=text)
     with pytest.raises(CheckpointError, match=said):
         convert(inspect(tmp_path / "c"), tmp_path / "m", "fp32")
     assert not (tmp_path / "m").exists()

@@ -11,13 +11,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.outliers import Kind, plant
+from blip2_chat.checkpoint.config import FAMILIES
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.cli import app
 from blip2_chat.conversion.calibration import Calibration
 from blip2_chat.conversion.convert import convert as convert_into
 from blip2_chat.engines.onnx import load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert, plan
-from blip2_chat.engines.onnx.graph.weights import Weights
 from blip2_chat.engines.onnx.reference import Sample, answer
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint
@@ -26,15 +27,18 @@ from tests.support.checkpoints import make_checkpoint
 WIDE: dict[str, dict[str, Any]] = {
     "opt": {"hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 384},
     "t5": {"d_model": 192, "d_kv": 16, "d_ff": 384, "num_heads": 4},
+    "llama": {"hidden_size": 192, "intermediate_size": 384},
 }
 ANSWER = [5, 9, 7, 11]
+# Read by those Q-Formers that read.
+INSTRUCTION = (2, 9, 8, 7, 3)
 
 
-@pytest.fixture(scope="module", params=["opt", "t5"])
+@pytest.fixture(scope="module", params=FAMILIES)
 def official(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     family = str(request.param)
-    vision = {"hidden_size": 192, "intermediate_size": 384}
-    folder = make_checkpoint(tmp_path_factory.mktemp(family), family, 3, vision=vision, text=WIDE[family])
+    vision, text = {"hidden_size": 192, "intermediate_size": 384}, WIDE[family.removeprefix("instruct-")]
+    folder = make_checkpoint(tmp_path_factory.mktemp(family), family, 3, vision=vision, text=text)
     return inspect(folder)
 
 
@@ -47,7 +51,8 @@ def outputs(checkpoint: Checkpoint, target: Path, precision: Any, **settings: An
     """Logits after a prompt and after each token of an answer."""
     convert(checkpoint, target, precision, **settings)
     engine = load_onnx_engine(target)
-    state, first = engine.prefill(engine.encode_image(pixels(checkpoint)), [[2, 8, 6, 12]])
+    vectors = engine.query(engine.encode_image(pixels(checkpoint)), [INSTRUCTION])
+    state, first = engine.prefill(vectors, [[2, 8, 6, 12]])
     rest = [engine.step(state, [token])[0] for token in ANSWER]
     engine.close()
     return np.array([first[0], *rest])
@@ -79,7 +84,7 @@ def test_the_streamed_run_is_the_engine(official: Checkpoint, tmp_path: Path) ->
     def read(tensor: Any) -> Any:
         return tensor.make(*(weights.read(name) for name, _ in tensor.sources))
 
-    sample = Sample(pixels(official), [2, 8, 6, 12], ANSWER)
+    sample = Sample(pixels(official), [2, 8, 6, 12], ANSWER, INSTRUCTION)
     _, logits = answer(planned.graphs, planned.embeddings, official.config, read, [sample, sample])
     for one in logits:
         np.testing.assert_allclose(one, exact, rtol=0, atol=1e-4)
@@ -89,7 +94,7 @@ def samples_about(checkpoint: Checkpoint) -> list[Sample]:
     """The tested prompt with other answers, and others with the tested answer."""
     chance = np.random.default_rng(1)
     words = [chance.integers(5, 60, 8).tolist() for _ in range(6)]
-    return [Sample(pixels(checkpoint), [2, *some[:3]], some[3:]) for some in words]
+    return [Sample(pixels(checkpoint), [2, *some[:3]], some[3:], INSTRUCTION) for some in words]
 
 
 def test_samples_bring_int4_nearer(official: Checkpoint, tmp_path: Path) -> None:
@@ -101,16 +106,16 @@ def test_samples_bring_int4_nearer(official: Checkpoint, tmp_path: Path) -> None
 
 
 def test_samples_take_back_what_int8_shifts(official: Checkpoint, tmp_path: Path) -> None:
-    if official.config.family == "t5":
-        pytest.skip("Flan-T5's layers have no biases to take it back in")
+    if official.config.text.kind != "opt":
+        pytest.skip("Flan-T5's and LLaMA's layers have no biases to take it back in")
     exact = outputs(official, tmp_path / "exact", "fp32")
     plain = error(outputs(official, tmp_path / "plain", "int8"), exact)
-    samples = [Sample(pixels(official), [2, 8, 6, 12], ANSWER)]
+    samples = [Sample(pixels(official), [2, 8, 6, 12], ANSWER, INSTRUCTION)]
     assert error(outputs(official, tmp_path / "calibrated", "int8", samples=samples), exact) < plain
 
 
 def test_the_same_samples_make_the_same_files(official: Checkpoint, tmp_path: Path) -> None:
-    sample = Sample(pixels(official), [2, 8, 6, 12], ANSWER)
+    sample = Sample(pixels(official), [2, 8, 6, 12], ANSWER, INSTRUCTION)
     for name in ("one", "other"):
         convert(official, tmp_path / name, "int4", samples=[sample])
     for path in (tmp_path / "one").glob("*.data"):

@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoint.config import ModelConfig, OptConfig, T5Config
+from ...checkpoint.config import ModelConfig
 from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.weights import Weights
 from ...errors import CheckpointError
 from ...system.processor import lacks_vnni
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
-from .graph import opt, qformer, t5, vision
+from .graph import llama, opt, qformer, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
-from .graph.weights import Weights
 from .graph_file import GraphFile
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
 from .reference import LinearInputs, Sample, answer
@@ -111,27 +111,42 @@ def plan(
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"block_size is a power of two from 16, not {block_size}")
     how = how or schemes(precision, block_size)
-    picture = Graph("picture")
-    v = config.vision
-    pixels = picture.input("pixels", FLOAT, "B", 3, v.image_size, v.image_size)
+    build, embedding = _LANGUAGE_MODELS[config.text.kind]
     try:
-        features = vision.encode(picture, pixels, v, how.picture)
-        queries = qformer.query(picture, features, config)
-        shape = (config.num_query_tokens, config.text.hidden_size)
-        picture.output(queries, "query_vectors", FLOAT, "B", *shape)
-        graphs, embedding = _language(config.text, how, tied_head)
+        graphs = (
+            *_picture(config, how.picture),
+            *build(config.text, how.language, how.head, tied_head),
+        )
     except UnknownActivation as error:
         raise CheckpointError(str(error)) from None
     dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
     table = stored(embedding, config.text.vocab_size, config.text.hidden_size)
-    return Plan(config, (picture, *graphs), table, dtype)
+    return Plan(config, graphs, table, dtype)
 
 
-def _language(text: OptConfig | T5Config, how: Schemes, tied: bool) -> tuple[tuple[Graph, ...], str]:
-    if isinstance(text, OptConfig):
-        return (opt.build(text, how.language, how.head, tied),), opt.EMBEDDING
-    encoder = t5.build_encoder(text, how.language)
-    return (encoder, t5.build_decoder(text, how.language, how.head, tied)), t5.EMBEDDING
+# By the kind of language model: what builds its graphs, and the name of its embeddings.
+_LANGUAGE_MODELS: dict[str, tuple[Callable[[Any, Scheme, Scheme, bool], tuple[Graph, ...]], str]] = {
+    "opt": (opt.build, opt.EMBEDDING),
+    "t5": (t5.build, t5.EMBEDDING),
+    "llama": (llama.build, llama.EMBEDDING),
+}
+
+
+def _picture(config: ModelConfig, scheme: Scheme) -> tuple[Graph, ...]:
+    """Pixels -> query vectors in one graph; in two where the Q-Former reads the instruction too: what a picture is to
+    every question, and the rest."""
+    g, v = Graph("picture"), config.vision
+    features = vision.encode(g, g.input("pixels", FLOAT, "B", 3, v.image_size, v.image_size), v, scheme)
+    shape = (config.num_query_tokens, config.text.hidden_size)
+    if not config.reads_instruction:
+        g.output(qformer.query(g, features, config), "query_vectors", FLOAT, "B", *shape)
+        return (g,)
+    g.output(features, "features", FLOAT, "B", v.num_positions, v.hidden_size)
+    query = Graph("query")
+    features = query.input("features", FLOAT, "B", v.num_positions, v.hidden_size)
+    vectors = qformer.instructed_query(query, features, config)
+    query.output(vectors, "query_vectors", FLOAT, "B", *shape)
+    return g, query
 
 
 def convert(

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.weights import Weights
 from ..engine import Floats
 from .convert import BLOCK_SIZES, plan
 from .graph.builder import Tensor
-from .graph.weights import Weights
 from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Fidelity
 from .reference import Sample, answer

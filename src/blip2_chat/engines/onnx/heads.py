@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from ...checkpoint.config import LlamaConfig, OptConfig
 
-def head_size(head_dim: int) -> int:
-    """A cached head's width: GroupQueryAttention wants a multiple of 8."""
-    return -(-head_dim // 8) * 8
+
+def head_size(head_dim: int, multiple: int = 8) -> int:
+    """A cached head's width: GroupQueryAttention wants a multiple of 8, and with rotary positions of 16."""
+    return -(-head_dim // multiple) * multiple
+
+
+def cached_heads(text: OptConfig | LlamaConfig) -> tuple[int, int]:
+    """(Heads of keys and values per layer, the width of each) in a decoder-only model's KV cache."""
+    if isinstance(text, LlamaConfig):
+        return text.num_key_value_heads, head_size(text.head_dim, 16)
+    return text.num_attention_heads, head_size(text.head_dim)

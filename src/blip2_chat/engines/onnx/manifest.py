@@ -10,10 +10,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...checkpoint.config import ModelConfig
+from ...checkpoint.config import Family, ModelConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
-from ...system.small_files import COMPANIONS, MANIFEST, MissingFileError, read_json, shown
+from ...system.small_files import (
+    COMPANIONS,
+    MANIFEST,
+    OWN_QFORMER_TOKENIZER,
+    MissingFileError,
+    read_json,
+    shown,
+)
 
 # Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
 # `verify.py` tells them from those that this version makes.
@@ -22,7 +29,12 @@ FORMAT = 2
 EMBEDDINGS_FILE = "embeddings.bin"
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS = get_args(Precision)
-_GRAPHS = {"opt": {"picture", "language"}, "t5": {"picture", "prompt", "language"}}
+_GRAPHS: dict[Family, set[str]] = {
+    "opt": {"picture", "language"},
+    "t5": {"picture", "prompt", "language"},
+    "instruct-t5": {"picture", "query", "prompt", "language"},
+    "instruct-llama": {"picture", "query", "language"},
+}
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
 _OPTIONAL = ("schemes", "fidelity")
@@ -165,9 +177,10 @@ def _mapped(raw: Any) -> MappedTensor:
     return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})
 
 
-def _check_sizes(sizes: dict[str, Any], family: str) -> None:
+def _check_sizes(sizes: dict[str, Any], family: Family) -> None:
     weights = {EMBEDDINGS_FILE, *(f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data"))}
-    missing = {*weights, "config.json", "tokenizer.json"} - sizes.keys()
+    tokenizers = {"tokenizer.json", *([OWN_QFORMER_TOKENIZER] if "query" in _GRAPHS[family] else [])}
+    missing = {*weights, "config.json", *tokenizers} - sizes.keys()
     _require(not missing, "sizes lacks", sorted(missing))
     for name, size in sizes.items():
         _require(is_safe_name(name) and name in weights.union(COMPANIONS), "it names the file", name)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...checkpoint.config import ModelConfig, OptConfig, T5Config
+from ...checkpoint.config import LlamaConfig, ModelConfig, OptConfig, T5Config, TextConfig
 from ..engine import Floats
 from .graph.builder import Array, Graph, Tensor, Value
-from .heads import head_size
+from .heads import cached_heads, head_size
 from .streamed import StoredWeights, Watch, run_streamed
 
 Read = Callable[[Tensor], Floats] | StoredWeights
@@ -23,11 +23,13 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, float32 pixels [1, 3, H, W]; a prompt's token ids, and those of an answer to it (may be empty)."""
+    """A picture, float32 pixels [1, 3, H, W]; a prompt's token ids, and those of an answer to it (may be empty).
+    `instruction`: the prompt in the Q-Former's ids, where it reads it."""
 
     pixels: Floats
     prompt: list[int]
     answer: list[int]
+    instruction: tuple[int, ...] = ()
 
 
 def answer(
@@ -35,19 +37,22 @@ def answer(
     watches: Mapping[str, Watch] | None = None, progress: Progress = lambda nbytes: None,
 ) -> tuple[list[Floats], list[Floats]]:  # fmt: skip
     """(Query vectors [1, Q, D] per sample, logits [1 + answer, V] after the prompt and after each answer token)."""
-    picture, *language = graphs
-    watches = watches or {}
+    named, watches = {graph.name: graph for graph in graphs}, watches or {}
     text = config.text
-    vectors = _encode(picture, read, samples, watches.get(picture.name), progress)
+    vectors = _encode(named["picture"], read, samples, watches.get("picture"), progress)
+    if config.reads_instruction:
+        vectors = _query(named["query"], config, read, vectors, samples, watches.get("query"), progress)
     table = _rows(read(embeddings), text, samples)
-    if isinstance(text, OptConfig):
-        watch = watches.get(language[0].name)
-        return vectors, _speak_opt(language[0], text, read, table, vectors, samples, watch, progress)
-    pair = (watches.get(language[0].name), watches.get(language[1].name))
-    return vectors, _speak_t5(language[0], language[1], text, read, table, vectors, samples, pair, progress)
+    speaking, watch = named["language"], watches.get("language")
+    if isinstance(text, T5Config):
+        pair = (watches.get("prompt"), watch)
+        return vectors, _speak_t5(
+            named["prompt"], speaking, text, read, table, vectors, samples, pair, progress
+        )
+    return vectors, _speak_decoder(speaking, text, read, table, vectors, samples, watch, progress)
 
 
-def _rows(table: Array, text: OptConfig | T5Config, samples: Sequence[Sample]) -> dict[int, Floats]:
+def _rows(table: Array, text: TextConfig, samples: Sequence[Sample]) -> dict[int, Floats]:
     """The embeddings [D] of the tokens that occur: the whole table is half a gigabyte."""
     used = {token for sample in samples for token in (*sample.prompt, *sample.answer)}
     if isinstance(text, T5Config):
@@ -86,23 +91,42 @@ class LinearInputs:
 def _encode(
     graph: Graph, read: Read, samples: Sequence[Sample], watch: Watch | None, progress: Progress
 ) -> list[Floats]:
-    """The picture graph -> query vectors [1, Q, D] per sample; a picture of several samples is read once."""
+    """The picture graph -> its output per sample, the query vectors [1, Q, D] or the features that they are made of;
+    a picture of several samples is read once."""
     places: dict[int, int] = {}
     feeds: list[dict[Value, Array]] = []
     for sample in samples:
         if id(sample.pixels) not in places:
             places[id(sample.pixels)] = len(feeds)
             feeds.append({"pixels": sample.pixels})
-    vectors = run_streamed(graph, read, feeds, watch, progress=progress)
-    return [vectors[places[id(sample.pixels)]]["query_vectors"] for sample in samples]
+    (name,) = graph.outputs
+    results = run_streamed(graph, read, feeds, watch, progress=progress)
+    return [results[places[id(sample.pixels)]][name] for sample in samples]
 
 
-def _speak_opt(
-    graph: Graph, text: OptConfig, read: Read, table: Mapping[int, Floats], vectors: Sequence[Floats],
+def _query(
+    graph: Graph, config: ModelConfig, read: Read, features: Sequence[Floats], samples: Sequence[Sample],
+    watch: Watch | None, progress: Progress,
+) -> list[Floats]:  # fmt: skip
+    """The graph of a Q-Former that reads instructions -> query vectors [1, Q, D] per sample."""
+    feeds: list[dict[Value, Array]] = [
+        {
+            "features": picture,
+            "instruction": np.array([sample.instruction], np.int64),
+            "mask": np.ones((1, config.num_query_tokens + len(sample.instruction)), np.int32),
+        }
+        for sample, picture in zip(samples, features, strict=True)
+    ]
+    results = run_streamed(graph, read, feeds, watch, progress=progress)
+    return [result["query_vectors"] for result in results]
+
+
+def _speak_decoder(
+    graph: Graph, text: OptConfig | LlamaConfig, read: Read, table: Mapping[int, Floats], vectors: Sequence[Floats],
     samples: Sequence[Sample], watch: Watch | None, progress: Progress,
 ) -> list[Floats]:  # fmt: skip
     """The decoder-only graph -> per sample the logits [1 + answer, V] after the prompt and each answer token."""
-    heads, size = text.num_attention_heads, head_size(text.head_dim)
+    heads, size = cached_heads(text)
     empty = np.zeros((1, heads, 0, size), np.float32)
     past = {f"past_{kind}_{i}": empty for i in range(text.num_hidden_layers) for kind in ("key", "value")}
     feeds = []

@@ -1,4 +1,4 @@
-"""transformers' own BLIP-2 behind the engine protocol: the reference, and the way to a GPU.
+"""transformers' own BLIP-2 and InstructBLIP behind the engine protocol: the reference, and the way to a GPU.
 
 Of the package's modules only those called `torch_*` import torch: this one computes, `torch_state` keeps what was
 read, `torch_loading` brings the weights in at a precision.
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...checkpoint.config import ModelConfig
 from ...errors import CheckpointError, MissingExtraError
-from ..engine import Floats, State, common_prefix
+from ..engine import Floats, State, common_prefix, require_instructions
 
 try:
     import torch
@@ -30,7 +30,8 @@ except ImportError as error:  # one line for the user, whichever of the two is a
 
 
 class TorchEngine:
-    """`Blip2ForConditionalGeneration` on a CPU or a GPU; see `engine.Engine`."""
+    """`Blip2ForConditionalGeneration` or `InstructBlipForConditionalGeneration` on a CPU or a GPU; see
+    `engine.Engine`."""
 
     name = "torch"
 
@@ -91,8 +92,33 @@ class TorchEngine:
     @torch.inference_mode()
     def encode_image(self, pixels: Floats) -> Floats:
         given = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._home)
+        if self.config.reads_instruction:
+            return _numpy(self._model.vision_model(pixel_values=given).last_hidden_state)
         features = self._model.get_image_features(given, return_dict=True).pooler_output
         return _numpy(features)
+
+    @torch.inference_mode()
+    def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
+        if not self.config.reads_instruction:
+            return pictures
+        require_instructions(instructions, len(pictures))
+        model, longest = self._model, max(map(len, instructions))
+        features = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._home)
+        ids = torch.zeros((len(pictures), longest), dtype=torch.long, device=self._home)
+        mask = torch.zeros_like(ids)
+        for i, instruction in enumerate(instructions):
+            ids[i, : len(instruction)] = torch.as_tensor(instruction)
+            mask[i, : len(instruction)] = 1
+        queries = model.query_tokens.expand(len(pictures), -1, -1)
+        seen = torch.ones(queries.shape[:2], dtype=torch.long, device=self._home)
+        hidden = model.qformer(
+            input_ids=ids,
+            attention_mask=torch.cat([seen, mask], dim=1),
+            query_embeds=queries,
+            encoder_hidden_states=features.to(queries.dtype),
+        ).last_hidden_state[:, : queries.shape[1]]
+        # The Q-Former is kept in fp32.
+        return _numpy(model.language_projection(hidden.to(model.language_projection.weight.dtype)))
 
     @torch.inference_mode()
     def prefill(
@@ -100,7 +126,7 @@ class TorchEngine:
     ) -> tuple[TorchState, Floats]:
         rows = [list(row) for row in token_ids]
         mine = cast("TorchState | None", state)
-        if self.config.family == "t5":
+        if not self.config.text.is_decoder_only:
             return self._prefill_encoder_decoder(query_vectors, rows, mine)
         if mine is not None and len(mine.tokens) == len(rows):
             pairs = zip(mine.tokens, rows, strict=True)
@@ -118,7 +144,7 @@ class TorchEngine:
     @torch.inference_mode()
     def step(self, state: State, token_ids: Sequence[int]) -> Floats:
         mine = cast(TorchState, state)
-        if self.config.family == "t5":
+        if not self.config.text.is_decoder_only:
             return self._decode(mine, list(token_ids), [[token] for token in token_ids])
         logits = self._graph.step(mine, token_ids[0]) if self._graph and len(token_ids) == 1 else None
         return _numpy(self._plain_step(mine, token_ids) if logits is None else logits)

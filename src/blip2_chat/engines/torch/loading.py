@@ -11,7 +11,11 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration
+from transformers import (
+    BitsAndBytesConfig,
+    Blip2ForConditionalGeneration,
+    InstructBlipForConditionalGeneration,
+)
 
 from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
@@ -28,10 +32,16 @@ _KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 
 
-class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
-    """transformers' model, with what must be fp32 kept there in bf16 too; its own rule is for fp16 only."""
+# Kept in fp32 in bf16 too; transformers' own rule is for fp16 only.
+_KEPT_FP32 = ("query_tokens", "qformer")
 
-    _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
+
+class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]
+    _keep_in_fp32_modules_strict = _KEPT_FP32
+
+
+class _InstructBlip(InstructBlipForConditionalGeneration):  # type: ignore[misc]
+    _keep_in_fp32_modules_strict = _KEPT_FP32
 
 
 def load_weights(
@@ -50,7 +60,7 @@ def load_weights(
         options |= _bitsandbytes(precision, config, device)
     try:
         with _told(on_progress):
-            model = _Blip2.from_pretrained(folder, **options)
+            model = (_InstructBlip if config.reads_instruction else _Blip2).from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
         # More than the estimate says, or loaded by force.
         size = needed(config, precision, "torch")
@@ -82,7 +92,7 @@ def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str,
         raise MissingExtraError(f"{precision} with the torch engine (bitsandbytes)", "torch") from None
     # What is not quantised, and what is computed in. On a CPU fp32: 16 bits are no faster there without the
     # newest instructions, and int8 answers are then closer to the full model's. T5 overflows fp16.
-    half = torch.float16 if config.family == "opt" else torch.bfloat16
+    half = torch.float16 if config.text.is_decoder_only else torch.bfloat16
     compute = torch.float32 if device == "cpu" else half
     if precision == "int8":
         how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_HIGH)
@@ -98,7 +108,7 @@ def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str,
 
 def _fit_for_cpu(model: Any, config: ModelConfig) -> None:
     for name, module in model.named_modules():
-        if config.family == "t5" and name.endswith(".wo"):
+        if config.text.kind == "t5" and name.endswith(".wo"):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes' packed 4-bit kernel wants whole blocks; what it cannot pack it would fail on.

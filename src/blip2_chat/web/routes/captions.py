@@ -125,12 +125,15 @@ async def _form(request: Request, most: int) -> FormData:
 async def _captioned(service: Service, request: Request, given: _Given) -> schemas.CaptionResponse:
     served = service.served(given.model)
     decoding = served.decoding(given.writing, given.writing.max_tokens)
-    start = " ".join((given.start or served.model.template.caption).split())
-    tokens = served.model.tokenizer.encode(start)
+    template, tokenizer = served.model.template, served.model.tokenizer
+    start = " ".join((given.start or "").split()) or None
+    text = template.caption if start is None else start
+    tokens = tokenizer.encode(text)
     budget = served.model.prompt_budget(decoding)
     if len(tokens) > budget:
         raise ApiError(400, f"start is {len(tokens)} tokens; {max(budget, 0)} fit", param="start")
-    task = Task(tokens, decoding, (*served.model.template.stop, *decoding.stop))
+    stop = (*template.stop, *decoding.stop)
+    task = Task(tokens, decoding, stop, instruction=tokenizer.instruction(text))
     entries: dict[int, schemas.CaptionEntry] = {}
     faults: list[ApiError] = []
     written: list[tuple[Ticket, list[End]]] = []
@@ -141,7 +144,9 @@ async def _captioned(service: Service, request: Request, given: _Given) -> schem
         async with places:
             try:
                 one = (index, source, name)
-                entries[index] = await _entry(service, served, request, one, task, start, written)
+                entries[index] = await _entry(
+                    service, served, request, one, task, template.begun(start), written
+                )
             except ApiError as error:
                 faults.append(error)
                 wrong = schemas.CaptionError(message=error.message)

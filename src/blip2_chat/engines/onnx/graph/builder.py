@@ -394,27 +394,38 @@ class Graph:
         )
 
     def cached_attention(
-        self, qkv: Value, layer: int, heads: int, head_dim: int, scale: float, cache: CacheInputs
+        self,
+        qkv: Value,
+        layer: int,
+        heads: int,
+        head_dim: int,
+        scale: float,
+        cache: CacheInputs,
+        shared_heads: int | None = None,
     ) -> Value:
-        """Causal attention of new tokens on themselves and the cache: qkv [B, S, 3*heads*head_dim].
+        """Causal attention of new tokens on themselves and the cache: qkv [B, S, (heads + 2*shared)*head_dim].
 
-        The caller binds `past_*` and `present_*` to one buffer [B, heads, capacity, head_dim]: the new keys and
-        values are written into it in place.
+        `shared_heads`: how many heads of keys and values there are (None: as many as of queries). The caller binds
+        `past_*` and `present_*` to one buffer [B, shared, capacity, head_dim]: the new keys and values are written
+        into it in place.
         """
+        shared, rotary = shared_heads or heads, cache.rotary
         pasts = [
-            self.input(f"past_{kind}_{layer}", FLOAT, "B", heads, "P", head_dim) for kind in ("key", "value")
+            self.input(f"past_{kind}_{layer}", FLOAT, "B", shared, "P", head_dim) for kind in ("key", "value")
         ]
+        turned = (rotary.cos, rotary.sin, rotary.positions) if rotary else (None, None, None)
         y, *presents = self.ops(
             "GroupQueryAttention",
-            *(qkv, None, None, *pasts, cache.lengths, cache.total, None, None, None, cache.bias),
+            *(qkv, None, None, *pasts, cache.lengths, cache.total, *turned, cache.bias),
             outputs=3,
             domain="com.microsoft",
             num_heads=heads,
-            kv_num_heads=heads,
+            kv_num_heads=shared,
             scale=scale,
+            **({"do_rotary": 1} if rotary else {}),
         )
         for kind, present in zip(("key", "value"), presents, strict=True):
-            self.output(present, f"present_{kind}_{layer}", FLOAT, "B", heads, "P", head_dim)
+            self.output(present, f"present_{kind}_{layer}", FLOAT, "B", shared, "P", head_dim)
         return y
 
     # Results
@@ -444,10 +455,21 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Rotary:
+    """Rotary positions: cosines and sines [positions, head_dim / 2], and which new token is where [B, S]."""
+
+    cos: Value
+    sin: Value
+    positions: Value
+
+
+@dataclass(frozen=True)
 class CacheInputs:
     """What GroupQueryAttention asks besides the buffers: per row the last position (`lengths` [B]: tokens
-    after this call, minus 1), the longest row's tokens (`total`), a `bias` on the scores or None."""
+    after this call, minus 1), the longest row's tokens (`total`), a `bias` on the scores or None, rotary positions
+    or None."""
 
     lengths: Value
     total: Value
     bias: Value | None = None
+    rotary: Rotary | None = None

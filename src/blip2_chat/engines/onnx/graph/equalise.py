@@ -243,7 +243,10 @@ class _Flow:
             if list(node.input).index(value) == 2:
                 yield 0, start, stop
         elif node.op_type == "GroupQueryAttention":
-            if node.input[0] == value and not node.input[1]:
+            # Where heads of values are shared, each channel goes to several places.
+            heads = {one.name: one.i for one in node.attribute}
+            is_shared = heads["num_heads"] != heads["kv_num_heads"]
+            if node.input[0] == value and not node.input[1] and not is_shared:
                 yield 0, stop - width // 3, stop
         elif node.op_type == "Mul":
             # The second factor, or the first of a constant: one of two layers that are multiplied, not both.

@@ -12,7 +12,7 @@ import numpy as np
 from ....checkpoint.config import OptConfig
 from ....checkpoint.tensor_names import HEAD
 from ....errors import CheckpointError
-from ..heads import head_size
+from ..heads import cached_heads
 from .activations import activate
 from .builder import (
     FLOAT,
@@ -31,13 +31,13 @@ from .builder import (
 EMBEDDING = "language_model.model.decoder.embed_tokens.weight"
 
 
-def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
+def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> tuple[Graph, ...]:
     """Inputs: `embeddings` [B, S, D] (tokens and query vectors), `positions` [B, S], `lengths` and `total`
     (see `CacheInputs`), `rows` [B]: of the B*S hidden states those to have logits of; `past_*`. Outputs: `logits`
     [B, V], `present_*`."""
     _check(config)
     d, heads, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
-    size = head_size(config.head_dim)
+    _, size = cached_heads(config)
     g = Graph("language")
     embeddings = g.input("embeddings", FLOAT, "B", "S", d)
     positions = g.input("positions", INT64, "B", "S")
@@ -85,7 +85,7 @@ def build(config: OptConfig, scheme: Scheme, head: Scheme, tied: bool) -> Graph:
         x = g.layer_norm(x, *_norm(config, f"{decoder}.final_layer_norm"), eps)
     logits = g.head(x, stored(EMBEDDING if tied else HEAD, config.vocab_size, d), head)
     g.output(logits, "logits", FLOAT, "B", config.vocab_size)
-    return g
+    return (g,)
 
 
 def _linear(config: OptConfig, name: str, n: int, k: int) -> tuple[Tensor, Tensor | None]:

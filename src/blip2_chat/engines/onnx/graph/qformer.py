@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ....checkpoint.config import ModelConfig, QFormerConfig
 from .activations import activate
-from .builder import Graph, Tensor, Value, stored
+from .builder import INT32, INT64, Graph, Tensor, Value, stored
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,17 @@ def query(g: Graph, picture: Value, config: ModelConfig) -> Value:
     """Picture features [B, T, vision width] -> query vectors [B, num_query_tokens, language model's width]."""
     tokens = query_tokens(g, picture, config.num_query_tokens, config.qformer)
     x, _ = hidden_states(g, tokens, picture, config.vision.hidden_size, config.qformer)
+    return g.linear(x, *_linear("language_projection", config.text.hidden_size, config.qformer.hidden_size))
+
+
+def instructed_query(g: Graph, picture: Value, config: ModelConfig) -> Value:
+    """`query` of a Q-Former that reads the instruction, too (InstructBLIP, Dai et al. 2023). Inputs: `instruction`
+    int64 [B, T] and `mask` int32 [B, Q + T], see `Text`."""
+    instruction = g.input("instruction", INT64, "B", "T")
+    text = Text(instruction, g.input("mask", INT32, "B", "M"), names="qformer.embeddings")
+    tokens = query_tokens(g, picture, config.num_query_tokens, config.qformer)
+    norm = "qformer.embeddings.layernorm"
+    x, _ = hidden_states(g, tokens, picture, config.vision.hidden_size, config.qformer, text, norm)
     return g.linear(x, *_linear("language_projection", config.text.hidden_size, config.qformer.hidden_size))
 
 

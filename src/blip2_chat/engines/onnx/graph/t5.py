@@ -21,6 +21,11 @@ EMBEDDING = "language_model.shared.weight"
 _MASKED = -1e9
 
 
+def build(config: T5Config, scheme: Scheme, head: Scheme, tied: bool) -> tuple[Graph, ...]:
+    """The encoder's graph, and the decoder's."""
+    return build_encoder(config, scheme), build_decoder(config, scheme, head, tied)
+
+
 def build_encoder(config: T5Config, scheme: Scheme) -> Graph:
     """Inputs: `embeddings` [B, S, D], `lengths` [B] (tokens in each row; the rest is filling). Outputs: per
     decoder layer `cross_key_*` and `cross_value_*` [B, heads, S, d_kv]."""

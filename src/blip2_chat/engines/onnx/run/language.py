@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ....checkpoint.config import ModelConfig, OptConfig, T5Config
+from ....checkpoint.config import ModelConfig, T5Config
 from ....errors import GenerationError
 from ...engine import Floats, State, common_prefix
-from ..heads import head_size
+from ..heads import cached_heads, head_size
 from .cache import KVCache
 from .runtime import Array, Binding, Runner
 
@@ -29,7 +29,7 @@ class LanguageModel(Protocol):
 class OnnxState:
     """The rows of a language model: their tokens, their cache, and for T5 what its encoder made of the prompt.
 
-    `head` is the number of cached positions before the first token: the query vectors (OPT), the start token (T5).
+    `head` is the number of cached positions before the first token: the query vectors, or T5's start token.
     """
 
     def __init__(self, cache: KVCache, head: int, cross: CrossCache | None = None) -> None:
@@ -142,11 +142,11 @@ class CrossCache:
         return CrossCache(np.concatenate(parts, axis=1), lengths, self.prompts + other.prompts)
 
 
-class OptModel:
-    """The decoder-only model: query vectors and prompt go through one graph."""
+class DecoderModel:
+    """A decoder-only model, OPT or LLaMA: query vectors and prompt go through one graph."""
 
     def __init__(self, config: ModelConfig, runner: Runner, table: Array) -> None:
-        assert isinstance(config.text, OptConfig)
+        assert not isinstance(config.text, T5Config)
         self.config, self.text = config, config.text
         self._runner = runner
         self._table = table
@@ -181,9 +181,8 @@ class OptModel:
     def _prefill_new(self, query_vectors: Floats, prompts: list[list[int]]) -> tuple[State, Floats]:
         t, q, b = self.text, self.config.num_query_tokens, len(prompts)
         longest = max(map(len, prompts))
-        cache = KVCache.empty(
-            t.num_hidden_layers, b, t.num_attention_heads, head_size(t.head_dim), q + longest + 32
-        )
+        heads, size = cached_heads(t)
+        cache = KVCache.empty(t.num_hidden_layers, b, heads, size, q + longest + 32)
         state = OnnxState(cache, head=q)
         x = np.zeros((b, q + longest, t.hidden_size), np.float32)
         x[:, :q] = query_vectors

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from ....checkpoint.config import ModelConfig, OptConfig
+from ....checkpoint.config import ModelConfig
 from ....errors import CheckpointError
 from ....system.small_files import short
-from ...engine import Engine, Floats, State
+from ...engine import Engine, Floats, State, require_instructions
 from ..manifest import Manifest, Verified
-from .language import LanguageModel, OptModel, T5Model
-from .runtime import Runner
+from .language import DecoderModel, LanguageModel, T5Model
+from .runtime import Array, Runner
 
 _Part = TypeVar("_Part")
 
@@ -26,26 +26,57 @@ class OnnxEngine:
     name = "onnx"
     device = "cpu"
 
-    def __init__(self, config: ModelConfig, precision: str, picture: Runner, language: LanguageModel) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        precision: str,
+        picture: Runner,
+        language: LanguageModel,
+        query: Runner | None = None,
+    ) -> None:
+        """`query` is the Q-Former's graph, where it reads the instruction."""
         self.config = config
         self.precision = precision
         self._picture: Runner | None = picture
+        self._query = query
         self._language: LanguageModel | None = language
 
     def encode_image(self, pixels: Floats) -> Floats:
-        """float32 pixels [B, 3, image_size, image_size] -> query vectors [B, Q, D]."""
+        """See `Engine.encode_image`."""
         runner = _open(self._picture)
         size = self.config.vision.image_size
         if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
             raise ValueError(f"pixels are {list(pixels.shape)}; the model wants [B, 3, {size}, {size}]")
-        vectors = np.empty(
-            (len(pixels), self.config.num_query_tokens, self.config.text.hidden_size), np.float32
-        )
+        name, shape = "query_vectors", self._vectors_shape
+        if self.config.reads_instruction:
+            name, shape = "features", (self.config.vision.num_positions, self.config.vision.hidden_size)
+        pictures = np.empty((len(pixels), *shape), np.float32)
         # One by one: a picture has rows enough to fill the cores, and so its vectors do not depend on company.
         for i in range(len(pixels)):
             picture = np.ascontiguousarray(pixels[i : i + 1], np.float32)
-            runner.run({"pixels": picture}, {"query_vectors": vectors[i : i + 1]})
+            runner.run({"pixels": picture}, {name: pictures[i : i + 1]})
+        return pictures
+
+    def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
+        """See `Engine.query`."""
+        if not self.config.reads_instruction:
+            return pictures
+        runner = _open(self._query)
+        require_instructions(instructions, len(pictures))
+        vectors = np.empty((len(pictures), *self._vectors_shape), np.float32)
+        # One by one, as pictures are.
+        for i, instruction in enumerate(instructions):
+            given: dict[str, Array] = {
+                "features": np.ascontiguousarray(pictures[i : i + 1], np.float32),
+                "instruction": np.array([instruction], np.int64),
+                "mask": np.ones((1, self.config.num_query_tokens + len(instruction)), np.int32),
+            }
+            runner.run(given, {"query_vectors": vectors[i : i + 1]})
         return vectors
+
+    @property
+    def _vectors_shape(self) -> tuple[int, int]:
+        return self.config.num_query_tokens, self.config.text.hidden_size
 
     def prefill(
         self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
@@ -59,7 +90,7 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Frees the model's memory; the engine cannot be used after."""
-        self._picture = self._language = None
+        self._picture = self._query = self._language = None
 
 
 def _open(part: _Part | None) -> _Part:
@@ -90,11 +121,11 @@ def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> 
             path=folder,
         ) from None
     language: LanguageModel
-    if isinstance(config.text, OptConfig):
-        language = OptModel(config, runners["language"], table)
+    if config.text.is_decoder_only:
+        language = DecoderModel(config, runners["language"], table)
     else:
         language = T5Model(config, runners["prompt"], runners["language"], table)
-    return OnnxEngine(config, manifest.precision, runners["picture"], language)
+    return OnnxEngine(config, manifest.precision, runners["picture"], language, runners.get("query"))
 
 
 def _load_graphs(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, Runner]:
