@@ -57,11 +57,11 @@ def measure(folder: str, precision: str, device: str, words: int) -> dict[str, A
     if precision.endswith(_GRAPHS):
         engine.use_graphs()
     pixels = to_pixels(model.open(picture()), model.preprocess)
-    prompt = model.tokenizer.encode(QUESTION)
+    prompt, instruction = model.tokenizer.encode(QUESTION), model.tokenizer.instruction(QUESTION)
     decoding = Decoding.of(max_new_tokens=words + 1, min_new_tokens=words + 1)
     for _ in range(2):  # the first time kernels are chosen and memory is taken
         begun = now()
-        vectors = engine.encode_image(pixels)
+        vectors = engine.query(engine.encode_image(pixels), [instruction])
         figures["encode"] = now() - begun
         batch = Batch(engine, model.tokenizer)
         batch.join(vectors, [Task(prompt, decoding)])

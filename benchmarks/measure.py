@@ -103,8 +103,16 @@ def picture() -> Image.Image:
 def measure_transformers(folder: Path, precision: str, words: int) -> None:
     """As in the common tutorial: processor, from_pretrained, generate."""
     import torch
-    from transformers import BitsAndBytesConfig, Blip2ForConditionalGeneration, Blip2Processor
+    from transformers import (
+        BitsAndBytesConfig,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+    )
     from transformers.generation.streamers import BaseStreamer
+
+    from blip2_chat.checkpoint.config import ModelConfig
 
     class Streamer(BaseStreamer):  # type: ignore[misc]
         """Ticks a clock at every token; the first call is the prompt's."""
@@ -122,13 +130,15 @@ def measure_transformers(folder: Path, precision: str, words: int) -> None:
 
     figures = Figures("transformers", precision, words)
     start = time.perf_counter()
-    processor = Blip2Processor.from_pretrained(folder)
+    is_instruct = ModelConfig.from_folder(folder).reads_instruction
+    processor = (InstructBlipProcessor if is_instruct else Blip2Processor).from_pretrained(folder)
     options: dict[str, object] = {"dtype": {"fp32": torch.float32}.get(precision, torch.bfloat16)}
     if precision == "int8":
         skipped = ["query_tokens", "qformer", "language_projection", "lm_head"]
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
         options["device_map"] = {"": "cpu"}
-    model = Blip2ForConditionalGeneration.from_pretrained(folder, **options).eval()
+    kind = InstructBlipForConditionalGeneration if is_instruct else Blip2ForConditionalGeneration
+    model = kind.from_pretrained(folder, **options).eval()
     figures.load = time.perf_counter() - start
     figures.report()
 
@@ -149,9 +159,10 @@ def measure_transformers(folder: Path, precision: str, words: int) -> None:
     figures.peak_memory = peak_memory()
     figures.report()
     with torch.inference_mode():
-        pixels = processor(images=picture(), return_tensors="pt").pixel_values.to(options["dtype"])
+        given = processor(images=picture(), text=QUESTION, return_tensors="pt").to(dtype=options["dtype"])
+        read_by_qformer = {name: given[name] for name in ("qformer_input_ids",) if name in given}
         start = time.perf_counter()
-        model.get_image_features(pixels, return_dict=True)
+        model.get_image_features(given["pixel_values"], **read_by_qformer, return_dict=True)
         figures.encode = time.perf_counter() - start
     figures.report()
     language = model.language_model
@@ -168,6 +179,7 @@ def measure_onnx(folder: Path, precision: str, words: int) -> None:
     import blip2_chat
     from blip2_chat.engines.engine import State
     from blip2_chat.generation.loop import Batch, Member
+    from blip2_chat.generation.reuse import kept_under
     from blip2_chat.generation.rows import Task
     from blip2_chat.generation.settings import Decoding
     from blip2_chat.images import to_pixels
@@ -181,13 +193,13 @@ def measure_onnx(folder: Path, precision: str, words: int) -> None:
     def ask(prompt: str, length: int, clock: Clock) -> str:
         """The answer; `clock` was started just now."""
         opened = model.open(picture())
-        tokens = model.tokenizer.encode(prompt)
-        vectors = model.query_vectors(opened)
-        kept = model.states.take(opened.digest, tokens)
+        tokens, instruction = model.tokenizer.encode(prompt), model.tokenizer.instruction(prompt)
+        vectors, key = model.query_vectors(opened, instruction), kept_under(opened.digest, instruction)
+        kept = model.states.take(key, tokens)
         decoding = Decoding.of(max_new_tokens=length, min_new_tokens=length)
 
         def keep(_: Member, state: State) -> None:
-            model.states.put(opened.digest, state)
+            model.states.put(key, state)
 
         batch = Batch(model.engine, model.tokenizer, keep)
         (member,) = batch.join(vectors, [Task(tokens, decoding)], kept)
@@ -205,7 +217,7 @@ def measure_onnx(folder: Path, precision: str, words: int) -> None:
     figures.report()
     pixels = to_pixels(model.open(picture()), model.preprocess)
     start = time.perf_counter()
-    model.engine.encode_image(pixels)
+    model.engine.query(model.engine.encode_image(pixels), [model.tokenizer.instruction(QUESTION)])
     figures.encode = time.perf_counter() - start
     figures.report()
     clock = Clock(Reader())

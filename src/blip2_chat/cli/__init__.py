@@ -22,6 +22,7 @@ from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
+from .match import match
 from .models import models
 from .report import report
 from .run import run
@@ -62,6 +63,7 @@ for command in (
     caption,
     ask,
     chat,
+    match,
     models,
     convert,
     cache,
