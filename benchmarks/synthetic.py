@@ -24,6 +24,7 @@ from blip2_chat.checkpoint.config import (
     TextConfig,
     VisionConfig,
 )
+from blip2_chat.checkpoint.retrieval_config import AnyConfig
 from blip2_chat.checkpoint.tensor_names import distinct_tensors
 
 # A little more than 16 million, and prime: no two matrices get the same slice.
@@ -114,6 +115,13 @@ def known(name: str) -> KnownCheckpoint:
 def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed: int = 0) -> Path:
     """Writes float16 safetensors in shards, configuration, tokenizer and preprocessor of the checkpoint `name`."""
     config = shape_of(name)
+    write_weights(folder, config, seed)
+    _write_small_files(folder, config)
+    return folder
+
+
+def write_weights(folder: Path, config: AnyConfig, seed: int = 0) -> None:
+    """Writes float16 safetensors in shards for a model of this shape."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = distinct_tensors(config)
     shards: list[list[str]] = [[]]
@@ -145,8 +153,6 @@ def write_checkpoint(folder: Path, name: str = "Salesforce/blip2-opt-2.7b", seed
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": index})
     )
-    _write_small_files(folder, config)
-    return folder
 
 
 def _write(out, pool: np.ndarray, name: str, shape: tuple[int, ...], offset: int) -> int:  # type: ignore[no-untyped-def, type-arg]

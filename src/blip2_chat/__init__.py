@@ -47,12 +47,18 @@ if TYPE_CHECKING:
     from .metadata.files import write_caption as write_caption
     from .model import Model as Model
     from .prompts import PromptTemplate as PromptTemplate
+    from .retriever import Match as Match
+    from .retriever import Retriever as Retriever
+    from .retriever_loading import load_retriever as load_retriever
 
 # Where each public name lives: imported when it is first used.
 _HOMES = {
     "load": "loading",
+    "load_retriever": "retriever_loading",
     "Model": "model",
     "Chat": "chat",
+    "Match": "retriever",
+    "Retriever": "retriever",
     "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",

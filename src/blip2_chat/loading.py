@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .checkpoint.config import ModelConfig
+from .checkpoint.embedded import is_embedded
 from .checkpoint.hub import is_hub_name
-from .checkpoint.inspect import EMBEDDED, Checkpoint, find, find_adapter, inspect
+from .checkpoint.inspect import EMBEDDED, AnyCheckpoint, Checkpoint, find, find_adapter, inspect
 from .checkpoint.requirements import (
     COSTS,
     EngineName,
@@ -24,6 +25,7 @@ from .checkpoint.requirements import (
     needed,
     require_fit,
 )
+from .checkpoint.retrieval_config import AnyConfig
 from .checkpoint.tokenizer import Tokenizer
 from .engines.engine import Engine
 from .errors import CheckpointError, MissingExtraError
@@ -70,7 +72,7 @@ def load(
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """
-    download = None if on_progress is None else _downloading(on_progress)
+    download = None if on_progress is None else downloading(on_progress)
     folder = find(name_or_path, revision=revision, token=token, on_progress=download)
     small = None if processor is None else find(processor, token=token, weights=False)
     added = None if adapter is None else find_adapter(adapter, token=token, on_progress=download)
@@ -84,20 +86,20 @@ def load(
         name = f"{name}+{adapter}"
     plan = choose(checkpoint, precision=precision, engine=engine, device=device)
     if not force and plan.device != "mps":
-        free = None if plan.device == "cpu" else sum(_free_gpu_memory(plan.device))
+        free = None if plan.device == "cpu" else sum(free_gpu_memory(plan.device))
         require_fit(checkpoint.config, plan.precision, plan.engine, available=free, name=name)
     running = _start(checkpoint, plan, str(name_or_path), threads, on_progress)
     model = Model(running, tokenizer, preprocess, name, template, limits)
     model.plan = plan
     recipe = Recipe(
-        name=_absolute(str(name_or_path)),
+        name=absolute(str(name_or_path)),
         # As chosen here: another machine, or another moment, might choose another, whose answers differ.
         precision=plan.precision,
         engine=plan.engine,
         device=device,
         revision=revision,
-        processor=_absolute(str(processor)) if processor is not None else None,
-        adapter=_absolute(str(adapter)) if adapter is not None else None,
+        processor=absolute(str(processor)) if processor is not None else None,
+        adapter=absolute(str(adapter)) if adapter is not None else None,
         threads=threads,
         force=force,
         template=template,
@@ -118,10 +120,10 @@ def _warn_of_another_base(checkpoint: Checkpoint, name: str) -> None:
         )
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
     """A model's name as it is found from another working directory, too."""
     path = Path(name).expanduser()
-    return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+    return str(path.absolute()) if not is_embedded(name) and path.is_dir() else name
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _recipe(plain: str, template: PromptTemplate | None, limits: PictureLimits |
 
 
 def choose(
-    checkpoint: Checkpoint, *, precision: str = "auto", engine: str = "auto", device: str = "auto"
+    checkpoint: AnyCheckpoint, *, precision: str = "auto", engine: str = "auto", device: str = "auto"
 ) -> Plan:
     """Fills in what is "auto". `CheckpointError` for a word that is none of the choices, or for a combination
     that does not exist."""
@@ -190,7 +192,7 @@ def choose(
     return Plan(engine, precision, device, "; ".join(reasons) or "as asked")
 
 
-def default_precision(config: ModelConfig, engine: str, available: int) -> str | None:
+def default_precision(config: AnyConfig, engine: str, available: int) -> str | None:
     """What `load` chooses with this engine when the precision is "auto"; None when even that does not fit.
 
     available: this machine's free memory, in bytes; on a GPU its own free memory counts instead.
@@ -200,20 +202,23 @@ def default_precision(config: ModelConfig, engine: str, available: int) -> str |
         return _precision(config, engine, device)[0]
     if device != "cpu":
         chosen, _ = _precision(config, engine, device)
-        return chosen if needed(config, chosen, engine) <= sum(_free_gpu_memory(device)) else None
+        return chosen if needed(config, chosen, engine) <= sum(free_gpu_memory(device)) else None
     best = best_precision(config, engine, available)
     return best if needed(config, best, engine) <= available else None
 
 
-def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]:
+def _precision(config: AnyConfig, engine: str, device: str) -> tuple[str, str]:
     """The precision for "auto", and why."""
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
-    half: Precision = "fp16" if config.text.is_decoder_only else "bf16"
+    # T5 overflows fp16.
+    half: Precision = (
+        "bf16" if isinstance(config, ModelConfig) and not config.text.is_decoder_only else "fp16"
+    )
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")
-    free = sum(_free_gpu_memory(device)) if on_gpu else available_memory()
+    free = sum(free_gpu_memory(device)) if on_gpu else available_memory()
     chosen = best_precision(config, engine, free, (half, "int8", "int4") if on_gpu else None)
     room = f"the {gigabytes(free)} of {'GPU ' if on_gpu else ''}memory free"
     if engine == "onnx" and chosen == "int8":
@@ -221,7 +226,7 @@ def _precision(config: ModelConfig, engine: str, device: str) -> tuple[str, str]
     return chosen, f"{chosen} is the most precise that fits {room}"
 
 
-def _converted(checkpoint: Checkpoint, precision: str, engine: str, device: str) -> Plan:
+def _converted(checkpoint: AnyCheckpoint, precision: str, engine: str, device: str) -> Plan:
     """A folder of ours has one precision and one engine."""
     from .engines.onnx.manifest import Manifest
 
@@ -254,15 +259,15 @@ def _accelerator() -> str | None:
     return accelerator()
 
 
-def _free_gpu_memory(device: str) -> list[int]:
+def free_gpu_memory(device: str) -> list[int]:
     """Free bytes of each GPU that `device` means."""
-    _require_torch()
-    from .engines.torch.loading import free_gpu_memory
+    require_torch()
+    from .engines.torch import loading
 
-    return free_gpu_memory(device)
+    return loading.free_gpu_memory(device)
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingExtraError("the torch engine", "torch")
 
@@ -271,7 +276,7 @@ def _start(
     checkpoint: Checkpoint, plan: Plan, name: str, threads: int | None, on_progress: Progress | None
 ) -> Engine:
     if plan.engine == "torch":
-        _require_torch()
+        require_torch()
         from .engines.torch.engine import TorchEngine
         from .engines.torch.folder import standard_folder
 
@@ -287,7 +292,7 @@ def _start(
     )
 
 
-def _downloading(on_progress: Progress) -> Callable[[int, int], None]:
+def downloading(on_progress: Progress) -> Callable[[int, int], None]:
     def told(done: int, total: int) -> None:
         on_progress("downloading", done, total)
 

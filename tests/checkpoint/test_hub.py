@@ -17,10 +17,10 @@ import pytest
 
 from blip2_chat.checkpoint import hub
 from blip2_chat.checkpoint import inspect as checkpoint
-from blip2_chat.checkpoint.inspect import inspect
+from blip2_chat.checkpoint.inspect import inspect, inspect_retriever
 from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.errors import CheckpointError
-from tests.support.checkpoints import make_checkpoint
+from tests.support.checkpoints import make_checkpoint, make_retriever
 from tests.support.fake_hub import FakeHub, fake_hub
 
 NAME = "someone/blip2-tiny"
@@ -333,6 +333,15 @@ def test_an_adapter_alone_is_named_before_its_weights_come(ask: Ask, served: Fak
     error = ask("someone/lora")["error"]
     assert "someone/lora is a LoRA adapter of Salesforce/blip2-opt-2.7b, and not a whole model" in error
     assert served.files_sent == ["adapter_config.json"]
+
+
+def test_a_vocabulary_comes_with_a_retrieval_model(ask: Ask, served: FakeHub, tmp_path: Path) -> None:
+    """It has no tokenizer.json."""
+    source = make_retriever(tmp_path / "itm")
+    served.revisions["someone/itm"] = {"main": source}
+    folder = Path(ask("someone/itm")["folder"])
+    assert inspect_retriever(folder).config == inspect_retriever(source).config
+    assert (folder / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
 
 
 @pytest.fixture

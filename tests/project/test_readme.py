@@ -26,6 +26,7 @@ from PIL import Image
 
 from benchmarks import full_size, run_throughput, serve_load
 from benchmarks.documents import markdown, read
+from tests.support.checkpoints import make_retriever
 from tests.support.fake_hub import FakeHub, fake_hub
 
 # The first one waits for a package registry.
@@ -70,9 +71,12 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def hub(checkpoint: Callable[..., Path]) -> Iterator[FakeHub]:
+def hub(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
     with fake_hub() as running:
         running.revisions["Salesforce/blip2-opt-2.7b"] = {"main": checkpoint("opt", 0)}
+        running.revisions["Salesforce/blip2-itm-vit-g"] = {
+            "main": make_retriever(tmp_path_factory.mktemp("retriever"))
+        }
         yield running
 
 

@@ -226,6 +226,57 @@ def make_checkpoint(
     return folder
 
 
+def make_retriever(
+    folder: Path | str,
+    seed: int = 0,
+    *,
+    vision: dict[str, Any] | None = None,
+    qformer: dict[str, Any] | None = None,
+    num_query_tokens: int = 5,
+    embedding_size: int = 16,
+    std: float = 0.05,
+    dtype: str = "float32",
+    max_shard_size: str = "5GB",
+) -> Path:
+    """Writes a random checkpoint for image-text retrieval into `folder` and returns the folder.
+
+    As the official ones it has a vocabulary and no tokenizer.json, and a default language model in its configuration.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    vision = {**_VISION_DEFAULTS, **VISION, **(vision or {})}
+    vocabulary = retriever_vocabulary()
+    qformer = {
+        **_QFORMER_DEFAULTS,
+        **QFORMER,
+        "use_qformer_text_input": True,
+        "vocab_size": len(vocabulary) + 1,  # with [DEC]
+        **(qformer or {}),
+        "encoder_hidden_size": vision["hidden_size"],
+    }
+    config = {
+        "architectures": ["Blip2ForImageTextRetrieval"],
+        "dtype": dtype,
+        "image_text_hidden_size": embedding_size,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "model_type": "blip-2",
+        "num_query_tokens": num_query_tokens,
+        "qformer_config": qformer,
+        "text_config": {"model_type": "opt"},
+        "vision_config": vision,
+    }
+    shapes = {**dict(_vision(vision)), **dict(_retriever(config))}
+    _write_json(folder / "config.json", config)
+    _write_weights(folder, _draw(shapes, seed, std, 1), dtype, max_shard_size)
+    _write_json(folder / "preprocessor_config.json", _picture_settings(int(vision["image_size"])))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), "utf-8")
+    _write_json(folder / "added_tokens.json", {"[DEC]": len(vocabulary)})
+    settings = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+    _write_json(folder / "tokenizer_config.json", {**settings, "tokenizer_class": "BertTokenizer"})
+    return folder
+
+
 def text_settings(kind: str, tokenizer: Tokenizer, text: dict[str, Any] | None) -> dict[str, Any]:
     """The language model's settings: the small defaults, those that follow from the tokenizer, and `text`."""
     settings = {"vocab_size": tokenizer.get_vocab_size() + 3, **TEXT[kind], **(text or {})}
@@ -269,7 +320,25 @@ def _vision(vision: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
 
 
 def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
-    qformer, text = config["qformer_config"], config["text_config"]
+    reads_text = config["model_type"] == "instructblip"
+    yield from _qformer_layers(config, ["_query", ""] if reads_text else ["_query"])
+    width, text = config["qformer_config"]["hidden_size"], config["text_config"]
+    yield from _linear("language_projection", width, text.get("hidden_size") or text["d_model"])
+
+
+def _retriever(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    qformer = config["qformer_config"]
+    width, size = qformer["hidden_size"], config["image_text_hidden_size"]
+    yield "embeddings.word_embeddings.weight", (qformer["vocab_size"], width)
+    yield "embeddings.position_embeddings.weight", (qformer["max_position_embeddings"], width)
+    yield from _qformer_layers(config, ["_query", ""])
+    yield from _linear("vision_projection", width, size)
+    yield from _linear("text_projection", width, size)
+    yield from _linear("itm_head", width, 2)
+
+
+def _qformer_layers(config: dict[str, Any], branches: list[str]) -> Iterator[tuple[str, Shape]]:
+    qformer = config["qformer_config"]
     width, inner = qformer["hidden_size"], qformer["intermediate_size"]
     reads_text = config["model_type"] == "instructblip"
     yield "query_tokens", (1, config["num_query_tokens"], width)
@@ -288,11 +357,10 @@ def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
             yield from _linear(f"{layer}.{kind}.attention.value", source, width)
             yield from _linear(f"{layer}.{kind}.output.dense", width, width)
             yield from _norm(f"{layer}.{kind}.output.LayerNorm", width)
-        for branch in ("_query", "") if reads_text else ("_query",):
+        for branch in branches:
             yield from _linear(f"{layer}.intermediate{branch}.dense", width, inner)
             yield from _linear(f"{layer}.output{branch}.dense", inner, width)
             yield from _norm(f"{layer}.output{branch}.LayerNorm", width)
-    yield from _linear("language_projection", width, text.get("hidden_size") or text["d_model"])
 
 
 def _opt(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
@@ -451,18 +519,7 @@ def _write_processor(
     folder: Path, tokenizer: Tokenizer, kind: str, size: int, queries: int, is_instruct: bool
 ) -> None:
     """Both of the files that have the picture settings: the hub's, and transformers 5's."""
-    settings = {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": IMAGE_MEAN,
-        "image_processor_type": "BlipImageProcessor",
-        "image_std": IMAGE_STD,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "size": {"height": size, "width": size},
-    }
+    settings = _picture_settings(size)
     _write_json(folder / "preprocessor_config.json", settings)
     processor = "InstructBlipProcessor" if is_instruct else "Blip2Processor"
     nested = {"image_processor": settings, "num_query_tokens": queries, "processor_class": processor}
@@ -483,6 +540,21 @@ def _write_processor(
         )
 
 
+def _picture_settings(size: int) -> dict[str, Any]:
+    return {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": IMAGE_MEAN,
+        "image_processor_type": "BlipImageProcessor",
+        "image_std": IMAGE_STD,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": size, "width": size},
+    }
+
+
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
 
@@ -493,6 +565,15 @@ def change_json(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 # Tokenizers
+
+
+def retriever_vocabulary() -> list[str]:
+    """A small vocabulary of WordPiece: whole words, pieces of words, letters, and BERT's own tokens."""
+    words = ["dog", "cat", "beach", "woman", "on", "the", "a", "and", "two", "pink", "blanket", "sitting"]
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-()[]#ß")
+    pieces = [f"##{piece}" for piece in (*letters, "s", "ing", "es", "ket")]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return list(dict.fromkeys([*special, *words, *letters, "犬", *pieces]))
 
 
 def special_tokens(kind: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import torch
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     Blip2Processor,
     BlipImageProcessor,
     InstructBlipConfig,
@@ -27,6 +28,7 @@ from tests.support.checkpoints import (
     QFORMER,
     TOKENIZERS,
     VISION,
+    make_retriever,
     qformer_tokenizer,
     special_tokens,
     text_settings,
@@ -119,3 +121,19 @@ def randomise(model: torch.nn.Module, seed: int, std: float = 0.05) -> None:
         if name.endswith("Attention.q.weight"):
             noise *= model.config.text_config.d_kv**-0.5
         parameter.copy_(noise + 1 if is_norm else noise)
+
+
+def save_retriever(folder: Path, seed: int = 0, **options: Any) -> Path:
+    """`make_retriever` by `Blip2ForImageTextRetrieval.save_pretrained`, with the same small files."""
+    make_retriever(folder, seed, **options)
+    raw = json.loads((folder / "config.json").read_text("utf-8"))
+    config = Blip2Config(
+        vision_config=raw["vision_config"],
+        qformer_config=raw["qformer_config"],
+        num_query_tokens=raw["num_query_tokens"],
+        image_text_hidden_size=raw["image_text_hidden_size"],
+    )
+    model = Blip2ForImageTextRetrieval(config).eval()
+    randomise(model, seed)
+    model.save_pretrained(folder)
+    return folder

@@ -152,7 +152,7 @@ def read_adapter(folder: Path, config: ModelConfig, tied_head: bool | None = Non
             )
         found = _LOW_RANK.fullmatch(name)
         target = f"{found[1]}.weight" if found else name
-        if is_unused(target):
+        if is_unused(target, config):
             continue
         if target not in expected:
             raise _foreign(folder, key, base)

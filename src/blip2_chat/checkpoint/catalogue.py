@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from typing import Generic
+
+from typing_extensions import TypeVar
 
 from .config import (
-    Family,
     LlamaConfig,
     ModelConfig,
     OptConfig,
@@ -16,19 +18,22 @@ from .config import (
     VisionConfig,
 )
 from .embedded import EMBEDDED
+from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import count_parameters
+
+_Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class KnownCheckpoint:
+class KnownCheckpoint(Generic[_Config]):
     """One official checkpoint on the hub."""
 
     name: str
-    config: ModelConfig
+    config: _Config
     description: str
 
     @property
-    def family(self) -> Family:
+    def family(self) -> str:
         return self.config.family
 
     @property
@@ -165,9 +170,28 @@ KNOWN: tuple[KnownCheckpoint, ...] = (
 )
 
 
+def _retriever(image_size: int) -> RetrievalConfig:
+    return RetrievalConfig(VisionConfig(image_size=image_size), QFormerConfig(vocab_size=30523))
+
+
+KNOWN_RETRIEVERS: tuple[KnownCheckpoint[RetrievalConfig], ...] = (
+    KnownCheckpoint(
+        "Salesforce/blip2-itm-vit-g",
+        _retriever(224),
+        "matches pictures with texts: search, zero-shot labels",
+    ),
+    KnownCheckpoint(
+        "Salesforce/blip2-itm-vit-g-coco",
+        _retriever(_COCO),
+        "itm-vit-g fine-tuned on COCO: better matches of photographs, larger pictures",
+    ),
+)
+
+
 def suggest(name: str) -> str:
     """A clause naming the known checkpoints whose names are close to `name`; the usual ones when none is."""
-    by_key = {known.name.split("/")[1].lower(): known.name for known in KNOWN}
+    names = [*(known.name for known in KNOWN), *(known.name for known in KNOWN_RETRIEVERS)]
+    by_key = {name.split("/")[1].lower(): name for name in names}
     by_key[EMBEDDED] = EMBEDDED
     wanted = name.rsplit("/", 1)[-1].lower()
     if wanted in by_key:
@@ -177,7 +201,7 @@ def suggest(name: str) -> str:
     by_ending: dict[str, str] = {}
     for key, name in by_key.items():
         by_ending.setdefault(key.removeprefix("instructblip-").removeprefix("blip2-"), name)
-    for names in (by_key, by_ending):
-        if close := difflib.get_close_matches(wanted, names, n=2, cutoff=0.6):
-            return f"did you mean {' or '.join(names[key] for key in close)}?"
-    return f"known names are {EMBEDDED}, {', '.join(known.name for known in KNOWN)}"
+    for offered in (by_key, by_ending):
+        if close := difflib.get_close_matches(wanted, offered, n=2, cutoff=0.6):
+            return f"did you mean {' or '.join(offered[key] for key in close)}?"
+    return f"known names are {EMBEDDED}, {', '.join(names)}"

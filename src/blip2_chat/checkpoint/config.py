@@ -112,14 +112,7 @@ class ModelConfig:
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
         """Reads `folder/config.json`; `CheckpointError` when it is absent, not JSON, or of another model."""
-        path = Path(folder) / "config.json"
-        try:
-            raw = read_json(path)
-        except MissingFileError:
-            raise CheckpointError(
-                f"{folder} has no config.json: it is not a checkpoint folder", path=folder
-            ) from None
-        return cls.from_dict(raw, where=str(path))
+        return cls.from_dict(*read_raw(folder))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
@@ -131,10 +124,11 @@ class ModelConfig:
                 "such as Salesforce/blip2-opt-2.7b",
                 path=where,
             )
-        if "ForImageTextRetrieval" in str(raw.get("architectures")):
+        if is_retrieval(raw):
             raise CheckpointError(
-                f"{where}: this checkpoint matches pictures with texts and has no language model to chat with; "
-                "use Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint",
+                f"{where}: this checkpoint matches pictures with texts (blip2-chat match, "
+                "blip2_chat.load_retriever) and has no language model to chat with; for that use "
+                "Salesforce/blip2-opt-2.7b or another Blip2ForConditionalGeneration checkpoint",
                 path=where,
             )
         try:
@@ -146,10 +140,8 @@ class ModelConfig:
                     path=where,
                 )
             return cls(
-                vision=_vision(dict(raw.get("vision_config") or {})),
-                qformer=_qformer(
-                    dict(raw.get("qformer_config") or {}), reads_instruction=kind == "instructblip"
-                ),
+                vision=read_vision(raw),
+                qformer=read_qformer(raw, reads_instruction=kind == "instructblip"),
                 text=text,
                 num_query_tokens=int(raw.get("num_query_tokens", 32)),
                 image_token_id=_image_token(raw.get("image_token_index", raw.get("image_token_id"))),
@@ -165,6 +157,22 @@ _MODEL_TYPES: dict[str, tuple[LanguageModelKind, ...]] = {
 }
 
 
+def read_raw(folder: Path) -> tuple[Any, str]:
+    """(The parsed `folder/config.json`, its path for errors); `CheckpointError` when it is absent or not JSON."""
+    path = Path(folder) / "config.json"
+    try:
+        return read_json(path), str(path)
+    except MissingFileError:
+        raise CheckpointError(
+            f"{folder} has no config.json: it is not a checkpoint folder", path=folder
+        ) from None
+
+
+def is_retrieval(raw: Any) -> bool:
+    """Whether a parsed `config.json` is that of a model for image-text retrieval."""
+    return isinstance(raw, dict) and "ForImageTextRetrieval" in str(raw.get("architectures"))
+
+
 def _square(value: int | list[int], name: str) -> int:
     if isinstance(value, int):
         return value
@@ -174,7 +182,9 @@ def _square(value: int | list[int], name: str) -> int:
     return sides[0]
 
 
-def _vision(raw: dict[str, Any]) -> VisionConfig:
+def read_vision(whole: dict[str, Any]) -> VisionConfig:
+    """The picture encoder of a parsed `config.json`; `TypeError` or `ValueError` for one that cannot be."""
+    raw = dict(whole.get("vision_config") or {})
     sides = {
         name: _square(raw[name], name) for name in ("image_size", "patch_size") if raw.get(name) is not None
     }
@@ -185,7 +195,9 @@ def _vision(raw: dict[str, Any]) -> VisionConfig:
     return config
 
 
-def _qformer(raw: dict[str, Any], reads_instruction: bool) -> QFormerConfig:
+def read_qformer(whole: dict[str, Any], reads_instruction: bool = False) -> QFormerConfig:
+    """The Q-Former of a parsed `config.json`; `TypeError` or `ValueError` for one that cannot be."""
+    raw = dict(whole.get("qformer_config") or {})
     config: QFormerConfig = pick(QFormerConfig, raw, use_qformer_text_input=reads_instruction)
     require_whole_heads("qformer", config.hidden_size, config.num_attention_heads)
     return config

@@ -1,15 +1,54 @@
-"""The model inside the package: its name, where it lies, and the sample pictures that it was made for."""
+"""The models inside the package: their names, where they lie, and the sample pictures that they were made for."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..errors import CheckpointError
+
 EMBEDDED = "demo"
+EMBEDDED_RETRIEVER = "demo-retrieval"
+RETRIEVER_VARIABLE = "BLIP2_CHAT_RETRIEVER"
 FOLDER = Path(__file__).parents[1] / "demo"
 SAMPLES = FOLDER / "samples"
+
+_FOLDERS = {EMBEDDED: FOLDER, EMBEDDED_RETRIEVER: FOLDER.with_name("demo_retrieval")}
+
+
+def is_embedded(name: str) -> bool:
+    """Whether `name` is that of a model inside the package."""
+    return name in _FOLDERS
+
+
+def embedded_folder(name: str) -> Path:
+    """Where the embedded model `name` lies; `CheckpointError` when this installation does not include it."""
+    folder = _FOLDERS[name]
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{name} is not part of this installation; name a checkpoint that matches pictures with texts, such as "
+            f"Salesforce/blip2-itm-vit-g, or set {RETRIEVER_VARIABLE} to one",
+            path=folder,
+        )
+    return folder
+
+
+def embedded_models() -> dict[str, str]:
+    """The names of the models in this installation, and what each is for."""
+    about = {
+        EMBEDDED: "inside the package: captions and answers about drawn scenes, not photographs",
+        EMBEDDED_RETRIEVER: "inside the package: matches drawn scenes with texts",
+    }
+    # The folder of the first belongs to every installation: without it, that is damaged.
+    return {name: about[name] for name, folder in _FOLDERS.items() if name == EMBEDDED or folder.is_dir()}
+
+
+def default_retriever() -> str:
+    """The name of the model that matches pictures with texts when none is given."""
+    return os.environ.get(RETRIEVER_VARIABLE) or EMBEDDED_RETRIEVER
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from ..errors import CheckpointError
 from ..system.small_files import QFORMER_TOKENIZER
 from .adapters import CONFIG, FILES, WEIGHTS, alone, has_adapter, without_weights
 from .catalogue import suggest
-from .config import ModelConfig
+from .retrieval_config import read_config
 from .safetensors_headers import SINGLE, is_pickle, unindexed, weight_files
 
 # on_progress(bytes so far, bytes in all); the second grows while sizes become known.
 Downloaded = Callable[[int, int], None]
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)((?:/[A-Za-z0-9_][\w.-]*)*)")
-_SMALL_FILES = ["*.json", "merges.txt", "*.model", QFORMER_TOKENIZER]
+_SMALL_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model", QFORMER_TOKENIZER]
 # Every folder but the Q-Former's tokenizer, as nearly as patterns can say it.
 _FOLDERS = ["[!q]*/*", "q[!f]*/*"]
 
@@ -69,7 +69,7 @@ def download(
     if has_adapter(folder) and not (folder / "config.json").exists():
         raise alone(folder, name)
     try:
-        ModelConfig.from_folder(folder)
+        read_config(folder)
         wanted = weight_files(folder)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None

@@ -8,9 +8,12 @@ anything heavy happens.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeIs, TypeVar
 
 from ..errors import CheckpointError, Parameter
 from ..system.shell import python_command
@@ -26,15 +29,17 @@ from ..system.small_files import (
 )
 from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
-from .config import Family, ModelConfig, T5Config
-from .embedded import EMBEDDED, FOLDER
+from .config import ModelConfig, T5Config
+from .embedded import EMBEDDED, embedded_folder, is_embedded
 from .hub import Downloaded, download, download_adapter, is_hub_name
+from .retrieval_config import AnyConfig, RetrievalConfig, read_config
 from .safetensors_headers import FLOATS, TensorInfo, is_safe_name, read_tensors, weight_files
 from .tensor_names import HEAD, Part, aliases, count_parameters, expected_tensors, is_unused
 
 __all__ = [
     "EMBEDDED",
     "KNOWN",
+    "AnyCheckpoint",
     "Checkpoint",
     "KnownCheckpoint",
     "TensorInfo",
@@ -42,15 +47,21 @@ __all__ = [
     "find",
     "find_adapter",
     "inspect",
+    "inspect_any",
+    "inspect_retriever",
+    "is_chat",
+    "is_retrieval",
 ]
+
+_Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A folder that passed `inspect`."""
+class Checkpoint(Generic[_Config]):
+    """A folder that passed `inspect`, or one of the functions beside it: `config` says what for."""
 
     folder: Path
-    config: ModelConfig
+    config: _Config
     kind: Literal["official", "converted"]
     # Numbers per part; one that has several names counts once.
     parameters: dict[Part, int]
@@ -93,6 +104,19 @@ class Checkpoint:
         return tuple(sorted({info.file for info in self.tensors.values()}))
 
 
+AnyCheckpoint = Checkpoint[AnyConfig]
+
+
+def is_chat(checkpoint: AnyCheckpoint) -> TypeIs[Checkpoint]:
+    """Whether it is a chat model's, and not a retrieval model's."""
+    return isinstance(checkpoint.config, ModelConfig)
+
+
+def is_retrieval(checkpoint: AnyCheckpoint) -> TypeIs[Checkpoint[RetrievalConfig]]:
+    """Whether it is a retrieval model's, and not a chat model's."""
+    return isinstance(checkpoint.config, RetrievalConfig)
+
+
 def find(
     name_or_path: str | Path,
     *,
@@ -101,7 +125,8 @@ def find(
     on_progress: Downloaded | None = None,
     weights: bool = True,
 ) -> Path:
-    """The local folder of a model: `demo` (inside the package), a directory, or `org/name` on the hub.
+    """The local folder of a model: `demo` or `demo-retrieval` (inside the package), a directory, or `org/name` on the
+    hub.
 
     A hub name may lead to a folder of its repository (`org/name/folder`), and carry its revision
     (`org/name@refs/pr/3`, a branch, tag or commit). Without `weights`, only the small files are fetched. The hub's
@@ -113,8 +138,8 @@ def find(
     large ones are fetched. Raises `CheckpointError`.
     """
     name = str(name_or_path)
-    if name == EMBEDDED:
-        return FOLDER
+    if is_embedded(name):
+        return embedded_folder(name)
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
@@ -157,19 +182,42 @@ def find_adapter(
 def inspect(
     folder: str | Path, processor: str | Path | None = None, adapter: str | Path | None = None
 ) -> Checkpoint:
-    """Looks a folder over; `CheckpointError`, in one line with the way out, when it is not complete and safe.
+    """Looks the folder of a chat model over; `CheckpointError`, in one line with the way out, when it is not complete
+    and safe.
 
     `processor` is the folder whose tokenizer and picture settings are used in place of its own, which it may lack;
     `adapter` that of a LoRA adapter, which is checked against the model and merged as its tensors are read.
     Of the safetensors only the headers are read, so it takes milliseconds for checkpoints of any size.
     """
-    folder = Path(folder)
+    return _inspect(Path(folder), ModelConfig.from_folder, processor, adapter)
+
+
+def inspect_retriever(folder: str | Path, processor: str | Path | None = None) -> Checkpoint[RetrievalConfig]:
+    """`inspect` for a model that matches pictures with texts."""
+    return _inspect(Path(folder), RetrievalConfig.from_folder, processor)
+
+
+def inspect_any(
+    folder: str | Path, processor: str | Path | None = None, adapter: str | Path | None = None
+) -> AnyCheckpoint:
+    """`inspect` for either; an adapter is a chat model's."""
+    return _inspect(
+        Path(folder), read_config if adapter is None else ModelConfig.from_folder, processor, adapter
+    )
+
+
+def _inspect(
+    folder: Path,
+    read: Callable[[Path], _Config],
+    processor: str | Path | None,
+    adapter: str | Path | None = None,
+) -> Checkpoint[_Config]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}", path=folder)
     is_adapted = has_adapter(folder)
     if is_adapted and not ((folder / "config.json").exists() and weight_files(folder)):
         raise alone(folder, str(folder))
-    config = ModelConfig.from_folder(folder)
+    config = read(folder)
     if (folder / MANIFEST).exists():
         _check_converted(folder)
         if adapter is not None:
@@ -192,9 +240,12 @@ def inspect(
     if is_adapted and adapter is None:
         warnings.warn(not_applied(folder), stacklevel=2)
     # Whether a T5 model's head is its embeddings, only the weights tell.
-    tied_head = HEAD not in tensors if isinstance(config.text, T5Config) else None
+    is_t5 = isinstance(config, ModelConfig) and isinstance(config.text, T5Config)
+    tied_head = HEAD not in tensors if is_t5 else None
     _check_tensors(folder, config, tied_head, tensors)
-    merged = None if adapter is None else read_adapter(Path(adapter), config, tied_head)
+    merged = None
+    if adapter is not None and isinstance(config, ModelConfig):
+        merged = read_adapter(Path(adapter), config, tied_head)
     if merged is not None and merged.unties_head:
         tied_head = False
     parameters = count_parameters(config, tied_head)
@@ -202,7 +253,8 @@ def inspect(
 
 
 # A checkpoint of each family, whose small files fit others of it.
-_EXAMPLES: dict[Family, str] = {
+_EXAMPLES: dict[str, str] = {
+    "retrieval": "Salesforce/blip2-itm-vit-g",
     "opt": "Salesforce/blip2-opt-2.7b",
     "t5": "Salesforce/blip2-flan-t5-xl",
     "instruct-t5": "Salesforce/instructblip-flan-t5-xl",
@@ -236,7 +288,7 @@ def _check_converted(folder: Path) -> None:
             )
 
 
-def _check_companions(folder: Path, config: ModelConfig, processor: Path | None) -> None:
+def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -> None:
     """The tokenizer and the picture's settings; those that are there can be read, and hashed, in a moment."""
     for path in (
         place / name for place in {folder, processor or folder} for name in (*COMPANIONS, QFORMER_TOKENIZER)
@@ -249,13 +301,15 @@ def _check_companions(folder: Path, config: ModelConfig, processor: Path | None)
             raise CheckpointError(
                 f"{path} is larger than any such file of a checkpoint; fetch it again", path=path
             )
+    is_chat = isinstance(config, ModelConfig)
     elsewhere: list[str | Parameter] = [
         ", or take that of another checkpoint with ",
         Parameter("processor", _EXAMPLES[config.family]),
     ]
     if processor is not None:
         folder, elsewhere = processor, []
-    if not (folder / "tokenizer.json").is_file():
+    # Of a BERT tokenizer the vocabulary is enough (`wordpiece.py`).
+    if not (folder / "tokenizer.json").is_file() and (is_chat or not (folder / "vocab.txt").is_file()):
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
             code = (
                 "import sys; from transformers import AutoTokenizer as T; "
@@ -267,11 +321,16 @@ def _check_companions(folder: Path, config: ModelConfig, processor: Path | None)
                 path=folder,
             )
         raise CheckpointError(
-            f"{folder} lacks tokenizer.json; copy it from where the checkpoint came from",
+            f"{folder} lacks {'tokenizer.json' if is_chat else 'vocab.txt'}; copy it from where the checkpoint came "
+            "from",
             *elsewhere,
             path=folder,
         )
-    if config.reads_instruction and not (folder / QFORMER_TOKENIZER).is_file():
+    if (
+        isinstance(config, ModelConfig)
+        and config.reads_instruction
+        and not (folder / QFORMER_TOKENIZER).is_file()
+    ):
         raise CheckpointError(
             f"{folder} lacks {QFORMER_TOKENIZER}, with which the Q-Former reads instructions; copy it from where the "
             "checkpoint came from",
@@ -296,13 +355,13 @@ def _has_picture_settings(folder: Path) -> bool:
 
 
 def _check_tensors(
-    folder: Path, config: ModelConfig, tied_head: bool | None, tensors: dict[str, TensorInfo]
+    folder: Path, config: AnyConfig, tied_head: bool | None, tensors: dict[str, TensorInfo]
 ) -> None:
     """`CheckpointError` naming what is missing, quantised, misshapen, or belongs to something else."""
     expected = expected_tensors(config)
     embeddings = aliases(config, tied_head)
     missing = [name for name in expected if name not in tensors and name not in embeddings]
-    if not any(name in tensors for name in embeddings):
+    if embeddings and not any(name in tensors for name in embeddings):
         missing.append(embeddings[0])
     if missing:
         more = f" and {len(missing) - 1} more of {len(expected)}" if len(missing) > 1 else ""
@@ -326,7 +385,7 @@ def _check_tensors(
                 f"and config.json asks for {list(shape)}",
                 path=folder / info.file,
             )
-    foreign = sorted(name for name in tensors.keys() - expected.keys() if not is_unused(name))
+    foreign = sorted(name for name in tensors.keys() - expected.keys() if not is_unused(name, config))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise CheckpointError(

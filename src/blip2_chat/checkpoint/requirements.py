@@ -9,8 +9,8 @@ from typing import Literal
 
 from ..errors import NotEnoughMemoryError, Suggestion
 from ..system.memory import available_memory
-from .catalogue import KNOWN
-from .config import ModelConfig
+from .catalogue import KNOWN, KNOWN_RETRIEVERS, KnownCheckpoint
+from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -25,6 +25,8 @@ class Costs:
     # head, of tables that are looked up (embeddings, positions) and of the KV cache. Of 8 and 4 bits, the
     # scales of their blocks included.
     picture: dict[str, float]
+    # The same of a picture encoder without a language model, of which it alone is quantised.
+    picture_alone: dict[str, float]
     matrix: dict[str, float]
     head: dict[str, float]
     table: dict[str, float]
@@ -47,6 +49,7 @@ COSTS: dict[str, Costs] = {
     # 128 (int4: 256) with a scale and a sum of 4 bytes each for the language model; a head of 8 bits.
     "onnx": Costs(
         picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 1},
+        picture_alone={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 8 / 128},
         matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 0.5 + 8 / 256},
         head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1 + 8 / 128, "int4": 1 + 8 / 256},
         table={"fp32": 4, "fp16": 4, "bf16": 4, "int8": 4, "int4": 4},
@@ -62,6 +65,7 @@ COSTS: dict[str, Costs] = {
     # computed with, 4 bytes on a CPU and half of that on a GPU. T5's `wo` is not quantised.
     "torch": Costs(
         picture={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
+        picture_alone={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
         matrix={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5 + 4 / 64},
         head={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
         table={"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int4": 4},
@@ -78,6 +82,8 @@ COSTS: dict[str, Costs] = {
 # A conversation of usual length, the picture's tokens included. Beams and batches multiply its cache;
 # they are the user's choice at run time, not the checkpoint's.
 _TOKENS = 288
+# Pictures that a retrieval model matches with a text in one batch.
+MATCHED_AT_ONCE = 16
 # Models below this many numbers run at full precision anywhere: nothing is gained by less.
 _SMALL = 200_000_000
 # "Comfortably" leaves this share of the available memory to everything else on the machine.
@@ -87,7 +93,7 @@ _TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative
 _LOOKED_UP = ("embed_positions", "word_embeddings")
 
 
-def needed(config: ModelConfig, precision: str, engine: str) -> int:
+def needed(config: AnyConfig, precision: str, engine: str) -> int:
     """Estimated peak of the whole process, in bytes, for one picture and a conversation of usual length.
 
     weights at the precision + what loading holds beside them + the largest activations + KV cache + runtime.
@@ -99,8 +105,9 @@ def needed(config: ModelConfig, precision: str, engine: str) -> int:
     return int(weights + _activations(config) + _cache(config) * costs.cache[precision] + costs.runtime)
 
 
-def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
-    embeddings, *others = aliases(config)
+def _weights(config: AnyConfig, precision: str, costs: Costs) -> float:
+    embeddings, *others = aliases(config) or ("",)
+    picture = costs.picture_alone if isinstance(config, RetrievalConfig) else costs.picture
     total = 0.0
     for name, shape in distinct_tensors(config).items():
         part = part_of(name)
@@ -122,14 +129,14 @@ def _weights(config: ModelConfig, precision: str, costs: Costs) -> float:
         elif costs.wo is not None and name.endswith(".wo.weight"):
             each = costs.wo[precision]
         else:
-            each = (costs.picture if part == "vision" else costs.matrix)[precision]
+            each = (picture if part == "vision" else costs.matrix)[precision]
         total += prod(shape) * each
     return total
 
 
-def _activations(config: ModelConfig) -> int:
+def _activations(config: AnyConfig) -> int:
     """The busiest moment, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
-    vision, text = config.vision, config.text
+    vision = config.vision
 
     def layer(tokens: int, width: int, inner: int, heads: int) -> int:
         # Input, its norm, q, k, v and the sum; the feed-forward before and after its activation; the scores
@@ -139,23 +146,29 @@ def _activations(config: ModelConfig) -> int:
     picture = layer(
         vision.num_positions, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
     )
+    if isinstance(config, RetrievalConfig):
+        # The Q-Former reads texts with pictures in batches, whose features are held beside.
+        return picture + 4 * MATCHED_AT_ONCE * vision.num_positions * vision.hidden_size
+    text = config.text
     prompt = layer(_TOKENS, text.hidden_size, text.feed_forward_numbers, text.num_attention_heads)
     return max(picture, prompt + 4 * text.vocab_size)
 
 
-def _cache(config: ModelConfig) -> int:
+def _cache(config: AnyConfig) -> int:
     """Numbers in the KV cache: keys and values per layer and token."""
+    if isinstance(config, RetrievalConfig):
+        return 0
     # An encoder-decoder model also has those over the encoder's output.
     return config.text.cached_numbers * _TOKENS * (1 if config.text.is_decoder_only else 2)
 
 
-def is_small(config: ModelConfig) -> bool:
+def is_small(config: AnyConfig) -> bool:
     """Whether less than full precision would gain nothing."""
     return sum(count_parameters(config).values()) < _SMALL
 
 
 def best_precision(
-    config: ModelConfig, engine: str, available: int, choices: Sequence[Precision] | None = None
+    config: AnyConfig, engine: str, available: int, choices: Sequence[Precision] | None = None
 ) -> Precision:
     """What `precision="auto"` means on a machine with `available` bytes.
 
@@ -179,7 +192,7 @@ def best_precision(
 
 
 def require_fit(
-    config: ModelConfig, precision: str, engine: str, *, available: int | None = None, name: str
+    config: AnyConfig, precision: str, engine: str, *, available: int | None = None, name: str
 ) -> None:
     """Raises `NotEnoughMemoryError` when the model would not fit, with a suggestion of what would.
 
@@ -195,7 +208,7 @@ def require_fit(
     raise NotEnoughMemoryError(name, precision, engine, size, available, instead)
 
 
-def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> Suggestion | None:
+def suggestion(config: AnyConfig, engine: str, available: int, name: str) -> Suggestion | None:
     """What fits instead: a precision of this or the other engine, or another official checkpoint."""
     engines = (engine, *(other for other in COSTS if other != engine))
     for one in engines:
@@ -204,9 +217,9 @@ def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> S
             return Suggestion(name, fitting, one, needed(config, fitting, one))
     # The largest answers best. Of the same picture size: captioning variants for those who asked for one; and those
     # that follow instructions first for those who asked for one, and last for others.
-    alike = [known for known in KNOWN if known.image_size == config.vision.image_size]
-    reads = config.reads_instruction
-    alike.sort(key=lambda known: (known.config.reads_instruction != reads, -known.parameters))
+    alike = [known for known in _official(config) if known.image_size == config.vision.image_size]
+    reads = _reads_instruction(config)
+    alike.sort(key=lambda known: (_reads_instruction(known.config) != reads, -known.parameters))
     for one in engines:
         for known in alike:
             fitting = _most_precise(known.config, one, available)
@@ -215,6 +228,15 @@ def suggestion(config: ModelConfig, engine: str, available: int, name: str) -> S
     return None
 
 
-def _most_precise(config: ModelConfig, engine: str, available: int) -> Precision | None:
+def _official(config: AnyConfig) -> Sequence[KnownCheckpoint[AnyConfig]]:
+    """Those of its kind: that chat, or that match."""
+    return KNOWN_RETRIEVERS if isinstance(config, RetrievalConfig) else KNOWN
+
+
+def _reads_instruction(config: AnyConfig) -> bool:
+    return not isinstance(config, RetrievalConfig) and config.reads_instruction
+
+
+def _most_precise(config: AnyConfig, engine: str, available: int) -> Precision | None:
     fits = (one for one in COSTS[engine].precisions if needed(config, one, engine) <= available)
     return next(fits, None)

@@ -1,6 +1,6 @@
 """The official checkpoint layout: which tensors a model of a given shape has, and how many numbers they hold.
 
-Everything here follows from a `ModelConfig` alone: no file is read, nothing large is allocated.
+Everything here follows from the configuration alone: no file is read, nothing large is allocated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 
 from ..errors import CheckpointError
 from .config import LlamaConfig, ModelConfig, OptConfig, T5Config
+from .retrieval_config import AnyConfig, RetrievalConfig
 
 Shape = tuple[int, ...]
 Part = Literal["vision", "qformer", "language_model"]
@@ -36,13 +37,15 @@ _UNUSED = re.compile(
 _MOST_LAYERS = 1024
 
 
-def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
+def expected_tensors(config: AnyConfig) -> dict[str, Shape]:
     """Every tensor of the official layout by its name, with its shape.
 
     The Q-Former has its query branch only, unless it reads text: other checkpoints that were trained on texts hold
     more (`is_unused`). Names of one tensor (`aliases`) are all listed, although a file needs only one of them.
     """
     _check_layers(config)
+    if isinstance(config, RetrievalConfig):
+        return {**dict(_vision(config)), **dict(_retrieval(config))}
     return {
         **dict(_vision(config)),
         **dict(_qformer(config)),
@@ -50,13 +53,16 @@ def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
     }
 
 
-def aliases(config: ModelConfig, tied_head: bool | None = None) -> tuple[str, ...]:
-    """The names that stand for the token embeddings, the official one first: a file holds at least one.
+def aliases(config: AnyConfig, tied_head: bool | None = None) -> tuple[str, ...]:
+    """The names that stand for the language model's token embeddings, the official one first: a file holds at least
+    one. Nothing for a model that has none.
 
     Safetensors files keep shared memory once, and which name survives depends on the version that wrote them.
     `tied_head` says whether the head is the embeddings; None: as the configuration has it. For T5 that is a
     guess from its generation (1.0 is tied, 1.1 and Flan are not), and a file that was read knows better.
     """
+    if isinstance(config, RetrievalConfig):
+        return ()
     text = config.text
     if not isinstance(text, T5Config):
         tied = text.tie_word_embeddings if tied_head is None else tied_head
@@ -69,8 +75,10 @@ def aliases(config: ModelConfig, tied_head: bool | None = None) -> tuple[str, ..
     return (*names, HEAD) if tied else tuple(names)
 
 
-def is_unused(name: str) -> bool:
+def is_unused(name: str, config: AnyConfig) -> bool:
     """Whether a checkpoint may hold this tensor beside `expected_tensors`."""
+    if isinstance(config, RetrievalConfig) and name.startswith(("language_model.", "language_projection.")):
+        return True  # some are saved with the language model that their configuration has by default
     return _UNUSED.fullmatch(name) is not None
 
 
@@ -81,13 +89,13 @@ def part_of(name: str) -> Part:
     return "language_model" if name.startswith("language_model.") else "qformer"
 
 
-def distinct_tensors(config: ModelConfig, tied_head: bool | None = None) -> dict[str, Shape]:
+def distinct_tensors(config: AnyConfig, tied_head: bool | None = None) -> dict[str, Shape]:
     """`expected_tensors` with aliased tensors once: what memory holds. `tied_head` as in `aliases`."""
     again = aliases(config, tied_head)[1:]
     return {name: shape for name, shape in expected_tensors(config).items() if name not in again}
 
 
-def count_parameters(config: ModelConfig, tied_head: bool | None = None) -> dict[Part, int]:
+def count_parameters(config: AnyConfig, tied_head: bool | None = None) -> dict[Part, int]:
     """Numbers held per part, aliased tensors counted once. `tied_head` as in `aliases`."""
     counts: dict[Part, int] = dict.fromkeys(PARTS, 0)
     for name, shape in distinct_tensors(config, tied_head).items():
@@ -95,12 +103,15 @@ def count_parameters(config: ModelConfig, tied_head: bool | None = None) -> dict
     return counts
 
 
-def _check_layers(config: ModelConfig) -> None:
-    text = config.text
+def _check_layers(config: AnyConfig) -> None:
     layers = [config.vision.num_hidden_layers, config.qformer.num_hidden_layers]
-    layers += (
-        [text.num_layers, text.num_decoder_layers] if isinstance(text, T5Config) else [text.num_hidden_layers]
-    )
+    if not isinstance(config, RetrievalConfig):
+        text = config.text
+        layers += (
+            [text.num_layers, text.num_decoder_layers]
+            if isinstance(text, T5Config)
+            else [text.num_hidden_layers]
+        )
     if not all(0 <= count <= _MOST_LAYERS for count in layers):
         raise CheckpointError(f"config.json has {max(layers, key=abs)} layers; no BLIP-2 model has")
 
@@ -116,7 +127,7 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
     yield f"{name}.bias", (width,)
 
 
-def _vision(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+def _vision(config: AnyConfig) -> Iterator[tuple[str, Shape]]:
     vision = config.vision
     width = vision.hidden_size
     yield "vision_model.embeddings.class_embedding", (1, 1, width)
@@ -135,6 +146,23 @@ def _vision(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
 
 
 def _qformer(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    yield from _qformer_layers(config, ("_query", "") if config.reads_instruction else ("_query",))
+    yield from _linear("language_projection", config.qformer.hidden_size, config.text.hidden_size)
+
+
+def _retrieval(config: RetrievalConfig) -> Iterator[tuple[str, Shape]]:
+    qformer = config.qformer
+    width = qformer.hidden_size
+    yield "embeddings.word_embeddings.weight", (qformer.vocab_size, width)
+    yield "embeddings.position_embeddings.weight", (qformer.max_position_embeddings, width)
+    yield from _qformer_layers(config, ("_query", ""))
+    yield from _linear("vision_projection", width, config.embedding_size)
+    yield from _linear("text_projection", width, config.embedding_size)
+    yield from _linear("itm_head", width, 2)
+
+
+def _qformer_layers(config: AnyConfig, branches: tuple[str, ...]) -> Iterator[tuple[str, Shape]]:
+    """`branches`: whose feed-forward layers there are, the queries' and those of words."""
     qformer = config.qformer
     width = qformer.hidden_size
     yield "query_tokens", (1, config.num_query_tokens, width)
@@ -147,11 +175,10 @@ def _qformer(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
         yield from _qformer_attention(f"{layer}.attention", width, width)
         if qformer.has_cross_attention(index):
             yield from _qformer_attention(f"{layer}.crossattention", width, config.vision.hidden_size)
-        for branch in ("_query", "") if qformer.use_qformer_text_input else ("_query",):
+        for branch in branches:
             yield from _linear(f"{layer}.intermediate{branch}.dense", width, qformer.intermediate_size)
             yield from _linear(f"{layer}.output{branch}.dense", qformer.intermediate_size, width)
             yield from _norm(f"{layer}.output{branch}.LayerNorm", width)
-    yield from _linear("language_projection", width, config.text.hidden_size)
 
 
 def _qformer_attention(name: str, width: int, source: int) -> Iterator[tuple[str, Shape]]:

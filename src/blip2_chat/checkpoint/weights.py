@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from .adapters import LowRank
-from .inspect import Checkpoint
+from .inspect import AnyCheckpoint
 from .safetensors_headers import TensorInfo
 
 Floats = NDArray[np.float32]
@@ -24,7 +24,7 @@ _TINY = np.finfo(np.float32).tiny
 class Weights:
     """The tensors of one checkpoint, by their names in the official layout; nothing is read until `read`."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: AnyCheckpoint) -> None:
         self._checkpoint = checkpoint
 
     def read(self, name: str) -> Floats:

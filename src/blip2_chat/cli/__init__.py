@@ -21,6 +21,7 @@ from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
+from .match import match
 from .models import models
 from .report import report
 from .run import run
@@ -57,7 +58,21 @@ def _blip2_chat(
     pass
 
 
-for command in (caption, ask, chat, models, convert, cache, serve, doctor, evaluate, compare, run, report):
+for command in (
+    caption,
+    ask,
+    chat,
+    match,
+    models,
+    convert,
+    cache,
+    serve,
+    doctor,
+    evaluate,
+    compare,
+    run,
+    report,
+):
     add(app, command)
 
 

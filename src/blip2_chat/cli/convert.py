@@ -72,7 +72,7 @@ def convert(
     Other commands convert automatically, once, into a cache (see `blip2-chat cache`). Use this command for a folder
     that you can copy to another machine, for another block size, or for calibration.
     """
-    from ..checkpoint.inspect import find, find_adapter, inspect
+    from ..checkpoint.inspect import find, find_adapter, inspect_any, is_chat
     from ..conversion.cache import folder_size
     from ..conversion.calibration import Calibration
     from ..conversion.convert import convert as convert_into
@@ -93,7 +93,7 @@ def convert(
             progress("downloading", done, total)
 
         folder = find(source, revision=revision, on_progress=downloading)
-        checkpoint = inspect(
+        checkpoint = inspect_any(
             folder,
             None if processor is None else find(processor, weights=False),
             None if adapter is None else find_adapter(adapter, on_progress=downloading),
@@ -124,9 +124,12 @@ def convert(
     note(f"{source}{merged} at {precision}: {gigabytes(folder_size(made))} in {seconds:.0f} s")
     fidelity = Manifest.from_folder(made).fidelity
     if fidelity is not None:
-        note(described(fidelity, precision))
+        note(described(fidelity, precision, is_retrieval=not is_chat(checkpoint)))
     say(str(made))
-    note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
+    if is_chat(checkpoint):
+        note(f"Talk with it: blip2-chat chat photo.jpg --model {quoted(out)}")
+    else:
+        note(f'Use it: blip2-chat match photo.jpg "a dog" "a cat" --model {quoted(out)}')
 
 
 def cache(

@@ -25,6 +25,7 @@ _PACKAGES = ("numpy", "pillow", "onnxruntime", "tokenizers", "huggingface_hub")
 _OPTIONAL = ("torch", "transformers", "accelerate", "bitsandbytes", "pillow-heif")
 _ENVIRONMENT = (
     "BLIP2_CHAT_MODEL",
+    "BLIP2_CHAT_RETRIEVER",
     "HF_HUB_OFFLINE",
     "HF_ENDPOINT",
     "CUDA_VISIBLE_DEVICES",
@@ -130,13 +131,18 @@ def _onnx() -> str:
 
 
 def _embedded() -> str:
-    from ..checkpoint.inspect import EMBEDDED, find, inspect
+    from ..checkpoint.embedded import EMBEDDED, embedded_models
+    from ..checkpoint.inspect import find, inspect_any
 
-    try:
-        checkpoint = inspect(find(EMBEDDED))
-    except CheckpointError as error:
-        return f"damaged: {error}"
-    return f"complete, {checkpoint.total_parameters / 1e6:.1f} million parameters"
+    told = []
+    for name in embedded_models():
+        try:
+            checkpoint = inspect_any(find(name))
+            state = f"complete, {checkpoint.total_parameters / 1e6:.1f} million parameters"
+        except CheckpointError as error:
+            state = f"damaged: {error}"
+        told.append(state if name == EMBEDDED else f"{name} {state}")
+    return "; ".join(told)
 
 
 def _hub_cache() -> str:

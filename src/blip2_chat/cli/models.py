@@ -13,7 +13,8 @@ from .display.terminal import complain, note, say, say_json
 from .options import Json
 
 if TYPE_CHECKING:
-    from ..checkpoint.config import ModelConfig
+    from ..checkpoint.catalogue import KnownCheckpoint
+    from ..checkpoint.retrieval_config import AnyConfig
     from ..conversion.cache import Cached
 
 # The official checkpoints are published in fp32.
@@ -129,18 +130,21 @@ def _prune(orphans: list[Cached], yes: bool, as_json: bool) -> None:
 
 
 def _offers(available: int) -> list[_Offer]:
-    from ..checkpoint.inspect import EMBEDDED, KNOWN, find, inspect
+    from ..checkpoint.catalogue import KNOWN, KNOWN_RETRIEVERS
+    from ..checkpoint.embedded import embedded_models
+    from ..checkpoint.inspect import find, inspect_any
 
     offers = []
-    try:
-        embedded = inspect(find(EMBEDDED))
-        about = "inside the package: captions and answers about drawn scenes, not photographs"
-        config = embedded.config
-        parameters = embedded.total_parameters
-        offers.append(_Offer(EMBEDDED, about, parameters, 0, _memory(config), _fits(config, available)))
-    except CheckpointError as error:
-        note(f"The embedded model is damaged: {error}")  # the others can be told all the same
-    for known in KNOWN:
+    for name, about in embedded_models().items():
+        try:
+            embedded = inspect_any(find(name))
+        except CheckpointError as error:
+            note(f"The embedded model {name} is damaged: {error}")  # the others can be told all the same
+            continue
+        config, parameters = embedded.config, embedded.total_parameters
+        offers.append(_Offer(name, about, parameters, 0, _memory(config), _fits(config, available)))
+    official: list[KnownCheckpoint[AnyConfig]] = [*KNOWN, *KNOWN_RETRIEVERS]
+    for known in official:
         size = known.parameters * _PUBLISHED_BYTES
         config = known.config
         memory, fits = _memory(config), _fits(config, available)
@@ -148,14 +152,14 @@ def _offers(available: int) -> list[_Offer]:
     return offers
 
 
-def _fits(config: ModelConfig, available: int) -> dict[str, str | None]:
+def _fits(config: AnyConfig, available: int) -> dict[str, str | None]:
     from ..checkpoint.requirements import COSTS
     from ..loading import default_precision
 
     return {engine: default_precision(config, engine, available) for engine in COSTS}
 
 
-def _memory(config: ModelConfig) -> dict[str, dict[str, int]]:
+def _memory(config: AnyConfig) -> dict[str, dict[str, int]]:
     from ..checkpoint.requirements import COSTS, needed
 
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
-from ..checkpoint.embedded import EMBEDDED
+from ..checkpoint.embedded import EMBEDDED, EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE
 from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
@@ -16,10 +16,12 @@ from .wording import OPTION_NAMES, PIXELS_OPTION
 if TYPE_CHECKING:
     from ..generation.settings import Settings
     from ..images import PictureLimits
-    from ..loading import EngineChoice, PrecisionChoice
     from ..model import Model
+    from ..retriever import Retriever
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
+
+_Loaded = TypeVar("_Loaded")
 
 # Headings in --help.
 MODEL = "Model"
@@ -67,7 +69,7 @@ def choices_of(given: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class _LoadOptions:
     """Which model runs, and on what."""
 
     heading: ClassVar[str] = MODEL
@@ -95,7 +97,6 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="NAME", help="Use the tokenizer and picture settings of this model or folder."),
     ] = None
-    adapter: AdapterName = None
     force: Annotated[
         bool, typer.Option("--force", help="Load the model even if the memory check says it will not fit.")
     ] = False
@@ -118,10 +119,6 @@ class ModelOptions:
         ),
     ] = None
 
-    @property
-    def is_embedded(self) -> bool:
-        return self.model == EMBEDDED and self.adapter is None
-
     def picture_limits(self) -> PictureLimits:
         """Which pictures are opened; a message about a larger one names the option."""
         from ..images import PictureLimits
@@ -131,24 +128,39 @@ class ModelOptions:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
 
-    def load(self) -> Model:
-        """The running model; on a terminal a bar shows its loading."""
-        from ..loading import load
-
+    def _loaded(self, load: Callable[..., _Loaded], **more: Any) -> _Loaded:
+        """What `load` or `load_retriever` makes of the options; on a terminal a bar shows it."""
         with ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
-                precision=cast("PrecisionChoice", self.precision),  # `load` checks the words
-                engine=cast("EngineChoice", self.engine),
+                precision=self.precision,
+                engine=self.engine,
                 device=self.device,
                 revision=self.revision,
                 processor=self.processor,
-                adapter=self.adapter,
                 threads=self.threads,
                 force=self.force,
                 limits=self.picture_limits(),
                 on_progress=progress,
+                **more,
             )
+
+
+@dataclass(frozen=True)
+class ModelOptions(_LoadOptions):
+    """Which chat model runs, and on what."""
+
+    adapter: AdapterName = None
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.model == EMBEDDED and self.adapter is None
+
+    def load(self) -> Model:
+        """The running model."""
+        from ..loading import load
+
+        return self._loaded(load, adapter=self.adapter)
 
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""
@@ -157,6 +169,29 @@ class ModelOptions:
                 "The embedded model knows drawn scenes and has never seen a photograph; "
                 f"for photographs: {instead}"
             )
+
+
+@dataclass(frozen=True)
+class RetrieverOptions(_LoadOptions):
+    """Which retrieval model runs, and on what."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar=RETRIEVER_VARIABLE,
+            help="Retrieval model: demo-retrieval (the embedded one), a folder, or a name on the Hugging Face hub "
+            "such as Salesforce/blip2-itm-vit-g.",
+        ),
+    ] = EMBEDDED_RETRIEVER
+
+    def load(self) -> Retriever:
+        """The running model."""
+        from ..retriever_loading import load_retriever
+
+        return self._loaded(load_retriever)
 
 
 Group = TypeVar("Group")

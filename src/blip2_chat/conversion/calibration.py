@@ -8,15 +8,17 @@ matters is that words of the usual kinds pass through every layer.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint.inspect import Checkpoint
+from ..checkpoint.inspect import AnyCheckpoint, is_chat, is_retrieval
 from ..engines.onnx.fidelity import seconds_to_calibrate
 from ..engines.onnx.reference import Sample
 from ..errors import CheckpointError, PictureError
-from ..images import is_picture_file, open_picture
+from ..images import Picture, is_picture_file, open_picture
 from ..prompts import Exchange
+from .retrieval_samples import encoder_samples, shipped_pictures
 from .samples import SampleMaker, shipped_identity, shipped_samples
 
 # Pictures of a folder that are used, in the order of their names.
@@ -59,26 +61,27 @@ class Calibration:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return f"{_METHOD} pictures {digest.hexdigest()[:12]}"
 
-    def samples(self, checkpoint: Checkpoint) -> list[Sample]:
+    def samples(self, checkpoint: AnyCheckpoint) -> list[Sample]:
         """The samples for one checkpoint: none when it is off, or when all are longer than the model's context.
         `CheckpointError` when a folder has no picture that can be read."""
         if not self.is_on:
             return []
+        if is_retrieval(checkpoint):
+            given = shipped_pictures(slice(SHIPPED_PICTURES)) if self.pictures is None else self._opened()
+            return encoder_samples(checkpoint, given)
+        assert is_chat(checkpoint)
         if self.pictures is None:
             return shipped_samples(
                 checkpoint, slice(SHIPPED_PICTURES), SHIPPED_QUESTIONS, with_conversation=True
             )
         make = SampleMaker(checkpoint)
         samples = []
-        for number, path in enumerate(self._paths()):
+        for number, picture in enumerate(self._opened()):
             texts = [make.caption(_CAPTION), make.talk(_TALKS[number % len(_TALKS)])]
-            try:
-                samples += make(open_picture(path), texts)
-            except PictureError as error:
-                raise CheckpointError(f"the picture to calibrate with cannot be read: {error}") from None
+            samples += make(picture, texts)
         return samples
 
-    def seconds(self, checkpoint: Checkpoint, precision: str) -> float:
+    def seconds(self, checkpoint: AnyCheckpoint, precision: str) -> float:
         """How long it may take here."""
         if not self.is_on or precision == "fp32":
             return 0.0
@@ -87,6 +90,13 @@ class Calibration:
             pictures, texts = len(self._paths()), 2
         tokens = pictures * texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
         return seconds_to_calibrate(checkpoint, precision, pictures, tokens)
+
+    def _opened(self) -> Iterator[Picture]:
+        for path in self._paths():
+            try:
+                yield open_picture(path)
+            except PictureError as error:
+                raise CheckpointError(f"the picture to calibrate with cannot be read: {error}") from None
 
     def _paths(self) -> list[Path]:
         assert self.pictures is not None

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from .._version import __version__
-from ..checkpoint.inspect import EMBEDDED, Checkpoint
+from ..checkpoint.embedded import is_embedded
+from ..checkpoint.inspect import AnyCheckpoint
 from ..engines.onnx import convert as engine
 from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
 from ..engines.onnx.reference import Sample
@@ -59,7 +60,7 @@ _temporary_lock = threading.Lock()
 
 
 def converted(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     precision: str,
     *,
     name: str,
@@ -100,7 +101,7 @@ def converted(
 
 
 def convert(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     out: str | Path,
     precision: str,
     *,
@@ -130,7 +131,7 @@ def convert(
 class _Job:
     """What is to be converted."""
 
-    checkpoint: Checkpoint
+    checkpoint: AnyCheckpoint
     precision: Precision
     block_size: int
     name: str  # as the user says it
@@ -142,7 +143,7 @@ class _Job:
     @classmethod
     def of(
         cls,
-        checkpoint: Checkpoint,
+        checkpoint: AnyCheckpoint,
         precision: str,
         name: str,
         block_size: int | None,
@@ -172,7 +173,7 @@ class _Job:
         if self.how is not None:
             made_of += f" {self.how}"
         digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
-        has_name = self.name == EMBEDDED or hub_commit(self.checkpoint.folder)
+        has_name = is_embedded(self.name) or hub_commit(self.checkpoint.folder)
         name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
         if self.checkpoint.adapter is not None:
             name += f"-{self.checkpoint.adapter.folder.resolve().name}"
@@ -205,7 +206,7 @@ class _Job:
         """What the manifest says of the checkpoint; where it lies on this disk, only in a private place."""
         commit = hub_commit(self.checkpoint.folder)
         folder = self.checkpoint.folder.resolve()
-        is_path = commit is None and self.name != EMBEDDED
+        is_path = commit is None and not is_embedded(self.name)
         own_name = (str(folder) if is_private else folder.name) if is_path else self.name
         return {
             "name": own_name,
@@ -228,7 +229,7 @@ class _Job:
         return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
 
 
-def _identity(checkpoint: Checkpoint) -> str:
+def _identity(checkpoint: AnyCheckpoint) -> str:
     return fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor, checkpoint.adapter)
 
 

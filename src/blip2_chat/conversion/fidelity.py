@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.inspect import Checkpoint
+from ..checkpoint.embedded import sample_pictures
+from ..checkpoint.inspect import AnyCheckpoint, is_chat, is_retrieval
 from ..engines.onnx.fidelity import (
     Comparison,
     Progress,
@@ -17,6 +18,7 @@ from ..engines.onnx.fidelity import (
 from ..engines.onnx.manifest import Fidelity
 from ..engines.onnx.reference import Sample
 from .calibration import SHIPPED_PICTURES
+from .retrieval_samples import pairs
 from .samples import shipped_samples
 
 # The shipped pictures that nothing is calibrated by: on those the integers would look better than they are. Each text
@@ -28,13 +30,17 @@ _PICTURES = 2
 _USUAL_TOKENS = 12
 
 
-def fidelity_samples(checkpoint: Checkpoint) -> list[Sample]:
-    """A few shipped pictures with their captions, and questions with their answers."""
+def fidelity_samples(checkpoint: AnyCheckpoint) -> list[Sample]:
+    """A few shipped pictures with their captions, and questions with their answers; for a retrieval model, with the
+    captions of all that there are."""
+    if is_retrieval(checkpoint):
+        return pairs(checkpoint, slice(_FIRST, _FIRST + _PICTURES))
+    assert is_chat(checkpoint)
     return shipped_samples(checkpoint, slice(_FIRST, _FIRST + _PICTURES), _QUESTIONS)
 
 
 def measured(
-    checkpoint: Checkpoint, folder: Path, samples: Sequence[Sample], progress: Progress
+    checkpoint: AnyCheckpoint, folder: Path, samples: Sequence[Sample], progress: Progress
 ) -> Fidelity | None:
     """How closely the conversion in `folder` follows the checkpoint; None when there are no samples. One pass over
     the float32 weights and one over the converted ones; `progress` is called with bytes done and in all."""
@@ -49,15 +55,21 @@ def measured(
     return comparison.result()
 
 
-def seconds_to_measure(checkpoint: Checkpoint) -> float:
+def seconds_to_measure(checkpoint: AnyCheckpoint) -> float:
     """How long `measured` may take here with the shipped samples."""
-    tokens = _PICTURES * (1 + _QUESTIONS) * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
+    texts = 1 + _QUESTIONS if is_chat(checkpoint) else len(sample_pictures())
+    tokens = _PICTURES * texts * (checkpoint.config.num_query_tokens + _USUAL_TOKENS)
     # The converted weights are fewer bytes, and as many operations on smaller numbers.
     return 1.5 * estimated_seconds(checkpoint, _PICTURES, tokens)
 
 
-def described(fidelity: Fidelity, precision: str) -> str:
+def described(fidelity: Fidelity, precision: str, *, is_retrieval: bool = False) -> str:
     """One line for people."""
+    if is_retrieval:
+        return (
+            f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} matches of a picture with a "
+            f"text agree, the embeddings of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"
+        )
     return (
         f"{precision} follows fp32: {fidelity.agreement:.1%} of {fidelity.tokens} next tokens agree, "
         f"the query vectors of {fidelity.pictures} pictures differ by {fidelity.vector_error:.1%}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint.embedded import EMBEDDED
+from ..checkpoint.embedded import is_embedded
 from ..checkpoint.hub import is_hub_name
 from ..errors import CheckpointError
 from .cache import BusyError, Cached, conversions_folder, foreign_file, remove, sole_writer
@@ -30,11 +30,11 @@ def is_orphan(entry: Cached) -> bool:
     """Whether what a conversion was made from is gone: the checkpoint's folder or its snapshot in the hub's cache, or
     the folder of its adapter.
 
-    False where that is not known: for the embedded model, and for a conversion whose manifest cannot be read.
+    False where that is not known: for an embedded model, and for a conversion whose manifest cannot be read.
     """
     if entry.adapter is not None and os.path.isabs(entry.adapter) and not os.path.lexists(entry.adapter):
         return True
-    if entry.source == EMBEDDED:
+    if is_embedded(entry.source):
         return False
     if os.path.isabs(entry.source):
         return not os.path.lexists(entry.source)

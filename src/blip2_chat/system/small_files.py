@@ -25,6 +25,7 @@ SETTINGS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "vocab.txt",
 )
 # The tokenizer of a Q-Former that reads text: where official checkpoints have it, and what a folder of ours, in
 # which all files lie side by side, calls it.

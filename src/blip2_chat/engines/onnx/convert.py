@@ -21,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from ...checkpoint.config import ModelConfig
-from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.inspect import AnyCheckpoint
+from ...checkpoint.retrieval_config import AnyConfig, RetrievalConfig
 from ...checkpoint.weights import Weights
 from ...errors import CheckpointError
 from ...system.processor import lacks_vnni
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
-from .graph import llama, opt, qformer, t5, vision
+from .graph import llama, opt, qformer, retrieval, t5, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
 from .graph_file import GraphFile
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
 from .reference import LinearInputs, Sample, answer
+from .retrieval_reference import encode
 
 # What progress says while samples run through the float32 model.
 CALIBRATING = "calibrating"
@@ -46,6 +48,8 @@ class Schemes:
     picture: Scheme
     language: Scheme
     head: Scheme
+    # The picture encoder of a model without a language model, if not the same.
+    picture_alone: Scheme | None = None
 
 
 # Weights per scale. A scale takes 8 bytes in memory (ONNX Runtime packs the sum of its weights beside it): with
@@ -64,6 +68,8 @@ def schemes(precision: Precision, block_size: int) -> Schemes:
         picture=Scheme("columns"),
         language=Scheme("blocks", bits, block_size),
         head=Scheme("blocks", 8, block_size),
+        # Then nothing else is left to make smaller. Blocks of 128 fill the rows of ViT-g without a rest.
+        picture_alone=Scheme("blocks", 4, min(block_size, 128)) if precision == "int4" else None,
     )
 
 
@@ -83,20 +89,26 @@ def schemes_here(precision: Precision) -> Schemes | None:
 class Plan:
     """Everything a conversion will write."""
 
-    config: ModelConfig
+    config: AnyConfig
     graphs: tuple[Graph, ...]
-    embeddings: Tensor
+    embeddings: Tensor | None  # the language model's; a retrieval model has none
     embeddings_dtype: np.dtype[Any]
 
     @property
     def nbytes(self) -> int:
         """Size of the result on disk, nearly."""
         weights = sum(recipe.nbytes for graph in self.graphs for recipe in graph.recipes)
-        return weights + prod(self.embeddings.shape) * self.embeddings_dtype.itemsize
+        table = 0 if self.embeddings is None else prod(self.embeddings.shape)
+        return weights + table * self.embeddings_dtype.itemsize
+
+    def chat(self) -> tuple[ModelConfig, Tensor]:
+        """The configuration and the token embeddings of a chat model's plan."""
+        assert isinstance(self.config, ModelConfig) and self.embeddings is not None
+        return self.config, self.embeddings
 
 
 def plan(
-    config: ModelConfig,
+    config: AnyConfig,
     precision: Precision,
     block_size: int | None = None,
     *,
@@ -111,15 +123,18 @@ def plan(
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"block_size is a power of two from 16, not {block_size}")
     how = how or schemes(precision, block_size)
-    build, embedding = _LANGUAGE_MODELS[config.text.kind]
+    dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
     try:
+        if isinstance(config, RetrievalConfig):
+            scheme = how.picture_alone or how.picture
+            return Plan(config, retrieval.build(config, scheme), None, dtype)
+        build, embedding = _LANGUAGE_MODELS[config.text.kind]
         graphs = (
             *_picture(config, how.picture),
             *build(config.text, how.language, how.head, tied_head),
         )
     except UnknownActivation as error:
         raise CheckpointError(str(error)) from None
-    dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
     table = stored(embedding, config.text.vocab_size, config.text.hidden_size)
     return Plan(config, graphs, table, dtype)
 
@@ -150,7 +165,7 @@ def _picture(config: ModelConfig, scheme: Scheme) -> tuple[Graph, ...]:
 
 
 def convert(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     folder: Path,
     precision: Precision,
     *,
@@ -183,7 +198,7 @@ def convert(
 
 def _write(
     planned: Plan,
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     folder: Path,
     precision: Precision,
     block_size: int,
@@ -231,9 +246,10 @@ def _write(
             used(unread)
             is_calibrating = False
         graphs = {name: file.finish() for name, file in made.items()}
-    table = read(planned.embeddings).astype(planned.embeddings_dtype)
-    table.tofile(folder / EMBEDDINGS_FILE)
-    report(EMBEDDINGS_FILE, table.nbytes)
+    if planned.embeddings is not None:
+        table = read(planned.embeddings).astype(planned.embeddings_dtype)
+        table.tofile(folder / EMBEDDINGS_FILE)
+        report(EMBEDDINGS_FILE, table.nbytes)
 
     manifest = Manifest(
         format=FORMAT,
@@ -242,7 +258,7 @@ def _write(
         block_size=block_size,
         family=planned.config.family,
         graphs=graphs,
-        embeddings_dtype=planned.embeddings_dtype.name,
+        embeddings_dtype=None if planned.embeddings is None else planned.embeddings_dtype.name,
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         schemes=None if how is None else asdict(how),
     )
@@ -261,4 +277,9 @@ def _calibrate(
         graph.name: LinearInputs(graph, files[graph.name].wanted, files[graph.name].calibrate)
         for graph in exact.graphs
     }
-    answer(exact.graphs, exact.embeddings, exact.config, read, samples, watches, progress)
+    if exact.embeddings is None:
+        picture = exact.graphs[0]
+        encode(picture, read, samples, watches[picture.name], progress)
+        return
+    config, embeddings = exact.chat()
+    answer(exact.graphs, embeddings, config, read, samples, watches, progress)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.weights import Weights
 from ..engine import Floats
-from .convert import BLOCK_SIZES, plan
+from .convert import BLOCK_SIZES, Plan, plan
 from .graph.builder import Tensor
 from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Fidelity
-from .reference import Sample, answer
+from .reference import Read, Sample, answer
+from .retrieval_reference import matched
 from .streamed import StoredWeights
 from .verify import verified_plan
 
@@ -37,7 +38,8 @@ _MEASURED = 64_000_000
 @dataclass(frozen=True)
 class Outputs:
     """What a model makes of samples: per sample query vectors [1, Q, D], and logits [1 + answer, V] after the prompt
-    and after each token of the answer."""
+    and after each token of the answer. Of a retrieval model: embeddings [1, Q, E], and logits [1, 2] of whether the
+    picture and the text match."""
 
     vectors: list[Floats]
     logits: list[Floats]
@@ -47,13 +49,13 @@ def _silent(done: int, total: int) -> None:
     pass
 
 
-def reference_size(checkpoint: Checkpoint) -> int:
+def reference_size(checkpoint: AnyCheckpoint) -> int:
     """Bytes of float32 weights that `reference_outputs` goes through."""
     return plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head).nbytes
 
 
 def reference_outputs(
-    checkpoint: Checkpoint, samples: Sequence[Sample], progress: Progress = _silent
+    checkpoint: AnyCheckpoint, samples: Sequence[Sample], progress: Progress = _silent
 ) -> Outputs:
     """The checkpoint's own, in float32. Raises `CheckpointError` when a weight cannot be read."""
     planned = plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head)
@@ -63,15 +65,17 @@ def reference_outputs(
         return tensor.make(*(weights.read(name) for name, _ in tensor.sources))
 
     count = _counter(planned.nbytes, progress)
-    return Outputs(*answer(planned.graphs, planned.embeddings, planned.config, read, samples, progress=count))
+    return _outputs(planned, read, samples, count)
 
 
 def converted_outputs(folder: Path, samples: Sequence[Sample], progress: Progress = _silent) -> Outputs:
     """Those of a converted folder. Raises `CheckpointError` when it is not whole."""
     folder = Path(folder).resolve()
     manifest, planned = verified_plan(folder)
-    shape = planned.embeddings.shape
-    table = np.memmap(folder / EMBEDDINGS_FILE, np.dtype(manifest.embeddings_dtype), "r", shape=shape)
+    table = None
+    if planned.embeddings is not None:
+        dtype, shape = np.dtype(manifest.embeddings_dtype), planned.embeddings.shape
+        table = np.memmap(folder / EMBEDDINGS_FILE, dtype, "r", shape=shape)
     references = {
         graph.name: {
             weight.name: weight for weight in layout(graph).model.graph.initializer if weight.external_data
@@ -80,9 +84,15 @@ def converted_outputs(folder: Path, samples: Sequence[Sample], progress: Progres
     }
     weights = StoredWeights(folder, table, references)
     count = _counter(planned.nbytes, progress)
-    return Outputs(
-        *answer(planned.graphs, planned.embeddings, planned.config, weights, samples, progress=count)
-    )
+    return _outputs(planned, weights, samples, count)
+
+
+def _outputs(planned: Plan, read: Read, samples: Sequence[Sample], count: Callable[[int], None]) -> Outputs:
+    if planned.embeddings is None:
+        queries = planned.config.num_query_tokens
+        return Outputs(*matched(planned.graphs, read, queries, samples, count))
+    config, embeddings = planned.chat()
+    return Outputs(*answer(planned.graphs, embeddings, config, read, samples, progress=count))
 
 
 def _counter(total: int, progress: Progress) -> Callable[[int], None]:
@@ -146,7 +156,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def estimated_seconds(checkpoint: Checkpoint, pictures: int, tokens: int) -> float:
+def estimated_seconds(checkpoint: AnyCheckpoint, pictures: int, tokens: int) -> float:
     """How long `reference_outputs` may take here, from a moment's measurement of the disk and of the processor.
     `pictures` and `tokens` (query vectors included) are those of all samples."""
     vision, parts = checkpoint.config.vision, checkpoint.parameters
@@ -156,17 +166,20 @@ def estimated_seconds(checkpoint: Checkpoint, pictures: int, tokens: int) -> flo
     return reference_size(checkpoint) / _bytes_per_second(checkpoint) + operations / _operations_per_second()
 
 
-def seconds_to_calibrate(checkpoint: Checkpoint, precision: str, pictures: int, tokens: int) -> float:
+def seconds_to_calibrate(checkpoint: AnyCheckpoint, precision: str, pictures: int, tokens: int) -> float:
     """How much longer a conversion takes with samples of so many pictures and tokens."""
     seconds = estimated_seconds(checkpoint, pictures, tokens)
     if precision == "int4":
         # Products of the matrices with the samples, there and back (`gptq.py`), and with themselves within blocks.
-        operations = (4 * tokens + 2 * BLOCK_SIZES["int4"]) * checkpoint.parameters["language_model"]
+        rows, numbers = tokens, checkpoint.parameters["language_model"]
+        if not numbers:  # of a retrieval model the picture encoder is what is quantised
+            rows, numbers = pictures * checkpoint.config.vision.num_positions, checkpoint.parameters["vision"]
+        operations = (4 * rows + 2 * BLOCK_SIZES["int4"]) * numbers
         seconds += _SLOWER * operations / _operations_per_second()
     return seconds
 
 
-def _bytes_per_second(checkpoint: Checkpoint) -> float:
+def _bytes_per_second(checkpoint: AnyCheckpoint) -> float:
     """Float32 bytes of weights that are read and turned as a linear layer wants them."""
     sizes = {name: one.nbytes for name, one in checkpoint.tensors.items() if len(one.shape) == 2}
     small = [name for name, size in sizes.items() if size <= _MEASURED] or [min(sizes, key=sizes.__getitem__)]

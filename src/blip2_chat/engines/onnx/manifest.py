@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...checkpoint.config import Family, ModelConfig
+from ...checkpoint.config import Family
+from ...checkpoint.retrieval_config import AnyConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
 from ...system.small_files import (
@@ -29,11 +30,12 @@ FORMAT = 2
 EMBEDDINGS_FILE = "embeddings.bin"
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS = get_args(Precision)
-_GRAPHS: dict[Family, set[str]] = {
+_GRAPHS: dict[Family | Literal["retrieval"], set[str]] = {
     "opt": {"picture", "language"},
     "t5": {"picture", "prompt", "language"},
     "instruct-t5": {"picture", "query", "prompt", "language"},
     "instruct-llama": {"picture", "query", "language"},
+    "retrieval": {"picture", "matching"},
 }
 # numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
 _EMBEDDINGS = ("float32", "float16")
@@ -54,7 +56,8 @@ class MappedTensor:
 @dataclass(frozen=True)
 class Fidelity:
     """How closely a conversion follows its checkpoint in float32, on `tokens` next tokens about `pictures` pictures
-    (see `fidelity.py`)."""
+    (see `fidelity.py`). For a retrieval model a "token" is whether a picture and a text match, and the vectors are
+    its picture embeddings."""
 
     agreement: float  # share of the tokens at which both find the same next token likeliest
     divergence: (
@@ -73,7 +76,7 @@ class Manifest:
     block_size: int
     family: str
     graphs: dict[str, tuple[MappedTensor, ...]]  # NAME.onnx, NAME.onnx.data; what of it is mapped
-    embeddings_dtype: str
+    embeddings_dtype: str | None  # of the language model's token embeddings; None: it has none
     sizes: dict[str, int]  # every other file of the folder, in bytes
     schemes: dict[str, Any] | None = None  # where they are not the precision's own
     fidelity: Fidelity | None = None  # None: not measured
@@ -119,7 +122,7 @@ class Verified:
 
     folder: Path
     manifest: Manifest
-    config: ModelConfig
+    config: AnyConfig
 
 
 class _Unexpected(ValueError):
@@ -141,9 +144,10 @@ def _read(raw: Any) -> Manifest:
         _require(type(raw[name]) is kind, f"{name} is", raw[name])
     _require(raw["precision"] in PRECISIONS, "precision is", raw["precision"])
     _require(isinstance(raw.get("schemes"), (dict, type(None))), "schemes is", raw.get("schemes"))
-    _require(raw["embeddings_dtype"] in _EMBEDDINGS, "embeddings_dtype is", raw["embeddings_dtype"])
     family = raw["family"]
     _require(isinstance(family, str) and family in _GRAPHS, "family is", family)
+    dtypes = _EMBEDDINGS if "language" in _GRAPHS[family] else (None,)
+    _require(raw["embeddings_dtype"] in dtypes, "embeddings_dtype is", raw["embeddings_dtype"])
     _require(raw["graphs"].keys() == _GRAPHS[family], "graphs are", sorted(raw["graphs"]))
     for name, tensors in raw["graphs"].items():
         _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
@@ -177,9 +181,14 @@ def _mapped(raw: Any) -> MappedTensor:
     return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})
 
 
-def _check_sizes(sizes: dict[str, Any], family: Family) -> None:
-    weights = {EMBEDDINGS_FILE, *(f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data"))}
-    tokenizers = {"tokenizer.json", *([OWN_QFORMER_TOKENIZER] if "query" in _GRAPHS[family] else [])}
+def _check_sizes(sizes: dict[str, Any], family: Family | Literal["retrieval"]) -> None:
+    weights = {f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data")}
+    if "language" in _GRAPHS[family]:
+        weights.add(EMBEDDINGS_FILE)
+    has_vocabulary = family == "retrieval" and "vocab.txt" in sizes
+    tokenizers = {"vocab.txt" if has_vocabulary else "tokenizer.json"}
+    if "query" in _GRAPHS[family]:
+        tokenizers.add(OWN_QFORMER_TOKENIZER)
     missing = {*weights, "config.json", *tokenizers} - sizes.keys()
     _require(not missing, "sizes lacks", sorted(missing))
     for name, size in sizes.items():

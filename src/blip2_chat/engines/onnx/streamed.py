@@ -27,11 +27,12 @@ class StoredWeights:
     constant, so ONNX Runtime maps each piece's from the folder's files."""
 
     folder: Path
-    embeddings: Array
+    embeddings: Array | None  # None: the model has none
     references: Mapping[str, Mapping[Value, onnx.TensorProto]]  # by the names of graph and weight
 
     def __call__(self, tensor: Tensor) -> Array:
         """The token embeddings, the only tensor that is not in a graph."""
+        assert self.embeddings is not None
         return self.embeddings
 
 

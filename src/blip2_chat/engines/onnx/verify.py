@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from ...checkpoint.config import ModelConfig
+from ...checkpoint.retrieval_config import AnyConfig, read_config
 from ...checkpoint.tensor_names import HEAD, expected_tensors
 from ...errors import CheckpointError
 from ...system.small_files import read_small
@@ -39,26 +39,32 @@ def verify(folder: Path) -> Verified:
 def verified_plan(folder: Path) -> tuple[Manifest, Plan]:
     """`verify`, and the plan that the folder was written by."""
     manifest = Manifest.from_folder(folder)
-    config = ModelConfig.from_folder(folder)
+    config = read_config(folder)
     if config.family != manifest.family:
         raise _unlike(folder, "config.json", "the configuration that the manifest is for")
     expected_tensors(config)  # refuses sizes that no model has, before graphs of them are built
-    language = _parsed(folder, "language")
-    # What the head is, only the weights of the checkpoint told; the graph has it under its own name.
-    # protobuf gives a damaged name, which is not UTF-8, as bytes.
-    names = (weight.name for weight in language.graph.initializer if isinstance(weight.name, str))
-    tied_head = not any(name.startswith(HEAD) for name in names)
+    parsed = {name: _parsed(folder, name) for name in manifest.graphs}
+    tied_head = "language" not in parsed or _is_tied(parsed["language"])
     planned = _plan(folder, manifest, config, tied_head)
     for graph in planned.graphs:
-        found = language if graph.name == "language" else _parsed(folder, graph.name)
-        _check_graph(folder, manifest, graph, found)
-    size = prod(planned.embeddings.shape) * planned.embeddings_dtype.itemsize
-    if (planned.embeddings_dtype.name, size) != (manifest.embeddings_dtype, manifest.sizes[EMBEDDINGS_FILE]):
-        raise _unlike(folder, EMBEDDINGS_FILE, "the table that its config.json asks for")
+        _check_graph(folder, manifest, graph, parsed[graph.name])
+    if planned.embeddings is not None:
+        size = prod(planned.embeddings.shape) * planned.embeddings_dtype.itemsize
+        wanted = (planned.embeddings_dtype.name, size)
+        if wanted != (manifest.embeddings_dtype, manifest.sizes[EMBEDDINGS_FILE]):
+            raise _unlike(folder, EMBEDDINGS_FILE, "the table that its config.json asks for")
     return manifest, planned
 
 
-def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool) -> Plan:
+def _is_tied(language: onnx.ModelProto) -> bool:
+    """Whether the head is the token embeddings. Only the weights of the checkpoint told; the graph has another head
+    under its own name."""
+    # protobuf gives a damaged name, which is not UTF-8, as bytes.
+    names = (weight.name for weight in language.graph.initializer if isinstance(weight.name, str))
+    return not any(name.startswith(HEAD) for name in names)
+
+
+def _plan(folder: Path, manifest: Manifest, config: AnyConfig, tied_head: bool) -> Plan:
     if not 16 <= manifest.block_size <= _LARGEST_BLOCK:
         raise _unlike(folder, "the manifest", "one with a block size that a conversion may have")
     try:
@@ -72,8 +78,10 @@ def _plan(folder: Path, manifest: Manifest, config: ModelConfig, tied_head: bool
 
 
 def _schemes(raw: dict[str, Any]) -> Schemes:
-    made = Schemes(**{part: Scheme(**scheme) for part, scheme in raw.items()})
+    made = Schemes(**{part: Scheme(**scheme) for part, scheme in raw.items() if scheme is not None})
     for scheme in (getattr(made, field.name) for field in fields(made)):
+        if scheme is None:
+            continue
         size = scheme.block_size
         if (
             scheme.kind not in ("float", "columns", "blocks")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...checkpoint.adapters import Adapter, has_adapter
-from ...checkpoint.inspect import Checkpoint
+from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.safetensors_headers import INDEX, SINGLE
 from ...checkpoint.tensor_names import aliases, expected_tensors
 from ...checkpoint.weights import Weights
@@ -28,7 +28,7 @@ _CONFIGS = ("config.json", "generation_config.json")
 
 
 @contextmanager
-def standard_folder(checkpoint: Checkpoint) -> Iterator[Path]:
+def standard_folder(checkpoint: AnyCheckpoint) -> Iterator[Path]:
     """The checkpoint's folder; where its weights have other names than transformers', an adapter is merged with them,
     or one that PEFT would apply lies beside them, a temporary one with links to them. Raises `CheckpointError`."""
     folder, files, adapter = checkpoint.folder, checkpoint.weight_files, checkpoint.adapter
@@ -54,7 +54,7 @@ def standard_folder(checkpoint: Checkpoint) -> Iterator[Path]:
         yield made
 
 
-def _write_merged(checkpoint: Checkpoint, adapter: Adapter, path: Path) -> list[str]:
+def _write_merged(checkpoint: AnyCheckpoint, adapter: Adapter, path: Path) -> list[str]:
     """A safetensors file with the tensors that the adapter changes, in float32, one in memory at a time; their names.
     `CheckpointError` when the disk has no room."""
     # Untied, head and embeddings are two tensors, of which the file may have held one.

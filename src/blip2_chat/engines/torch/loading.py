@@ -14,11 +14,13 @@ from torch import nn
 from transformers import (
     BitsAndBytesConfig,
     Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     InstructBlipForConditionalGeneration,
 )
 
 from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
+from ...checkpoint.retrieval_config import AnyConfig
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
 from ...system.memory import available_memory
 from ...system.progress import Progress
@@ -26,7 +28,10 @@ from ...system.progress import Progress
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Casting these below fp32 changes captions (transformers #37068, #38858); an 8-bit head picks wrong tokens.
 # T5's `wo` transformers adds by itself: its inputs are beyond fp16, to which bitsandbytes casts.
-_KEPT_HIGH = ["query_tokens", "qformer", "language_projection", "lm_head"]
+_KEPT_HIGH = [
+    *("query_tokens", "qformer", "language_projection", "lm_head"),
+    *("embeddings", "vision_projection", "text_projection", "itm_head"),
+]
 # What bitsandbytes logs at every matrix product (a cast that we ask for) and at import (a faster kernel that
 # would be downloaded).
 _NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
@@ -44,8 +49,25 @@ class _InstructBlip(InstructBlipForConditionalGeneration):  # type: ignore[misc]
     _keep_in_fp32_modules_strict = _KEPT_FP32
 
 
+class _Retrieval(Blip2ForImageTextRetrieval):  # type: ignore[misc]
+    """The same for pictures and texts, whose heads and word embeddings are fp32, too."""
+
+    _keep_in_fp32_modules_strict = (
+        *("query_tokens", "qformer", "word_embeddings", "position_embeddings"),
+        *("vision_projection", "text_projection", "itm_head"),
+    )
+
+
+# transformers' class, by the family; all others are chat models.
+_CLASSES: dict[str, Any] = {
+    "retrieval": _Retrieval,
+    "instruct-t5": _InstructBlip,
+    "instruct-llama": _InstructBlip,
+}
+
+
 def load_weights(
-    folder: Path, config: ModelConfig, precision: str, device: str, on_progress: Progress | None = None
+    folder: Path, config: AnyConfig, precision: str, device: str, on_progress: Progress | None = None
 ) -> Any:
     """transformers' model from an official-layout folder, at `precision` ("fp32" ... "int4") on `device`."""
     _require(device, precision)
@@ -60,7 +82,7 @@ def load_weights(
         options |= _bitsandbytes(precision, config, device)
     try:
         with _told(on_progress):
-            model = (_InstructBlip if config.reads_instruction else _Blip2).from_pretrained(folder, **options)
+            model = _CLASSES.get(config.family, _Blip2).from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
         # More than the estimate says, or loaded by force.
         size = needed(config, precision, "torch")
@@ -82,7 +104,7 @@ def _require(device: str, precision: str) -> None:
         )
 
 
-def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str, Any]:
+def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, Any]:
     """LLM.int8() (Dettmers et al. 2022) or NF4 (Dettmers et al. 2023) on the encoder and language model."""
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -92,7 +114,7 @@ def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str,
         raise MissingExtraError(f"{precision} with the torch engine (bitsandbytes)", "torch") from None
     # What is not quantised, and what is computed in. On a CPU fp32: 16 bits are no faster there without the
     # newest instructions, and int8 answers are then closer to the full model's. T5 overflows fp16.
-    half = torch.float16 if config.text.is_decoder_only else torch.bfloat16
+    half = torch.float16 if _is_decoder_only(config) else torch.bfloat16
     compute = torch.float32 if device == "cpu" else half
     if precision == "int8":
         how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_HIGH)
@@ -106,9 +128,14 @@ def _bitsandbytes(precision: str, config: ModelConfig, device: str) -> dict[str,
     return {"quantization_config": how, "dtype": compute}
 
 
-def _fit_for_cpu(model: Any, config: ModelConfig) -> None:
+def _is_decoder_only(config: AnyConfig) -> bool:
+    """Whether there is no encoder of texts, whose activations fp16 would overflow."""
+    return not isinstance(config, ModelConfig) or config.text.is_decoder_only
+
+
+def _fit_for_cpu(model: Any, config: AnyConfig) -> None:
     for name, module in model.named_modules():
-        if config.text.kind == "t5" and name.endswith(".wo"):
+        if "t5" in config.family and name.endswith(".wo"):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes' packed 4-bit kernel wants whole blocks; what it cannot pack it would fail on.

@@ -13,7 +13,7 @@ from ....checkpoint.config import ModelConfig
 from ....errors import CheckpointError
 from ....system.small_files import short
 from ...engine import Engine, Floats, State, require_instructions
-from ..manifest import Manifest, Verified
+from ..manifest import Verified
 from .language import DecoderModel, LanguageModel, T5Model
 from .runtime import Array, Runner
 
@@ -43,25 +43,16 @@ class OnnxEngine:
 
     def encode_image(self, pixels: Floats) -> Floats:
         """See `Engine.encode_image`."""
-        runner = _open(self._picture)
-        size = self.config.vision.image_size
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
-            raise ValueError(f"pixels are {list(pixels.shape)}; the model wants [B, 3, {size}, {size}]")
         name, shape = "query_vectors", self._vectors_shape
         if self.config.reads_instruction:
             name, shape = "features", (self.config.vision.num_positions, self.config.vision.hidden_size)
-        pictures = np.empty((len(pixels), *shape), np.float32)
-        # One by one: a picture has rows enough to fill the cores, and so its vectors do not depend on company.
-        for i in range(len(pixels)):
-            picture = np.ascontiguousarray(pixels[i : i + 1], np.float32)
-            runner.run({"pixels": picture}, {name: pictures[i : i + 1]})
-        return pictures
+        return run_pictures(opened(self._picture), self.config.vision.image_size, pixels, name, shape)
 
     def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
         """See `Engine.query`."""
         if not self.config.reads_instruction:
             return pictures
-        runner = _open(self._query)
+        runner = opened(self._query)
         require_instructions(instructions, len(pictures))
         vectors = np.empty((len(pictures), *self._vectors_shape), np.float32)
         # One by one, as pictures are.
@@ -82,18 +73,31 @@ class OnnxEngine:
         self, query_vectors: Floats, token_ids: Sequence[Sequence[int]], state: State | None = None
     ) -> tuple[State, Floats]:
         """See `Engine.prefill`."""
-        return _open(self._language).prefill(np.asarray(query_vectors, np.float32), token_ids, state)
+        return opened(self._language).prefill(np.asarray(query_vectors, np.float32), token_ids, state)
 
     def step(self, state: State, token_ids: Sequence[int]) -> Floats:
         """See `Engine.step`."""
-        return _open(self._language).step(state, token_ids)
+        return opened(self._language).step(state, token_ids)
 
     def close(self) -> None:
         """Frees the model's memory; the engine cannot be used after."""
         self._picture = self._query = self._language = None
 
 
-def _open(part: _Part | None) -> _Part:
+def run_pictures(runner: Runner, size: int, pixels: Floats, output: str, shape: tuple[int, int]) -> Floats:
+    """float32 pixels [B, 3, size, size] -> what the picture graph gives as `output`, [B, *shape]."""
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
+        raise ValueError(f"pixels are {list(pixels.shape)}; the model wants [B, 3, {size}, {size}]")
+    given = np.empty((len(pixels), *shape), np.float32)
+    # One by one: a picture has rows enough to fill the cores, and so what it gives does not depend on company.
+    for i in range(len(pixels)):
+        picture = np.ascontiguousarray(pixels[i : i + 1], np.float32)
+        runner.run({"pixels": picture}, {output: given[i : i + 1]})
+    return given
+
+
+def opened(part: _Part | None) -> _Part:
+    """A part of an engine; `ValueError` when the engine was closed."""
     if part is None:
         raise ValueError("this engine is closed")
     return part
@@ -104,22 +108,19 @@ def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> 
 
     `CheckpointError` when the folder is not complete, and safe: it is checked, if it is not `Verified`.
     """
-    if not isinstance(converted, Verified):
-        from ..verify import verify  # brings the onnx package, which running a model does not need
-
-        converted = verify(Path(converted))
-    folder, manifest, config = converted.folder, converted.manifest, converted.config
+    found = verified(converted)
+    folder, manifest, config = found.folder, found.manifest, found.config
+    if not isinstance(config, ModelConfig):
+        raise CheckpointError(
+            f"{folder} matches pictures with texts: load it with load_retriever()", path=folder
+        )
+    runners = load_graphs(found, threads)
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
-        runners = _load_graphs(folder, manifest, threads)
         # Mapped: a conversation touches a few rows of it.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
-    except Exception as error:  # ONNX Runtime's own have no base but this
-        raise CheckpointError(
-            f"{folder} cannot be loaded: {short(str(error), 200)}; when its files are damaged, convert the "
-            "checkpoint again",
-            path=folder,
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _unloadable(folder, error) from None
     language: LanguageModel
     if config.text.is_decoder_only:
         language = DecoderModel(config, runners["language"], table)
@@ -128,14 +129,35 @@ def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> 
     return OnnxEngine(config, manifest.precision, runners["picture"], language, runners.get("query"))
 
 
-def _load_graphs(folder: Path, manifest: Manifest, threads: int | None) -> dict[str, Runner]:
+def verified(converted: Path | Verified) -> Verified:
+    """A converted folder, checked if it is not yet; `CheckpointError` when it is not what `convert` writes."""
+    if isinstance(converted, Verified):
+        return converted
+    from ..verify import verify  # brings the onnx package, which running a model does not need
+
+    return verify(Path(converted))
+
+
+def load_graphs(converted: Verified, threads: int | None) -> dict[str, Runner]:
     """All at once: ONNX Runtime packs the weights of a graph on one core."""
-    with ThreadPoolExecutor(len(manifest.graphs)) as pool:
+    folder, graphs = converted.folder, converted.manifest.graphs
+    with ThreadPoolExecutor(len(graphs)) as pool:
         started = {
             name: pool.submit(Runner, folder / f"{name}.onnx", threads, mapped)
-            for name, mapped in manifest.graphs.items()
+            for name, mapped in graphs.items()
         }
-        return {name: one.result() for name, one in started.items()}
+        try:
+            return {name: one.result() for name, one in started.items()}
+        except Exception as error:  # ONNX Runtime's own have no base but this
+            raise _unloadable(folder, error) from None
+
+
+def _unloadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} cannot be loaded: {short(str(error), 200)}; when its files are damaged, convert the "
+        "checkpoint again",
+        path=folder,
+    )
 
 
 def _satisfies_the_protocol(engine: OnnxEngine) -> Engine:
