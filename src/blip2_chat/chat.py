@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
+from .attribution import Attribution
 from .checkpoint.tokenizer import Tokenizer
 from .conversation_file import SavedConversation, SavedPicture, Turn
 from .display import chat_html
-from .engines.engine import Engine
+from .engines.engine import Engine, Floats
 from .errors import ConversationError, GenerationError
 from .generation.answer import Answer, Writing
 from .generation.rows import Choice, tokenise_choices
@@ -24,6 +25,7 @@ from .generation.scoring import checked_choices, shares
 from .generation.settings import Decoding, Settings
 from .images import Advice, Picture, PictureLimits, PictureSource, advise, open_picture
 from .prompts import Exchange, FittedPrompt, PromptTemplate, fit
+from .system.progress import Progress
 
 
 class ChatModel(Protocol):
@@ -42,6 +44,10 @@ class ChatModel(Protocol):
     def write(
         self, picture: Picture, prompt: str, decoding: Decoding, stop: Sequence[str] | None = None
     ) -> Writing: ...
+
+    def attribute(
+        self, picture: Picture, prompt: str, answer: str, *, on_progress: Progress | None = None
+    ) -> Floats: ...
 
     def choice_budget(self, choices: Sequence[Choice]) -> int: ...
 
@@ -145,6 +151,28 @@ class Chat:
     def exchanges(self) -> list[Exchange]:
         """The answered questions so far: the context of the next one. Captions are no part of it."""
         return [Exchange(turn.question, turn.text) for turn in self.turns if turn.question and turn.text]
+
+    def show(self, turn: int = -1, *, on_progress: Progress | None = None) -> Attribution:
+        """What an answer depends on in the picture; `turn` is its place among `turns`, by default the last.
+
+        At the end of a notebook's cell it is the picture with these regions in colour; `heat` has the numbers. The
+        turns before are context, as they were for the answer. Raises `ConversationError` when there is no such turn,
+        and `GenerationError` when its answer is empty. See `Model.attribution` for what is computed.
+        """
+        try:
+            shown = self.turns[turn]
+        except IndexError:
+            raise ConversationError(f"there is no turn {turn}; there are {len(self.turns)}") from None
+        place = self.turns.index(shown)
+        if shown.question is None:
+            prompt = shown.start
+        else:
+            before = [
+                Exchange(one.question, one.text) for one in self.turns[:place] if one.question and one.text
+            ]
+            prompt = self.template.render(before[shown.dropped_turns :], shown.question)
+        heat = self.model.attribute(self.picture, prompt, shown.text, on_progress=on_progress)
+        return Attribution(self.picture.image, heat, shown.question, shown.text)
 
     def undo(self) -> Turn:
         """Takes back the last turn and returns it; `ConversationError` when there is none."""

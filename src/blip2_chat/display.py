@@ -80,6 +80,17 @@ def chat_html(
     )
 
 
+def attribution_html(image: Image.Image, question: str | None, answer: str) -> str:
+    """A picture with what its answer depends on, and question and answer under it."""
+    asked = "" if question is None else f'<span style="opacity:.75">{escape(question)}</span><br>'
+    alt = f"What the answer depends on: {answer}"
+    return (
+        '<figure class="blip2-where" style="margin:0;max-width:100%">'
+        f'<img src="{picture_url(image)}" alt="{escape(alt)}" style="max-width:100%;border-radius:4px">'
+        f"<figcaption>{asked}<strong>{_text(answer)}</strong></figcaption></figure>"
+    )
+
+
 def _shrunk(image: Image.Image, side: int) -> Image.Image:
     """At most `side` pixels on its longer side; never larger than it is."""
     image = image.copy()

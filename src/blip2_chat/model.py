@@ -10,6 +10,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from .attribution import METHODS, occlusion, stretched
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
 from .conversation_file import SavedConversation
@@ -31,6 +32,7 @@ from .images import (
 )
 from .plan import Plan
 from .prompts import TEMPLATES, PromptTemplate
+from .system.progress import Progress, silent
 
 
 class Model:
@@ -177,6 +179,57 @@ class Model:
         if after is not None:
             self.states.put(key, after)
         return scores
+
+    def attribution(
+        self,
+        picture: PictureSource,
+        question: str | None,
+        answer: str | None = None,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> Floats:
+        """Which parts of the picture an answer depends on -> float32 [H, W] of the upright picture, 0 to 1.
+
+        `question` None means the caption. `answer` is by default the one that the model gives; any other text can be
+        asked about, such as one the model should have given. By occlusion, the only method: what the answer's
+        log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all is 0 when no
+        region matters. At most 64 pictures are encoded, in batches; `on_progress` is told of them.
+
+        Raises `PictureError` and `GenerationError`.
+        """
+        chat = self.chat(picture)
+        prompt = (
+            self.template.caption
+            if question is None
+            else self.template.render([], checked_question(question))
+        )
+        if answer is None:
+            answer = (chat.caption() if question is None else chat.ask(question)).text
+        return self.attribute(chat.picture, prompt, answer, method=method, on_progress=on_progress)
+
+    def attribute(
+        self,
+        picture: Picture,
+        prompt: str,
+        answer: str,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> Floats:
+        """`attribution` for what is opened and rendered already."""
+        if method not in METHODS:
+            raise GenerationError(f"method {method!r} is none of {', '.join(METHODS)}")
+        (choice,) = tokenise_choices(checked_choices([answer]), prompt, self.tokenizer, self.engine.config)
+        ids = self.tokenizer.encode(prompt)
+        room = self.choice_budget([choice])
+        if len(ids) > room:
+            raise PromptTooLongError("the prompt", len(ids), room)
+        pixels = to_pixels(picture, self.preprocess)
+        heat = occlusion(
+            self.engine, self.tokenizer, pixels, prompt, choice, on_progress=on_progress or silent
+        )
+        return stretched(heat, *picture.image.size)
 
     def write(
         self,

@@ -22,6 +22,7 @@ from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .match import match
+from .mcp import mcp
 from .models import models
 from .report import report
 from .run import run
@@ -67,6 +68,7 @@ for command in (
     convert,
     cache,
     serve,
+    mcp,
     doctor,
     evaluate,
     compare,

@@ -10,6 +10,9 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, shown_name, speak, speak_others, tell_advice, write
 from .display.terminal import complain, say, say_json
 from .options import Json, ModelOptions, Start, WritingOptions
+from .where import Where
+from .where import check as check_where
+from .where import save as save_where
 from .wording import worded
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ def caption(
     model: ModelOptions,
     writing: WritingOptions,
     start: Start = None,
+    where: Where = None,
     as_json: Json = False,
 ) -> None:
     """Describe pictures.
@@ -30,6 +34,9 @@ def caption(
     Each caption is printed on a line of its own, after the picture's name if there are several pictures. A picture
     that cannot be read is skipped with an error, and the exit status is 1.
     """
+    check_where(where)
+    if where is not None and len(pictures) > 1:
+        raise typer.BadParameter("--where is for one picture")
     settings = writing.settings()
     running = None
     failed = False
@@ -54,6 +61,8 @@ def caption(
             tell_advice(chat)
             prefix = f"{shown_name(source)}: " if len(pictures) > 1 else ""
             _describe(chat, source, prefix, start, as_json)
+            if where is not None:
+                save_where(chat, where)
         except Blip2ChatError as error:
             skip(source, error)
     if failed:

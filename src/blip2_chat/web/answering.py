@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,8 @@ import anyio
 import numpy as np
 from starlette.requests import Request
 
-from ..generation.rows import End, Event, Generated, Piece, Task, tokenise_choices
+from ..attribution import coloured, looking
+from ..generation.rows import Choice, End, Event, Generated, Piece, Task, tokenise_choices
 from ..generation.scoring import shares
 from ..generation.settings import Decoding
 from ..images import PreparedPicture
@@ -33,6 +36,7 @@ class Wanted:
     """What a request wants to be answered.
 
     top_logprobs: as for `Task`. copies: how many times the answer is given (greedy answers are identical).
+    explain: whether the first answer is explained, or a given answer, which is then not written but explained.
     """
 
     conversation: Conversation
@@ -40,6 +44,7 @@ class Wanted:
     form: Form | None = None
     top_logprobs: int | None = None
     copies: int = 1
+    explain: bool | str = False
 
 
 @dataclass
@@ -49,6 +54,7 @@ class Told:
     picture: PreparedPicture
     dropped_turns: int = 0
     choices: list[schemas.ChoiceAbout] = field(default_factory=list)
+    attribution: str | None = None  # a `data:` URL
 
 
 class Answering:
@@ -145,13 +151,41 @@ class Answering:
     def _task(self, prompt: FittedPrompt) -> Task:
         decoding = self._wanted.decoding
         stop = (*self._served.model.template.stop, *decoding.stop)
+        instruction = self._served.model.tokenizer.instruction(prompt.text)
+        if isinstance(self._wanted.explain, str):
+            given = (self._choice(self._wanted.explain),)
+            return Task(prompt.token_ids, decoding, choices=given, instruction=instruction)
         return Task(
             prompt.token_ids,
             decoding,
             stop,
             self._wanted.top_logprobs,
-            instruction=self._served.model.tokenizer.instruction(prompt.text),
+            instruction=instruction,
         )
+
+    # Explaining
+
+    def _choice(self, answer: str) -> Choice:
+        model = self._served.model
+        return tokenise_choices([answer], self._prompt, model.tokenizer, model.engine.config)[0]
+
+    async def explain(self, answer: str) -> None:
+        """Which parts of the picture the answer depends on, as `told.attribution`, where that was asked for; 504
+        after the deadline."""
+        if not self._wanted.explain or not answer.strip():
+            return
+        model, picture = self._served.model, self.told.picture
+        steps = looking(
+            model.engine,
+            model.tokenizer,
+            picture.pixels,
+            self._prompt,
+            self._choice(answer),
+        )
+        heat = await self._in_time(self._served.scheduler.work(steps))
+        png = io.BytesIO()
+        coloured(heat, *picture.size).save(png, "PNG")
+        self.told.attribution = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode('ascii')}"
 
     # Forms
 
@@ -188,7 +222,7 @@ class Answering:
         assert one.values is not None
         if not asked.question:
             raise ApiError(
-                400, "there is no question to choose an answer to: ask something", param="messages"
+                400, "there is no question to choose an answer to: ask something", param=asked.param
             )
         model = self._served.model
         texts = list(dict.fromkeys(text for said in one.texts for text in said))

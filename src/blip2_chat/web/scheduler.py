@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,16 @@ class Ticket:
             self._mail.put_nowait(event)
 
 
+@dataclass(eq=False)
+class _Work:
+    """Work in steps for the model beside writing. `cancelled` when nobody waits for it."""
+
+    steps: Generator[Any, None, Any]
+    loop: asyncio.AbstractEventLoop
+    result: asyncio.Future[Any]
+    cancelled: bool = False
+
+
 class Scheduler:
     """`submit` from the event loop; everything else happens in the thread."""
 
@@ -76,6 +87,7 @@ class Scheduler:
         # Per client, first come first served; clients take turns.
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._closing = False
+        self._works: deque[_Work] = deque()
         # Below: the thread's own.
         self._batch = Batch(model.engine, model.tokenizer, self._keep)
         self._tickets: dict[Member, Ticket] = {}  # those that are being written
@@ -128,6 +140,21 @@ class Scheduler:
                 if not line:
                     del self._waiting[ticket.client]
 
+    async def work(self, steps: Generator[Any, None, Any]) -> Any:
+        """What a generator returns, run in the model's thread, one step between two tokens of the answers in
+        progress. Given up at the next step when this is cancelled. Raises `Stopped`, and what the generator does."""
+        loop = asyncio.get_running_loop()
+        work = _Work(steps, loop, loop.create_future())
+        with self._changed:
+            if self._closing:
+                raise Stopped
+            self._works.append(work)
+            self._changed.notify()
+        try:
+            return await work.result
+        finally:
+            work.cancelled = True
+
     def close(self) -> None:
         """Finishes what runs and waits, then ends the thread; blocks until then."""
         with self._changed:
@@ -138,9 +165,9 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._batch.members and not self._waiting and not self._closing:
+                while not self._batch.members and not self._waiting and not self._works and not self._closing:
                     self._changed.wait()
-                if self._closing and not self._batch.members and not self._waiting:
+                if self._closing and not self._batch.members and not self._waiting and not self._works:
                     return
             try:
                 self._admit()
@@ -152,6 +179,23 @@ class Scheduler:
                     self._post(ticket, [error])
                 self._tickets.clear()
             self._send()
+            if self._works:
+                self._step(self._works.popleft())
+
+    def _step(self, work: _Work) -> None:
+        """One step of what is first in line; unfinished, it goes to the end."""
+        if work.cancelled:
+            work.steps.close()
+            return
+        try:
+            next(work.steps)
+        except StopIteration as end:
+            _settle(work, end.value, None)
+        except Exception as error:
+            log.error("work beside the answers failed: %s", type(error).__name__)
+            _settle(work, None, error)
+        else:
+            self._works.append(work)
 
     # Joining
 
@@ -273,6 +317,21 @@ class Scheduler:
         log.error("a request could not be read: %s", type(error).__name__)
         for ticket in tickets:
             self._post(ticket, [error])
+
+
+def _settle(work: _Work, value: Any, error: Exception | None) -> None:
+    def settle() -> None:
+        if work.result.done():
+            return
+        if error is None:
+            work.result.set_result(value)
+        else:
+            work.result.set_exception(error)
+
+    try:
+        work.loop.call_soon_threadsafe(settle)
+    except RuntimeError:
+        log.debug("an event loop closed before its work was done")
 
 
 def _deliver(letters: list[tuple[Ticket, list[Event | BaseException | None]]]) -> None:

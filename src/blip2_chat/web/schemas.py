@@ -98,6 +98,11 @@ class ChatRequest(Writing):
     )
     max_completion_tokens: int | None = _setting("max_new_tokens", default=None)
     n: int | None = _setting("num_answers", le=64)
+    explain: bool | Annotated[str, Field(min_length=1, max_length=4000)] = Field(
+        False,
+        description="Also return which parts of the picture the answer depends on, as blip2_chat.attribution. A text "
+        "is an answer to explain in place of writing one, which is then the answer.",
+    )
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     logprobs: bool | None = False
@@ -202,6 +207,11 @@ class About(BaseModel):
     advice: list[AdviceEntry] = Field(description="What about the picture may make answers worse.")
     dropped_turns: int = Field(description="Oldest turns that no longer fit beside this question.")
     choices: list[ChoiceAbout] | None = Field(default=None, description="Of an answer with a form.")
+    attribution: str | None = Field(
+        None,
+        description="With `explain`: a PNG as a data: URL, to lie over the picture. Its alpha channel says how "
+        "much the answer depends on each place, from 0 to 255.",
+    )
 
 
 class ChatResponse(BaseModel):

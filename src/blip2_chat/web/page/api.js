@@ -108,6 +108,17 @@ export async function answer(request, { signal, onAbout, onPiece }) {
   throw new ServerError(0, { message: "The answer is incomplete: the connection to the server was lost." });
 }
 
+/** Which parts of the picture an answer depends on: a picture to lie over it, as a data: URL. */
+export async function explained(request) {
+  const response = await send("/v1/chat/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(request),
+  });
+  if (!response.ok) throw await asError(response);
+  return (await response.json()).blip2_chat.attribution;
+}
+
 /** The data of server-sent events. */
 async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();

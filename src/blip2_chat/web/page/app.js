@@ -18,7 +18,7 @@ let pictures = [];
 let current = null;
 let model = null; // the chosen model
 
-const draw = () => view.draw(pictures, current, { open, copy, ask: put });
+const draw = () => view.draw(pictures, current, { open, copy, where, ask: put });
 
 /** Saves everything; the promise is fulfilled once a reload would restore it. */
 function keep() {
@@ -212,6 +212,24 @@ function again() {
   const turn = current.turns.pop();
   begin(current, turn.question);
   write(current, { another: turn.state === "done" && turn.by === models.label(model) });
+}
+
+/** Shows which parts of the picture an answer depends on, or the plain picture again. */
+async function where(turn) {
+  const picture = current;
+  picture.shown = picture.shown === turn ? null : turn;
+  if (!picture.shown || turn.attribution) return draw();
+  draw();
+  try {
+    const before = picture.turns.slice(0, picture.turns.indexOf(turn));
+    const request = { model: model.id, explain: turn.text, messages: await messages({ ...picture, turns: before }, turn.question) };
+    turn.attribution = await api.explained(request);
+    if (picture === current) view.announce("The picture shows in red what the answer depends on.");
+  } catch (error) {
+    picture.shown = null;
+    view.alertUser(error.message);
+  }
+  draw();
 }
 
 async function copy(text) {

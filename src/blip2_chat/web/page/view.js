@@ -20,9 +20,9 @@ export function icon(name) {
   return svg;
 }
 
-/** Everything anew. `open` is called with the picture whose tab is chosen, `copy` with an answer's text, `ask` with a
-    suggested question. */
-export function draw(pictures, current, { open, copy, ask }) {
+/** Everything anew. `open` is called with the picture whose tab is chosen, `copy` with an answer's text, `where`
+    with a turn whose answer is to be explained, `ask` with a suggested question. */
+export function draw(pictures, current, { open, copy, where, ask }) {
   const none = !current;
   document.body.classList.toggle("empty", none);
   $("welcome").hidden = !none;
@@ -31,6 +31,7 @@ export function draw(pictures, current, { open, copy, ask }) {
   drawTabs(pictures, current, open);
   if (none) return;
   if ($("picture").getAttribute("src") !== current.url) $("picture").src = current.url;
+  drawWhere(current);
   $("picture").alt = current.turns.find((turn) => turn.question === null)?.text || current.name;
   $("picture-name").textContent = current.name;
   $("advice").replaceChildren(
@@ -40,7 +41,7 @@ export function draw(pictures, current, { open, copy, ask }) {
       return item;
     }),
   );
-  drawTurns(current, copy);
+  drawTurns(current, copy, where);
   drawSuggestions(current, ask);
   drawButtons(current);
 }
@@ -59,6 +60,17 @@ function drawSuggestions(current, ask) {
       return button;
     }),
   );
+}
+
+/** What the chosen answer depends on, over the picture. */
+function drawWhere({ shown }) {
+  const layer = $("where");
+  layer.hidden = !shown?.attribution;
+  if (!layer.hidden) {
+    layer.src = shown.attribution;
+    layer.alt = `In red: what the answer “${shown.text}” depends on`;
+  }
+  $("picture").classList.toggle("faded", !layer.hidden);
 }
 
 const tabOf = new WeakMap(); // by picture: made once, since a click ends only on the element on which it began
@@ -104,7 +116,7 @@ export function grow(text) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-function drawTurns(current, copy) {
+function drawTurns(current, copy, where) {
   const log = $("turns");
   const atEnd = isAtEnd(log);
   const rows = [];
@@ -119,7 +131,7 @@ function drawTurns(current, copy) {
       rows.push(row);
     }
     if (turn.dropped) rows.push(element("p", "note", "The oldest turns no longer fit the model's context and were left out."));
-    rows.push(answerRow(turn, copy));
+    rows.push(answerRow(turn, copy, where, current.shown === turn));
     if (turn.state === "stopped") rows.push(element("p", "note", "Stopped."));
     if (turn.reason === "length") rows.push(element("p", "note", "Stopped at the maximum length (see Settings)."));
   }
@@ -127,7 +139,7 @@ function drawTurns(current, copy) {
   if (atEnd || current.turns.at(-1)?.state === "writing") log.scrollTop = log.scrollHeight;
 }
 
-function answerRow(turn, copy) {
+function answerRow(turn, copy, where, isShown) {
   const row = element("div", "row");
   const kind = turn.question === null ? "said answer caption" : "said answer";
   const state = { failed: " wrong", writing: " growing" }[turn.state] || "";
@@ -144,9 +156,21 @@ function answerRow(turn, copy) {
     button.setAttribute("aria-label", `Copy the answer: ${turn.text}`);
     button.append(icon("copy"));
     button.addEventListener("click", () => copy(turn.text));
-    row.append(button);
+    row.append(button, whereButton(turn, where, isShown));
   }
   return row;
+}
+
+function whereButton(turn, where, isShown) {
+  const button = element("button", "icon");
+  button.type = "button";
+  button.title = "Show what this answer depends on in the picture";
+  button.setAttribute("aria-label", `Show in the picture what the answer depends on: ${turn.text}`);
+  button.setAttribute("aria-pressed", String(isShown));
+  if (isShown && !turn.attribution) button.setAttribute("aria-busy", "true");
+  button.append(icon("where"));
+  button.addEventListener("click", () => where(turn));
+  return button;
 }
 
 function drawButtons(current) {

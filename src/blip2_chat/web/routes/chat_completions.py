@@ -20,7 +20,7 @@ from ..disconnect import too_late
 from ..errors import ApiError, internal_error
 from ..forms import openai as forms
 from ..service import Service
-from .bodies import json_body
+from .bodies import body_of, json_body
 from .common import ERRORS, about, reason
 from .streams import AnswerStream, compact
 
@@ -36,11 +36,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "audio": (None,),
 }
 
-# Parsed by `json_body`, so FastAPI does not see it; `app.py` adds the schema that it names.
-_REQUEST_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-}
 _EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
@@ -65,7 +60,7 @@ def router(service: Service) -> APIRouter:
         summary="Go on with a conversation about a picture",
         response_model=schemas.ChatResponse,
         responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        openapi_extra=body_of(schemas.ChatRequest),
     )
     async def chat(request: Request) -> Response:
         body = await json_body(request, schemas.ChatRequest)
@@ -97,6 +92,7 @@ class _Completion:
             self._form.form if self._form is not None else None,
             (body.top_logprobs or 0) if body.logprobs else None,
             self._copies,
+            body.explain,
         )
         self._answer = Answering(service, request, self._served, wanted, deadline)
 
@@ -112,6 +108,7 @@ class _Completion:
 
     async def _whole(self) -> schemas.ChatResponse:
         pieces, ends = await self._answer.whole()
+        await self._answer.explain(ends[0].text)
         choices = []
         for index, end in enumerate(ends * self._copies):
             scores = [score for piece in pieces.get(end.index, []) for score in piece.scores]
@@ -153,10 +150,16 @@ class _Completion:
         opening = [_choice(index, {"role": "assistant", "content": ""}) for index in self._indices]
         yield self._chunk(opening, blip2_chat=about(self._answer.told).model_dump(exclude_none=True))
         before: dict[int, list[int]] = {}
+        first = ""
         try:
             async for event in self._answer:
+                if isinstance(event, End) and event.index == 0:
+                    first = event.text
                 for choice in self._told(event, before.setdefault(event.index, [])):
                     yield self._chunk([choice])
+            await self._answer.explain(first)
+            if self._answer.told.attribution is not None:
+                yield self._chunk([], blip2_chat=about(self._answer.told).model_dump(exclude_none=True))
             options = self._body.stream_options
             if options is not None and options.include_usage and self._answer.usage is not None:
                 yield self._chunk([], usage=self._answer.usage.model_dump())
@@ -241,6 +244,10 @@ def _form(body: schemas.ChatRequest) -> forms.Wanted | None:
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     form = forms.wanted(body.response_format, body.tools, body.tool_choice, "response_format")
+    if isinstance(body.explain, str) and body.stream:
+        raise ApiError(400, "an answer that is given is not streamed: leave stream out", param="explain")
+    if form is not None and body.explain:
+        raise ApiError(400, "an answer with a form cannot be explained", param="explain")
     if form is not None and body.logprobs:
         raise ApiError(
             400,

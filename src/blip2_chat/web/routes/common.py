@@ -27,6 +27,7 @@ def about(told: Told) -> schemas.About:
         advice=advice(told.picture),
         dropped_turns=told.dropped_turns,
         choices=told.choices or None,
+        attribution=told.attribution,
     )
 
 

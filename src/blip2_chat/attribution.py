@@ -1,0 +1,219 @@
+"""Which parts of a picture an answer depends on, by occlusion.
+
+A region of the picture is covered, and the answer is scored again: what its log-probability loses by that is the
+region's share (Zeiler and Fergus 2014, arXiv 1311.2901, section 4.2). It asks the whole model, so it is faithful by
+construction, and it needs nothing of an engine but its answers. Regions are coarse first; the ones that matter most
+are then divided. `benchmarks/pointing.py` measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .checkpoint.tokenizer import Tokenizer
+from .display import attribution_html
+from .engines.engine import Engine, Floats
+from .generation.loop import generate
+from .generation.rows import Choice, Task
+from .generation.settings import Decoding
+from .system.progress import Progress, silent
+
+METHODS = ("occlusion",)
+ENCODINGS = 64
+"""Pictures that the model encodes for one map, the uncovered one included."""
+
+# Coarse regions per side, and how many of them are divided into four: 1 + 25 + 4 * 9 = 62 encodings.
+_GRID, _DIVIDED = 5, 9
+# The side of a coarse region, in steps of the grid: neighbours overlap, so that no thing is on a border of all.
+_REACH = 1.6
+# The standard deviation of a region's kernel, in its sides.
+_SPREAD = 0.4
+# Pictures encoded at once: activations of a large model take memory.
+_BATCH = 8
+# Pixels of the longer side, in a notebook.
+_SHOWN = 384
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A square of the picture; places and sizes are fractions of its sides."""
+
+    x: float
+    y: float
+    size: float
+
+    def mask(self, side: int) -> Floats:
+        """[side, side] from 0 to 1, soft at its border: a hard edge would be something to see."""
+        at = (np.arange(side, dtype=np.float32) + 0.5) / side
+        soft = self.size / 8
+
+        def along(centre: float) -> Floats:
+            return np.clip((self.size / 2 - np.abs(at - centre)) / soft + 0.5, 0, 1).astype(np.float32)
+
+        return np.outer(along(self.y), along(self.x))
+
+    def kernel(self, side: int) -> Floats:
+        """[side, side], a Gaussian about its centre."""
+        at = (np.arange(side, dtype=np.float32) + 0.5) / side
+
+        def along(centre: float) -> Floats:
+            return np.exp(-0.5 * ((at - centre) / (_SPREAD * self.size)) ** 2).astype(np.float32)
+
+        return np.outer(along(self.y), along(self.x))
+
+    def quarters(self) -> list[_Region]:
+        step, size = self.size / 4, self.size / 2
+        return [_Region(self.x + dx, self.y + dy, size) for dy in (-step, step) for dx in (-step, step)]
+
+
+_Level = tuple[Sequence[_Region], Floats]
+
+
+def occlusion(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    pixels: Floats,
+    prompt: str,
+    answer: Choice,
+    *,
+    on_progress: Progress = silent,
+) -> Floats:
+    """How much each place of a picture [1, 3, S, S] supports `answer` after `prompt` -> float32 [S, S],
+    0 to 1: 1 where covering it costs the answer most, 0 everywhere when nothing does.
+
+    At most `ENCODINGS` pictures are encoded, in batches; each batch is told to `on_progress`.
+    """
+    work = looking(engine, tokenizer, pixels, prompt, answer)
+    while True:
+        try:
+            done, total = next(work)
+        except StopIteration as end:
+            heat: Floats = end.value
+            return heat
+        on_progress("looking", done, total)
+
+
+def looking(
+    engine: Engine, tokenizer: Tokenizer, pixels: Floats, prompt: str, answer: Choice
+) -> Generator[tuple[int, int], None, Floats]:
+    """`occlusion` in steps, between which other work may be done: yields (pictures encoded, in all) after each
+    batch, and returns the map."""
+    side = pixels.shape[-1]
+    ground = _ground(pixels[0])
+    task = Task(tokenizer.encode(prompt), Decoding(), choices=(answer,))
+    instruction = tokenizer.instruction(prompt)
+    step = 1 / _GRID
+    places = [(number + 0.5) * step for number in range(_GRID)]
+    coarse = [_Region(x, y, _REACH * step) for y in places for x in places]
+    total = 1 + len(coarse) + 4 * _DIVIDED
+    scores: list[float] = []
+
+    def score(regions: Sequence[_Region | None]) -> Iterator[tuple[int, int]]:
+        for start in range(0, len(regions), _BATCH):
+            group = regions[start : start + _BATCH]
+            covered = [
+                pixels[0] if one is None else _covered(pixels[0], ground, one.mask(side)) for one in group
+            ]
+            pictures = engine.encode_image(np.stack(covered))
+            vectors = engine.query(pictures, [instruction] * len(group))
+            written = generate(engine, tokenizer, vectors, [task] * len(group))
+            # Without the end token, which says where the answer ends and nothing about the picture.
+            scores.extend(sum(one.logprobs[:-1]) for (one,) in written)
+            yield len(scores), total
+
+    yield from score([None, *coarse])
+    drops = scores[0] - np.array(scores[1:], np.float32)
+    hottest = np.argsort(-drops, kind="stable")[:_DIVIDED]
+    fine = [quarter for place in hottest for quarter in coarse[place].quarters()]
+    yield from score(fine)
+    fine_drops = scores[0] - np.array(scores[1 + len(coarse) :], np.float32)
+    return _heat(side, (coarse, drops), (fine, fine_drops))
+
+
+def _heat(side: int, coarse: _Level, fine: _Level) -> Floats:
+    """The product of both levels: what matters when much is covered, and when little is."""
+    heat: Floats = (_level(side, *coarse) * (_level(side, *fine) + 0.05)).astype(np.float32)
+    heat /= heat.max() or 1
+    return heat
+
+
+def _level(side: int, regions: Sequence[_Region], drops: Floats) -> Floats:
+    """The losses above 0 spread over the picture, relative to the largest: of each place the mean over the regions,
+    near ones more (Nadaraya and Watson's kernel regression), so that no border of a region shows."""
+    total = np.zeros((side, side), np.float32)
+    weight = np.full_like(total, 1e-9)
+    for region, drop in zip(regions, drops, strict=True):
+        kernel = region.kernel(side)
+        total += kernel * max(0.0, float(drop))
+        weight += kernel
+    mean: Floats = (total / weight).astype(np.float32)
+    mean /= mean.max() or 1
+    return mean
+
+
+def _covered(picture: Floats, ground: Floats, mask: Floats) -> Floats:
+    return (picture * (1 - mask) + ground * mask).astype(np.float32)
+
+
+def _ground(picture: Floats) -> Floats:
+    """What regions are covered with: the picture's mean colour [3, 1, 1]."""
+    mean: Floats = picture.mean(axis=(1, 2), keepdims=True)
+    return mean
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What an answer depends on: `heat`, float32 [H, W] from 0 to 1, over the upright picture. `question` is None for
+    a caption."""
+
+    picture: Image.Image
+    heat: Floats
+    question: str | None
+    answer: str
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture with `heat` over it."""
+        return overlay(self.picture, self.heat)
+
+    def _repr_html_(self) -> str:
+        return attribution_html(overlay(self.picture, self.heat, _SHOWN), self.question, self.answer)
+
+
+def stretched(heat: Floats, width: int, height: int) -> Floats:
+    """A map [S, S] over the whole of a picture -> [height, width]."""
+    image = Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)
+    return np.clip(np.asarray(image, np.float32), 0, 1)
+
+
+def coloured(heat: Floats, width: int, height: int, most: int = 512) -> Image.Image:
+    """A map [S, S] as an RGBA picture to lie over one of that size, at most `most` pixels on its longer side: red,
+    and as opaque as the place is hot."""
+    scale = min(1.0, most / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    alpha = (255 * stretched(heat, *size)).round().astype(np.uint8)
+    image = Image.new("RGBA", size, (230, 60, 20, 0))
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def overlay(picture: Image.Image, heat: Floats, most: int | None = None) -> Image.Image:
+    """The picture with what the answer depends on in colour, and the rest in grey; `most` pixels on its longer side.
+
+    Colour is light where the map is 0, and red where it is 1; the picture shows through everywhere.
+    """
+    picture = picture.convert("RGB")
+    if most is not None:
+        picture = picture.copy()
+        picture.thumbnail((most, most), Image.Resampling.LANCZOS)
+    strength = stretched(heat, *picture.size)[..., None]
+    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32) * 0.7 + 40
+    # From yellow to red with the heat, as thick as it is hot.
+    colour = np.concatenate([np.full_like(strength, 255), 200 * (1 - strength), 40 * (1 - strength)], axis=2)
+    thickness = 0.65 * strength
+    mixed = np.asarray(picture, np.float32) * strength + grey * (1 - strength)
+    return Image.fromarray((mixed * (1 - thickness) + colour * thickness).round().astype(np.uint8))
