@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .alt import alt
 from .ask import ask
 from .caption import caption
 from .chat import chat
@@ -76,6 +77,7 @@ for command in (
     compare,
     run,
     report,
+    alt,
     index,
     search,
 ):
