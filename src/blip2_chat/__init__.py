@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .errors import MetadataError as MetadataError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import NotEnoughMemoryError as NotEnoughMemoryError
+    from .errors import PageError as PageError
     from .errors import PictureError as PictureError
     from .errors import RunError as RunError
     from .generation.answer import Answer as Answer
@@ -75,6 +76,7 @@ _HOMES = {
     "MetadataError": "errors",
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
+    "PageError": "errors",
     "PictureError": "errors",
     "RunError": "errors",
 }

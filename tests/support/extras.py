@@ -26,6 +26,7 @@ _PACKAGES = {
         "schemathesis",
     ),
     "test-clients": ("instructor", "langchain_openai", "ollama", "openai", "pydantic_ai"),
+    "test-mcp": ("mcp",),
     "test-notebook": (
         "torch",
         "transformers",

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 
 
 # What each piece of Python prints, in the document's order.
-PRINTED = ["left='a dog' right='an apple' count=2"]
+PRINTED = ["left='a dog' right='an apple' count=2", "a dog", "a dog"]
 
 
 @pytest.fixture(scope="module")

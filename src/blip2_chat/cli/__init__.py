@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .alt import alt
 from .ask import ask
 from .caption import caption
 from .chat import chat
@@ -22,6 +23,7 @@ from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .match import match
+from .mcp import mcp
 from .models import models
 from .report import report
 from .run import run
@@ -67,11 +69,13 @@ for command in (
     convert,
     cache,
     serve,
+    mcp,
     doctor,
     evaluate,
     compare,
     run,
     report,
+    alt,
 ):
     add(app, command)
 

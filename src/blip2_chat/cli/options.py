@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..images import PictureLimits
     from ..model import Model
     from ..retriever import Retriever
+    from ..system.progress import Progress
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
 
@@ -128,9 +130,10 @@ class _LoadOptions:
             limits = replace(limits, max_pixels=self.max_megapixels * 1_000_000)
         return limits
 
-    def _loaded(self, load: Callable[..., _Loaded], **more: Any) -> _Loaded:
-        """What `load` or `load_retriever` makes of the options; on a terminal a bar shows it."""
-        with ProgressBar(f"loading {self.model}") as progress:
+    def _loaded(self, load: Callable[..., _Loaded], watch: Progress | None = None, **more: Any) -> _Loaded:
+        """What `load` or `load_retriever` makes of the options; on a terminal a bar shows it, unless `watch` is
+        told instead."""
+        with nullcontext(watch) if watch else ProgressBar(f"loading {self.model}") as progress:
             return load(
                 self.model,
                 precision=self.precision,
@@ -156,11 +159,11 @@ class ModelOptions(_LoadOptions):
     def is_embedded(self) -> bool:
         return self.model == EMBEDDED and self.adapter is None
 
-    def load(self) -> Model:
-        """The running model."""
+    def load(self, watch: Progress | None = None) -> Model:
+        """The running model; `watch` is told the progress in place of a bar."""
         from ..loading import load
 
-        return self._loaded(load, adapter=self.adapter)
+        return self._loaded(load, watch, adapter=self.adapter)
 
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""

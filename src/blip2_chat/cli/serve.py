@@ -71,6 +71,15 @@ def serve(
             rich_help_panel=_NETWORK,
         ),
     ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Answer the pages of this site as well, such as https://app.example; * is every site; may be "
+            "repeated.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
     allow_urls: Annotated[
         bool,
         typer.Option(
@@ -130,7 +139,7 @@ def serve(
         find_spec(name) is None for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
     ):
         raise MissingExtraError("serve", "web")
-    from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, make_server, require_safe
+    from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, make_server, origins, require_safe
     from ..web.settings import MIB, Settings
 
     others = beside(model, also or [])
@@ -141,6 +150,7 @@ def serve(
         api_key=api_key,
         # Where others reach it they use names that are not known here; there the key keeps strangers out.
         allowed_hosts=names if is_loopback(host) or allowed_host else (),
+        allowed_origins=origins(allowed_origin or ()),
         allow_urls=allow_urls,
         slots=slots,
         queue=queue,

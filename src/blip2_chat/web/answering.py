@@ -222,7 +222,7 @@ class Answering:
         assert one.values is not None
         if not asked.question:
             raise ApiError(
-                400, "there is no question to choose an answer to: ask something", param="messages"
+                400, "there is no question to choose an answer to: ask something", param=asked.param
             )
         model = self._served.model
         texts = list(dict.fromkeys(text for said in one.texts for text in said))

@@ -15,17 +15,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from .._version import __version__
-from . import page_files, schemas
+from . import page_files
 from .disconnect import ClientGoneError
 from .errors import ApiError, internal_error, invalid
 from .middleware.access_log import Record
 from .middleware.admission import Intake
 from .middleware.auth import Guard
+from .middleware.cors import Cors
+from .paths import WELL_KNOWN, advice
 from .prometheus import CONTENT_TYPE
-from .routes import captions, chat_completions, picture
+from .routes import captions, chat_completions, ollama, picture, responses
+from .schemas import ChatRequest
+from .schemas_ollama import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
+from .schemas_responses import ResponsesRequest
 from .service import Service
 
-_SUMMARY = "Chat with pictures through BLIP-2: OpenAI's chat completions with image_url parts, and captions."
+# Parsed by the routes themselves, so FastAPI does not see them.
+_BODIES = (ChatRequest, ResponsesRequest, OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest)
+_SUMMARY = "Chat with pictures through BLIP-2: captions, and the endpoints of OpenAI and Ollama for pictures."
 
 
 def make_app(service: Service) -> ASGIApp:
@@ -49,12 +56,13 @@ def make_app(service: Service) -> ASGIApp:
     )
     page = service.page
     app.include_router(chat_completions.router(service))
+    app.include_router(responses.router(service))
     app.include_router(captions.router(service))
     app.include_router(picture.router(service))
+    app.include_router(ollama.router(service))
     app.include_router(page_files.router(page))
     intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)
-    _add_error_handlers(app)
     schema = _openapi(app, service.settings.api_key is not None)
     app.openapi = lambda: schema  # type: ignore[method-assign]
     known = {*schema["paths"], *page, "/openapi.json"}
@@ -62,9 +70,14 @@ def make_app(service: Service) -> ASGIApp:
     def route(path: str) -> str:
         if path.startswith("/v1/models/"):
             return "/v1/models/{model}"
-        return path if path in known else "other"
+        return path if path in known else WELL_KNOWN.get(path, "other")
 
-    return Record(Guard(intake, service.settings, frozenset(page)), service.metrics, route)
+    methods = {path: {one.upper() for one in operations} for path, operations in schema["paths"].items()}
+    _add_error_handlers(app, methods)
+    guarded: ASGIApp = Guard(intake, service.settings, frozenset(page))
+    if service.settings.allowed_origins:
+        guarded = Cors(guarded, service.settings.allowed_origins)
+    return Record(guarded, service.metrics, route)
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
@@ -97,22 +110,27 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI, methods: dict[str, set[str]]) -> None:
+    """`methods`: those of each documented path."""
+
     @app.exception_handler(ApiError)
-    async def told(_: Request, error: ApiError) -> Response:
-        return error.response()
+    async def told(request: Request, error: ApiError) -> Response:
+        return error.response(request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def not_valid(_: Request, error: RequestValidationError) -> Response:
-        return invalid(error.errors()).response()
+    async def not_valid(request: Request, error: RequestValidationError) -> Response:
+        return invalid(error.errors()).response(request.url.path)
 
     @app.exception_handler(HTTPException)
-    async def not_here(_: Request, error: HTTPException) -> Response:
-        return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+    async def not_here(request: Request, error: HTTPException) -> Response:
+        path, detail = request.url.path, str(error.detail)
+        if error.status_code in (404, 405):
+            detail = advice(path, request.method, methods)
+        return ApiError(error.status_code, detail, headers=error.headers).response(path)
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, __: Exception) -> Response:
-        return internal_error().response()  # Starlette re-raises it, and `Record` logs it
+    async def unexpected(request: Request, _: Exception) -> Response:
+        return internal_error().response(request.url.path)  # Starlette re-raises it, and `Record` logs it
 
     @app.exception_handler(ClientGoneError)
     async def gone(_: Request, __: ClientGoneError) -> Response:
@@ -123,8 +141,9 @@ def _openapi(app: FastAPI, locked: bool) -> dict[str, Any]:
     """FastAPI's document, with the API key if there is one, and without its 422: an invalid request is a 400
     here."""
     schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    chat = schemas.ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema["components"]["schemas"] |= {**chat.pop("$defs"), "ChatRequest": chat}
+    for kind in _BODIES:
+        body = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema["components"]["schemas"] |= {**body.pop("$defs", {}), kind.__name__: body}
     for methods in schema["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)

@@ -20,24 +20,36 @@ class Conversation:
     picture: str
     exchanges: tuple[Exchange, ...]
     question: str
+    param: str = "messages"  # the field of the request that it was in
 
 
-def read(messages: list[Message], settings: Settings) -> Conversation:
-    """Raises a 400 for messages without a picture or a question, or beyond the limits of this server.
+def read(
+    messages: list[Message],
+    settings: Settings,
+    param: str = "messages",
+    part: str = "add an image_url part to a user's message",
+) -> Conversation:
+    """`param`: the field of the request that has the messages. `part`: how a picture gets into them.
+
+    Raises a 400 for messages without a picture or a question, or beyond the limits of this server.
 
     BLIP-2 sees one picture: the last one. Earlier turns were about another picture and are left out; so are
     system messages and the results of tools, which BLIP-2 does not have.
     """
+
+    def wrong(text: str) -> ApiError:
+        return ApiError(400, text, param=param)
+
     if len(messages) > settings.max_messages:
-        raise _wrong(f"{len(messages)} messages; this server allows {settings.max_messages}")
+        raise wrong(f"{len(messages)} messages; this server allows {settings.max_messages}")
     parts = [part for message in messages for part in _parts(message)]
     pictures = sum(isinstance(part, ImagePart) for part in parts)
     if pictures > settings.max_pictures:
-        raise _wrong(f"{pictures} pictures; this server allows {settings.max_pictures} in a request")
+        raise wrong(f"{pictures} pictures; this server allows {settings.max_pictures} in a request")
     if sum(len(part.text) for part in parts if isinstance(part, TextPart)) > settings.max_text:
-        raise _wrong(f"the messages have more than {settings.max_text} characters of text")
+        raise wrong(f"the messages have more than {settings.max_text} characters of text")
     if messages[-1].role != "user":
-        raise _wrong("the last message must be the user's")
+        raise wrong("the last message must be the user's")
 
     picture: str | None = None
     exchanges: list[Exchange] = []
@@ -46,7 +58,7 @@ def read(messages: list[Message], settings: Settings) -> Conversation:
         if message.role == "user":
             urls = [part.url for part in _parts(message) if isinstance(part, ImagePart)]
             if len(urls) > 1:
-                raise _wrong(
+                raise wrong(
                     "BLIP-2 looks at one picture at a time: send one per message, or many to /v1/caption"
                 )
             if urls:
@@ -58,11 +70,11 @@ def read(messages: list[Message], settings: Settings) -> Conversation:
                 exchanges.append(Exchange(question, answer))
             asked = []
     if picture is None:
-        raise _wrong("there is no picture: add an image_url part to a user's message")
+        raise wrong(f"there is no picture: {part}")
     question = _joined(asked)
     if not question and exchanges:
-        raise _wrong("the last message is empty: ask something about the picture")
-    return Conversation(picture, tuple(exchanges), question)
+        raise wrong("the last message is empty: ask something about the picture")
+    return Conversation(picture, tuple(exchanges), question, param)
 
 
 def prompt(conversation: Conversation, model: Model, decoding: Decoding) -> FittedPrompt:
@@ -76,7 +88,7 @@ def prompt(conversation: Conversation, model: Model, decoding: Decoding) -> Fitt
     try:
         fitted = fit(model.template, model.tokenizer.encode, recent, conversation.question, budget)
     except GenerationError as error:
-        raise ApiError(400, worded(error), param="messages", code="context_length_exceeded") from None
+        raise ApiError(400, worded(error), param=conversation.param, code="context_length_exceeded") from None
     unread = len(conversation.exchanges) - len(recent)
     return FittedPrompt(fitted.text, fitted.token_ids, fitted.dropped_turns + unread)
 
@@ -93,7 +105,3 @@ def _text(message: Message) -> str:
 
 def _joined(texts: list[str]) -> str:
     return " ".join(" ".join(texts).split())
-
-
-def _wrong(text: str) -> ApiError:
-    return ApiError(400, text, param="messages")

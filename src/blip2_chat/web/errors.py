@@ -1,4 +1,7 @@
-"""Errors as OpenAI's clients expect them: {"error": {"message", "type", "param", "code"}}."""
+"""Errors as the clients of each API expect them.
+
+OpenAI's: {"error": {"message", "type", "param", "code"}}. Ollama's, with paths below /api/: {"error": "message"}.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +51,13 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, self.headers)
+    def body_at(self, path: str) -> dict[str, Any]:
+        """As the API at `path` has it."""
+        return {"error": self.message} if path.startswith("/api/") else self.body
+
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request for `path`."""
+        return JSONResponse(self.body_at(path), self.status, self.headers)
 
 
 def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:

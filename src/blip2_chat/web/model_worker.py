@@ -46,14 +46,14 @@ class Served:
         self.is_embedded = model.name == EMBEDDED
         self._settings = settings
         self._pictures = pictures
-        self._started = int(time.time())
+        self.started = int(time.time())
 
     def entry(self, samples: list[schemas.Sample]) -> schemas.ModelEntry:
         """What `/v1/models` tells; `samples` are the pictures that the page offers to try it with."""
         engine, settings = self.model.engine, self._settings
         return schemas.ModelEntry(
             id=self.id,
-            created=self._started,
+            created=self.started,
             blip2_chat=schemas.ModelAbout(
                 name=name_of(self.model),
                 engine=engine.name,

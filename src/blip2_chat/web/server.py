@@ -7,7 +7,8 @@ import ipaddress
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -56,6 +57,21 @@ def require_safe(host: str, api_key: str | None, insecure: bool) -> None:
             Parameter("insecure", True),
             " if everyone may use this model and this machine's time",
         )
+
+
+def origins(given: Iterable[str]) -> tuple[str, ...]:
+    """Origins as browsers send them; `BindError` for what is none."""
+    found = []
+    for one in given:
+        origin = one.strip().lower().rstrip("/")
+        parts = urlsplit(origin)
+        if origin not in ("*", "null") and (origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc):
+            raise BindError(
+                Parameter("allowed_origin", one),
+                " is no origin; give one such as https://app.example",
+            )
+        found.append(origin)
+    return tuple(found)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -19,10 +19,12 @@ class Settings:
     pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
     time_limit: seconds from the arrival of a request to the end of its answer.
     allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
+    allowed_origins: sites whose pages may use the API, lower case: "https://app.example"; "*" is every site.
     """
 
     api_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     allow_urls: bool = False
     slots: int = 8
     queue: int = 64

@@ -1,8 +1,8 @@
 """The outermost middleware: security headers, the access log, metrics, and unexpected errors.
 
-A log line contains method, route, status and time, but never a raw path, query, header, picture or text. The
-text of an exception may contain any of these, so only the type and location of an unexpected exception are
-logged.
+A log line contains method, route, status, time and the id that the response has as X-Request-Id, but never a raw
+path, query, header, picture or text. The text of an exception may contain any of these, so only the type and location
+of an unexpected exception are logged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
@@ -62,6 +63,7 @@ class Record:
             return
         started = time.perf_counter()
         status = 0
+        request_id = uuid.uuid4().hex
 
         async def dressed(message: Message) -> None:
             nonlocal status
@@ -71,6 +73,7 @@ class Record:
                 for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
+                headers["X-Request-Id"] = request_id
             await send(message)
 
         try:
@@ -79,17 +82,17 @@ class Record:
             # The server shuts down without waiting (a second Ctrl-C, or a request beyond its time limit): not
             # an error.
             if not status:
-                await shutting_down().response()(scope, receive, dressed)
+                await shutting_down().response(scope["path"])(scope, receive, dressed)
         except Exception as error:
             place = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s in %s\n%s", type(error).__name__, self._route(scope["path"]), place)
             if not status:
-                await internal_error().response()(scope, receive, dressed)
+                await internal_error().response(scope["path"])(scope, receive, dressed)
         seconds = time.perf_counter() - started
         route = self._route(scope["path"])
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
-        log.info("%s %s %s %.0f ms", scope["method"], route, status or "left", 1000 * seconds)
+        log.info("%s %s %s %.0f ms %s", scope["method"], route, status or "left", 1000 * seconds, request_id)
 
 
 def _to_the_end(receive: Receive) -> Receive:

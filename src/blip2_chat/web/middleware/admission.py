@@ -67,7 +67,7 @@ class Intake:
                 return
             except TimeoutError:
                 late = ApiError(408, "the request did not arrive in time", code="timeout")
-                await late.response()(scope, receive, send)
+                await late.response(scope["path"])(scope, receive, send)
                 return
             if body is not None:
                 await self._app(scope, _Replay(body, receive), send)
@@ -145,4 +145,4 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, m
             count += len(message.get("body", b""))
             more = message.get("more_body", False)
     error.headers["Connection"] = "close"
-    await error.response()(scope, receive, send)
+    await error.response(scope["path"])(scope, receive, send)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import ApiError
 from ..settings import Settings
+from .cors import is_allowed
 
 # Paths that a browser needs before it can ask for the key, and that supervisors check.
 _OPEN = ("/health", "/ready")
@@ -27,6 +28,7 @@ class Guard:
         """`page`: the paths of the page's files, which need no key."""
         self._app = app
         self._hosts = settings.allowed_hosts
+        self._origins = settings.allowed_origins
         # Compared as digests, which have equal length, in constant time.
         self._key = _digest(settings.api_key.encode()) if settings.api_key is not None else None
         self._open = frozenset(_OPEN) | page
@@ -36,7 +38,7 @@ class Guard:
             try:
                 self._check(scope["path"], Headers(scope=scope))
             except ApiError as error:
-                await error.response()(scope, receive, send)
+                await error.response(scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -58,8 +60,12 @@ class Guard:
                 code="host_not_allowed",
             )
         origin = headers.get("origin")
-        if origin is not None and not _same(origin, host):
-            raise ApiError(403, "requests from other sites' pages are not answered", code="cross_origin")
+        if origin is not None and not _same(origin, host) and not is_allowed(origin, self._origins):
+            raise ApiError(
+                403,
+                "requests from other sites' pages are not answered; --allowed-origin at the start adds one",
+                code="cross_origin",
+            )
         if self._key is not None and path not in self._open:
             self._check_key(headers.get("authorization", ""))
 

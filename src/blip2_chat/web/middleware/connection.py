@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import uuid
 from typing import Any
 
 import h11
@@ -35,9 +36,9 @@ class Connection(H11Protocol):
                 503,
                 "the server has too many connections open; try again in a moment",
                 code="too_many_connections",
-                headers={"Retry-After": "1", "Connection": "close"},
+                headers={"Retry-After": "1", "Connection": "close", "X-Request-Id": uuid.uuid4().hex},
             )
-            await busy.response()(scope, receive, send)
+            await busy.response(scope["path"])(scope, receive, send)
             return
         await self._answer(scope, receive, send)
 
@@ -60,6 +61,7 @@ class Connection(H11Protocol):
                 (b"content-length", str(len(content)).encode()),
                 (b"x-content-type-options", b"nosniff"),
                 (b"connection", b"close"),
+                (b"x-request-id", uuid.uuid4().hex.encode()),
             ]
             for event in (
                 h11.Response(status_code=status, headers=headers),

@@ -16,14 +16,14 @@ Asked = TypeVar("Asked", bound=BaseModel)
 _LARGE = 64 * 1024
 
 
-async def json_body(request: Request, kind: type[Asked]) -> Asked:
-    """The body of a request as `kind`; 415 for another content type, 400 for invalid content.
+async def json_body(request: Request, kind: type[Asked], any_type: bool = False) -> Asked:
+    """The body of a request as `kind`; 415 for another content type unless `any_type`, 400 for invalid content.
 
     pydantic's own parser, unlike `json`, refuses lone surrogates ("\\ud800"), which no text may contain and which
     cannot be encoded in an answer.
     """
     main, _, sub = request.headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
-    if main != "application" or not (sub == "json" or sub.endswith("+json")):
+    if not any_type and (main != "application" or not (sub == "json" or sub.endswith("+json"))):
         raise ApiError(415, "send JSON, with the header Content-Type: application/json")
     body = await request.body()
     if len(body) < _LARGE:
@@ -40,3 +40,10 @@ def validated(kind: type[Asked], given: bytes | dict[str, Any]) -> Asked:
     except ValidationError as error:
         # Without the input, which may be megabytes.
         raise invalid(error.errors(include_input=False, include_url=False)) from None
+
+
+def body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """What FastAPI, which does not see what `json_body` parses, is to write into the OpenAPI document; `app.py` adds
+    the schema that it names."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -20,7 +20,7 @@ from ..disconnect import too_late
 from ..errors import ApiError, internal_error
 from ..forms import openai as forms
 from ..service import Service
-from .bodies import json_body
+from .bodies import body_of, json_body
 from .common import ERRORS, about, reason
 from .streams import AnswerStream, compact
 
@@ -36,11 +36,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "audio": (None,),
 }
 
-# Parsed by `json_body`, so FastAPI does not see it; `app.py` adds the schema that it names.
-_REQUEST_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-}
 _EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
@@ -65,7 +60,7 @@ def router(service: Service) -> APIRouter:
         summary="Go on with a conversation about a picture",
         response_model=schemas.ChatResponse,
         responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        openapi_extra=body_of(schemas.ChatRequest),
     )
     async def chat(request: Request) -> Response:
         body = await json_body(request, schemas.ChatRequest)
