@@ -21,6 +21,7 @@ from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.conversion.convert import convert
 from blip2_chat.errors import CheckpointError
 from blip2_chat.generation.rows import Task
+from blip2_chat.generation.text_stream import TextStream
 from blip2_chat.model import Model
 from tests.support.extras import needs
 from tests.support.fake_hub import fake_hub
@@ -74,6 +75,17 @@ def test_control_tokens_that_people_type_are_text(folder: Path) -> None:
         tokenizer.decode([0, *words, *ModelConfig.from_folder(folder).text.eos_token_ids]).strip()
         == "two cats"
     )
+
+
+def test_text_is_decoded_as_the_library_does_and_never_taken_back(folder: Path) -> None:
+    config = ModelConfig.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, config)
+    for text in ("how many cats?", "two  cats on é beach \N{CAT FACE}\N{DOG FACE} at night", "Question: why"):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == tokenizer._tokenizer.decode(ids, skip_special_tokens=True)
+    rng = np.random.default_rng(0)
+    stream, ids = TextStream(tokenizer), rng.integers(3, config.text.vocab_size - 4, 200).tolist()
+    assert "".join([*(stream.push(one) for one in ids), stream.finish()]) == tokenizer.decode(ids).strip()
 
 
 def test_an_instruction_is_the_prompt_and_a_caption_is_asked_for(model: Model) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .errors import MetadataError as MetadataError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import NotEnoughMemoryError as NotEnoughMemoryError
+    from .errors import PageError as PageError
     from .errors import PictureError as PictureError
     from .errors import RunError as RunError
     from .generation.answer import Answer as Answer
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from .retriever import Match as Match
     from .retriever import Retriever as Retriever
     from .retriever_loading import load_retriever as load_retriever
+    from .search.index import Hit as Hit
+    from .search.index import Index as Index
 
 # Where each public name lives: imported when it is first used.
 _HOMES = {
@@ -59,6 +62,8 @@ _HOMES = {
     "Chat": "chat",
     "Match": "retriever",
     "Retriever": "retriever",
+    "Index": "search.index",
+    "Hit": "search.index",
     "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",
@@ -75,6 +80,7 @@ _HOMES = {
     "MetadataError": "errors",
     "MissingExtraError": "errors",
     "NotEnoughMemoryError": "errors",
+    "PageError": "errors",
     "PictureError": "errors",
     "RunError": "errors",
 }

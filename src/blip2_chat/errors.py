@@ -9,6 +9,7 @@
       |   + PromptTooLongError  what, tokens, room
       + ConversationError       path
       + MetadataError           path
+      + PageError               path
       + RunError                parameter
 
 Each is one line that names what is wrong and the way out, and carries the same as fields:
@@ -239,6 +240,14 @@ class ConversationError(Blip2ChatError):
 
 class MetadataError(Blip2ChatError):
     """A picture's metadata cannot be read or written: the file stays as it is. `path` is the file at fault."""
+
+    def __init__(self, *message: str | Parameter, path: str | Path | None = None) -> None:
+        super().__init__(*message)
+        self.path = None if path is None else Path(path)
+
+
+class PageError(Blip2ChatError):
+    """A web page cannot be read or written. `path` is the file at fault."""
 
     def __init__(self, *message: str | Parameter, path: str | Path | None = None) -> None:
         super().__init__(*message)

@@ -16,6 +16,7 @@ import pytest
 from training.catalog import SETS, PictureSet
 
 pytest.importorskip("hatchling", reason="building needs hatchling")
+pytest.importorskip("hatch_fancy_pypi_readme", reason="building needs hatch-fancy-pypi-readme")
 
 ROOT = Path(__file__).parents[2]
 # The silhouettes joined the recipe after the weights and pictures that ship now were made.
@@ -71,6 +72,32 @@ def test_the_notice_and_all_licences_are_in_both(built: Built) -> None:
         assert [found for path, found in built.wheel.items() if path.endswith(f"licenses/{name}")] == [
             content
         ]
+
+
+def test_the_package_index_shows_links_and_commands_that_work_there(built: Built) -> None:
+    (metadata,) = (content for name, content in built.wheel.items() if name.endswith(".dist-info/METADATA"))
+    parsed = message_from_bytes(metadata)
+    readme = parsed.get_payload(decode=True)
+    assert isinstance(readme, bytes) and parsed["Description-Content-Type"] == "text/markdown"
+    text = readme.decode()
+    tag = f"v{parsed['Version']}"
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 15
+    for link in links:
+        assert link.startswith("https://") or link.startswith("#"), link
+        here = re.match(rf"https://[\w.]+/blip2-chat/blip2-chat/(?:blob/)?{re.escape(tag)}/([^#]+)", link)
+        assert here is None or (ROOT / here[1].replace("%5B", "[").replace("%5D", "]")).exists(), link
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert pictures and all(one.startswith("https://raw.githubusercontent.com/") for one in pictures)
+    assert "pip install blip2-chat\n" in text and "clone of this repository" not in text
+    assert not re.search(r"pip install '?\.", text)
+    assert {line.partition(",")[0] for line in parsed.get_all("Project-URL", [])} >= {
+        "Source",
+        "Documentation",
+    }
+    assert (
+        parsed["Author"] and parsed["Requires-Python"] and parsed["Keywords"] and parsed["License-Expression"]
+    )
 
 
 def notice() -> str:

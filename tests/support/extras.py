@@ -36,6 +36,7 @@ _PACKAGES = {
         "nbclient",
         "playwright",
     ),
+    "test-search": ("lancedb", "pyarrow"),
     "test-ray": ("pyarrow", "ray", "s3fs", "moto"),
 }
 

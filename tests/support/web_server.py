@@ -26,6 +26,7 @@ from PIL import Image
 
 from blip2_chat.images import PictureLimits
 from blip2_chat.model import Model
+from blip2_chat.search.index import Index
 from blip2_chat.web.scheduler import Scheduler
 from blip2_chat.web.server import LOCAL_NAMES, bind, make_server
 from blip2_chat.web.service import Service
@@ -92,12 +93,17 @@ class Running:
 
 @contextmanager
 def running(
-    model: Model, limits: PictureLimits | None = None, also: Sequence[Model] = (), **settings: Any
+    model: Model,
+    limits: PictureLimits | None = None,
+    also: Sequence[Model] = (),
+    index: Index | None = None,
+    **settings: Any,
 ) -> Iterator[Running]:
-    """A real uvicorn server in a thread, gone when the block is left. `also`: models beside the first."""
+    """A real uvicorn server in a thread, gone when the block is left. `also`: models beside the first. `index`: what
+    it searches."""
     settings = {"allowed_hosts": LOCAL_NAMES, **settings}
     listener = bind("127.0.0.1", 0)
-    server, service = make_server([model, *also], Settings(**settings), limits)
+    server, service = make_server([model, *also], Settings(**settings), limits, index)
     port = listener.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []
 

@@ -12,7 +12,9 @@ from ..generation.loop import generate
 from ..generation.rows import Choice, Task, tokenise_choices
 from ..generation.scoring import checked_choices
 from ..generation.settings import Decoding, Settings
+from ..images import PictureLimits, Preprocess
 from ..model import Model
+from .inputs.pictures import Opened
 from .result import Result, Written
 
 
@@ -94,8 +96,20 @@ class Captioner:
             instruction = model.tokenizer.instruction(text)
             self._prompts.append(_Prompt(asked, tokens, instruction, decoding, choices))
 
-    def result(self, **about: Any) -> Result:
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.model.preprocess
+
+    @property
+    def limits(self) -> PictureLimits:
+        return self.model.limits
+
+    def begin(self, opened: Opened) -> Result:
         """A picture's result before anything is written: what is known of it, and whose words it is to have."""
+        return self.result(**opened.about())
+
+    def result(self, **about: Any) -> Result:
+        """`begin`, of a picture that was opened elsewhere."""
         return Result(model=self.model.name, precision=self.model.engine.precision, **about)
 
     def encode(self, pixels: Floats) -> Floats:

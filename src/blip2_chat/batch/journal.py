@@ -179,6 +179,31 @@ class Journal:
                     self.changed += kept is not None
         return new
 
+    def restore(self, results: Iterable[tuple[str, str | None, Result]]) -> None:
+        """Takes up what is kept elsewhere: (key, stamp, result) of pictures that are done."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO results (key, ok, digest, result, stamp) VALUES (?, ?, ?, ?, ?)",
+                (
+                    (
+                        key,
+                        result.error is None,
+                        result.digest,
+                        json.dumps(result.as_row(), ensure_ascii=False),
+                        stamp or "",
+                    )
+                    for key, stamp, result in results
+                ),
+            )
+
+    def unlisted(self) -> Iterator[str]:
+        """The keys with a result that are not among this run's pictures."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT key FROM results WHERE key NOT IN (SELECT key FROM listing)"
+            ).fetchall()
+        return (key for (key,) in found)
+
     def has(self, key: str) -> bool:
         """Whether a key has a result."""
         with self._told():

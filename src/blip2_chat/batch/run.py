@@ -134,7 +134,7 @@ class Run:
             _require_writable(Path(options.out).absolute().parent)
         self.journal = Journal(self.progress)
         self._stopping = threading.Event()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline[Result] | None = None
         self.passed_over: Counter[str] = Counter()
         self._sidecars = SidecarWriter(options.sidecar, self.journal) if options.sidecar else None
         self._metadata = (

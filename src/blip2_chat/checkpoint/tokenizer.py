@@ -36,6 +36,8 @@ class Tokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._before, self._after = self._around()
+        self._special = {at for at, token in added.items() if token.special}
+        self._bytes = _byte_pieces(tokenizer) if isinstance(text_config, LlamaConfig) else {}
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Tokenizer:
@@ -77,7 +79,21 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, control tokens left out, leading space kept as the tokenizer has it."""
+        if self._bytes:
+            return self._decode_bytes(ids)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _decode_bytes(self, ids: Sequence[int]) -> str:
+        """What the library gives for LLaMA's pieces, some of which are single bytes. Of a run of bytes that is no
+        text the library shows nothing, not even the characters that it begins with; here they stay, so that what a
+        next token adds never changes what was shown before."""
+        text = bytearray()
+        for token in ids:
+            if token in self._bytes:
+                text.append(self._bytes[token])
+            elif token not in self._special:
+                text += (self._tokenizer.id_to_token(token) or "").replace("▁", " ").encode()
+        return text.decode("utf-8", "replace").removeprefix(" ")
 
 
 class QFormerTokenizer:
@@ -103,6 +119,12 @@ class QFormerTokenizer:
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text, also of an empty one."""
         return tuple(self._tokenizer.encode(_plain(text)).ids)
+
+
+def _byte_pieces(tokenizer: _Tokenizer) -> dict[int, int]:
+    """Token -> byte, of the pieces `<0x00>` to `<0xFF>` that stand for what the vocabulary lacks."""
+    found = ((tokenizer.token_to_id(f"<0x{byte:02X}>"), byte) for byte in range(256))
+    return {token: byte for token, byte in found if token is not None}
 
 
 def _plain(text: str) -> str:

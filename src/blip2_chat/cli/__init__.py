@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .alt import alt
 from .ask import ask
 from .caption import caption
 from .chat import chat
@@ -21,11 +22,13 @@ from .compare import compare
 from .convert import cache, convert
 from .doctor import doctor
 from .evaluate import evaluate
+from .index import index
 from .match import match
 from .mcp import mcp
 from .models import models
 from .report import report
 from .run import run
+from .search import search
 from .serve import serve
 from .typer_groups import add
 
@@ -74,6 +77,9 @@ for command in (
     compare,
     run,
     report,
+    alt,
+    index,
+    search,
 ):
     add(app, command)
 

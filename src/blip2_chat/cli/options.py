@@ -197,6 +197,23 @@ class RetrieverOptions(_LoadOptions):
         return self._loaded(load_retriever)
 
 
+@dataclass(frozen=True)
+class IndexModelOptions(RetrieverOptions):
+    """The model of an index; "" where none is named: the one that made it."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that "
+            "made the index; for a new one demo-retrieval, which is embedded and knows drawn scenes).",
+            show_default=False,
+        ),
+    ] = ""
+
+
 Group = TypeVar("Group")
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from .display.run_progress import RunProgress, duration, rate
+from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
 from .display.terminal import note, say
 from .metadata_options import MetadataOptions, tell_metadata
 from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
+from .stopping import FAILED_PICTURES, STOPPED, stopping
 
 if TYPE_CHECKING:
     from ..batch.outputs.sidecar import Sidecar
@@ -25,9 +23,6 @@ _TASK = "Captions and questions"
 _INPUT = "Input"
 _PROGRESS = "Progress"
 _SPEED = "Speed"
-
-FAILED_PICTURES = 3
-_STOPPED = 130
 
 
 @dataclass(frozen=True)
@@ -269,9 +264,9 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
         if task.before:
             were = "was" if task.before == 1 else "were"
             note(
-                f"{task.before:,} {_pictures(task.before)} {were} done before (in {task.progress}); going on"
+                f"{task.before:,} {pictures_noun(task.before)} {were} done before (in {task.progress}); going on"
             )
-        with _stopping(task):
+        with stopping(task):
             if cluster.ray is not None:
                 from ..batch.ray_run import RayPlan, ray_batches
 
@@ -288,7 +283,7 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
                 running.close()
         _tell(task, summary)
     if summary.stopped:
-        raise typer.Exit(_STOPPED)
+        raise typer.Exit(STOPPED)
     if summary.failed or summary.metadata.get("failed"):
         raise typer.Exit(FAILED_PICTURES)
 
@@ -336,26 +331,8 @@ def _load(model: ModelOptions, task: Run) -> Any:
     return model.load()
 
 
-@contextmanager
-def _stopping(task: Run) -> Iterator[None]:
-    """Ctrl-C (and a polite kill) ends the run after the batch at work; a second one at once."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, before[number])
-        task.stop()
-        note("stopping after the current batch (once more: at once)")
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
-
-
 def _tell(task: Run, summary: Summary) -> None:
-    parts = [f"{summary.rows:,} {_pictures(summary.rows)}"]
+    parts = [f"{summary.rows:,} {pictures_noun(summary.rows)}"]
     if summary.done:
         parts.append(
             f"{summary.done:,} now in {duration(summary.seconds)} ({rate(summary.done, summary.seconds)})"
@@ -379,7 +356,7 @@ def _tell(task: Run, summary: Summary) -> None:
         _tell_failures(task, summary)
     if summary.without_picture:
         note(
-            f"{summary.without_picture:,} {_pictures(summary.without_picture)} could not be read again for "
+            f"{summary.without_picture:,} {pictures_noun(summary.without_picture)} could not be read again for "
             f"{task.options.out}, which has their rows alone"
         )
     if summary.passed_over:
@@ -397,27 +374,13 @@ def _tell(task: Run, summary: Summary) -> None:
 def _tell_failures(task: Run, summary: Summary) -> None:
     """The first failed pictures, and where all of them are."""
     for path, error in summary.failures:
-        note(f"  {_named(path, error)}")
+        note(f"  {named(path, error)}")
     out = task.options.out
     if more := summary.failed - len(summary.failures):
         where = f"--out FILE.csv --progress {shlex.quote(str(task.progress))} lists them all"
         if out is not None:
             where = f"all of them have an error in {out} (`blip2-chat report {shlex.quote(out)}` shows them)"
         note(f"  and {more:,} more: {where}")
-
-
-def _named(path: str, error: str) -> str:
-    """An error with the picture's whole path: it may begin with the file's name alone, or not name it."""
-    from ..images.naming import file_name, one_line
-
-    shown, name = one_line(path), file_name(path)
-    if error.startswith(f"{shown} "):
-        return error
-    return shown + error[len(name) :] if error.startswith(f"{name} ") else f"{shown}: {error}"
-
-
-def _pictures(count: int) -> str:
-    return "picture" if count == 1 else "pictures"
 
 
 def _estimate(options: RunOptions, model: ModelOptions) -> None:
@@ -428,7 +391,7 @@ def _estimate(options: RunOptions, model: ModelOptions) -> None:
     running = model.load()
     found = estimate(options, running)
     engine = running.engine
-    say(f"{found.pictures:,} {_pictures(found.pictures)}, {found.done:,} of them done before")
+    say(f"{found.pictures:,} {pictures_noun(found.pictures)}, {found.done:,} of them done before")
     say(f"model: {running.name} ({engine.name}, {engine.precision}), batches of up to {found.batch_size}")
     say(f"measured on {found.measured}: {rate(found.measured, found.seconds)}, {found.failed} failed")
     say(f"estimated: {duration(found.remaining_seconds)} for what is left")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import webbrowser
 from importlib.util import find_spec
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import MissingExtraError
-from .display.terminal import note
+from .display.terminal import ProgressBar, note
 from .options import MODEL, ModelOptions
 from .several_models import beside, load_all
 from .wording import PIXELS_OPTION
+
+if TYPE_CHECKING:
+    from ..search.index import Index
 
 _NETWORK = "Network and access"
 _LIMITS = "Limits"
@@ -27,6 +30,14 @@ def serve(
             help="Serve another model as well, or the same one with a LoRA adapter or at another precision; may be "
             "repeated.",
             rich_help_panel=MODEL,
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX",
+            help="Search the pictures of this index, which `blip2-chat index` made; all of them can be seen by "
+            "everyone who reaches the server.",
         ),
     ] = None,
     host: Annotated[
@@ -165,7 +176,8 @@ def serve(
         log_text=log_text,
     )
     models = load_all(model, others)
-    server, service = make_server(models, settings)
+    searched = None if index is None else _opened(index)
+    server, service = make_server(models, settings, index=searched)
     log_to_stderr()
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -173,6 +185,8 @@ def serve(
     note(f"{' and '.join(running)} at {url}")
     ids = " or ".join(f'"{served.id}"' for served in service.models)
     note(f'The page: {url}/   The API: base_url="{url}/v1", model {ids}')
+    if searched is not None:
+        note(f"{len(searched):,} pictures of {index} can be searched, with {searched.retriever.name}")
     if insecure and api_key is None and not is_loopback(host):
         note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
     if all(served.is_embedded for served in service.models):
@@ -184,3 +198,12 @@ def serve(
     finally:
         for one in models:
             one.close()
+        if searched is not None:
+            searched.close()
+
+
+def _opened(index: str) -> Index:
+    from ..search.index import Index
+
+    with ProgressBar("loading the model of the index") as progress:
+        return Index.open(index, on_progress=progress)

@@ -24,7 +24,7 @@ from .middleware.auth import Guard
 from .middleware.cors import Cors
 from .paths import WELL_KNOWN, advice
 from .prometheus import CONTENT_TYPE
-from .routes import captions, chat_completions, ollama, picture, responses
+from .routes import captions, chat_completions, ollama, picture, responses, search
 from .schemas import ChatRequest
 from .schemas_ollama import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
 from .schemas_responses import ResponsesRequest
@@ -60,6 +60,8 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(captions.router(service))
     app.include_router(picture.router(service))
     app.include_router(ollama.router(service))
+    if service.finder is not None:
+        app.include_router(search.router(service, service.finder))
     app.include_router(page_files.router(page))
     intake = Intake(app, service.settings, service.places, lambda: service.wait)
     _add_state_routes(app, service)

@@ -17,6 +17,9 @@ from ..generation.settings import SETTINGS
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
+_DIGEST = "^[0-9a-f]{64}$"
+
+
 class _Strict(BaseModel):
     # JSON has types: "1" is no number.
     model_config = ConfigDict(strict=True)
@@ -264,6 +267,9 @@ class ModelAbout(BaseModel):
     allow_urls: bool
     settings: list[SettingAbout] = Field(description="What the page offers to change.")
     samples: list[Sample]
+    indexed_pictures: int | None = Field(
+        default=None, description="That /v1/search finds; null if there is no index."
+    )
 
 
 class ModelEntry(BaseModel):
@@ -287,6 +293,45 @@ class CaptionRequest(Writing):
 
 class AddressRequest(BaseModel):
     url: str = Field(max_length=8192, description="An http(s) address; needs --allow-urls.")
+
+
+class SearchRequest(_Strict):
+    """One of `text`, `like` and `picture`."""
+
+    text: str | None = Field(None, max_length=1000, description='What is to be seen: "two dogs on a beach".')
+    like: str | None = Field(
+        None, pattern=_DIGEST, description="The id of an earlier result, to find its like."
+    )
+    picture: str | None = Field(None, description="A `data:` URL, or an http(s) one with --allow-urls.")
+    top: int = Field(10, ge=1, le=200, description="Number of results.")
+    rerank: int = Field(
+        128,
+        ge=0,
+        le=1000,
+        description="Candidates that the model reads again with the text; fewer where that takes too long.",
+    )
+
+
+class SearchEntry(BaseModel):
+    id: str = Field(description="SHA-256 of the picture's pixels.")
+    name: str
+    similarity: float = Field(description="From -1 to 1.")
+    probability: float | None = Field(
+        description="That the text describes the picture, if it was read again."
+    )
+    width: int
+    height: int
+
+
+class SearchResponse(BaseModel):
+    object: Literal["list"] = "list"
+    model: str
+    data: list[SearchEntry] = Field(description="Best first.")
+
+
+class IndexedPictureRequest(_Strict):
+    id: str = Field(pattern=_DIGEST, description="Of a result.")
+    size: int = Field(2048, ge=16, le=4096, description="Longest side, in pixels; it is never enlarged.")
 
 
 class CaptionError(BaseModel):

@@ -15,6 +15,7 @@ import uvicorn
 from ..errors import Blip2ChatError, Parameter
 from ..images import PictureLimits
 from ..model import Model
+from ..search.index import Index
 from .app import make_app
 from .middleware.connection import Connection
 from .service import Service
@@ -98,11 +99,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
+    models: Sequence[Model],
+    settings: Settings,
+    limits: PictureLimits | None = None,
+    index: Index | None = None,
 ) -> tuple[uvicorn.Server, Service]:
     """A server that is not running yet: `server.run(sockets=[...])`. The first of `models` answers requests that
-    name none. `limits`: by default those of `settings`."""
-    service = Service(models, settings, limits)
+    name none. `limits`: by default those of `settings`. `index`: the pictures that can be searched."""
+    service = Service(models, settings, limits, index)
     config = uvicorn.Config(
         make_app(service),
         log_config=None,

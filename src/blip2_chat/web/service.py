@@ -10,8 +10,10 @@ from ..checkpoint.embedded import sample_pictures
 from ..generation.rows import End
 from ..images import PictureLimits
 from ..model import Model
+from ..search.index import Index
 from . import page_files, schemas
 from .errors import ApiError
+from .finder import Finder
 from .middleware.admission import Places
 from .model_ids import ids_of
 from .model_worker import Served
@@ -31,12 +33,18 @@ class Service:
     end."""
 
     def __init__(
-        self, models: Sequence[Model], settings: Settings, limits: PictureLimits | None = None
+        self,
+        models: Sequence[Model],
+        settings: Settings,
+        limits: PictureLimits | None = None,
+        index: Index | None = None,
     ) -> None:
-        """The first of `models` answers requests that name no model."""
+        """The first of `models` answers requests that name no model. `index`: the pictures that can be searched."""
         ids = ids_of(models)
         self.settings = settings
-        self.pictures = Pictures(limits or picture_limits(settings))
+        limits = limits or picture_limits(settings)
+        self.pictures = Pictures(limits)
+        self.finder = None if index is None else Finder(index, limits)
         self.models = [
             Served(model_id, model, settings, self.pictures)
             for model_id, model in zip(ids, models, strict=True)
@@ -49,6 +57,8 @@ class Service:
         """Finishes the running requests of all models."""
         for served in self.models:
             served.scheduler.close()
+        if self.finder is not None:
+            self.finder.close()
         self.pictures.close()
 
     @property
@@ -83,7 +93,9 @@ class Service:
             )
             for one in (sample_pictures() if served.is_embedded else ())
         ]
-        return served.entry(samples)
+        entry = served.entry(samples)
+        entry.blip2_chat.indexed_pictures = None if self.finder is None else len(self.finder)
+        return entry
 
     def finish(
         self, served: Served, ticket: Ticket, ends: Sequence[End], prompt: str, copies: int = 1

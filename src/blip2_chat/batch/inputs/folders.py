@@ -29,7 +29,8 @@ class Walk:
     names of one folder are in memory at a time.
 
     Linked folders come last, each once, without those already read and without parents of the folder.
-    exclude: patterns of files and folders to leave out. own: absolute paths that the run itself writes.
+    exclude: patterns of files and folders to leave out. own: absolute paths of files and folders that the run itself
+    writes.
     passed: counts what is passed over. closed: gets the folders that may not be read.
     """
 
@@ -70,6 +71,8 @@ class Walk:
         self._seen.add((status.st_dev, status.st_ino))
         kept = []
         for entry, is_folder, is_link in found:
+            if is_folder and os.path.abspath(os.path.join(folder, entry)) in self.own:
+                continue
             if is_excluded(os.path.join(name, entry), self.exclude):
                 self.passed["excluded folder" if is_folder else "excluded file"] += 1
             else:

@@ -8,12 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .terminal import note, printable
-
-if TYPE_CHECKING:
-    from ...batch.result import Result
 
 # Seconds between two lines in a log.
 _LINE_EVERY = 30.0
@@ -21,6 +18,17 @@ _LINE_EVERY = 30.0
 _BATCHES = 20
 _WIDEST_BAR = 24
 _NARROWEST_BAR = 8
+
+
+class Done(Protocol):
+    """A picture that is done. `text`: what was written about it, or why it failed; it may be empty."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
 
 
 def rate(count: int, seconds: float) -> str:
@@ -38,6 +46,21 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
+
+
+def named(path: str, error: str) -> str:
+    """An error with the picture's whole path: it may begin with the file's name alone, or not name it."""
+    from ...images.naming import file_name, one_line
+
+    shown, name = one_line(path), file_name(path)
+    if error.startswith(f"{shown} "):
+        return error
+    return shown + error[len(name) :] if error.startswith(f"{name} ") else f"{shown}: {error}"
+
+
+def pictures_noun(count: int) -> str:
+    """ "picture", or "pictures" of a number of them"""
+    return "picture" if count == 1 else "pictures"
 
 
 class RunProgress:
@@ -80,7 +103,7 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, results: Sequence[Result]) -> None:
+    def __call__(self, results: Sequence[Done]) -> None:
         from ...images.naming import file_name
 
         self._done += len(results)
@@ -88,7 +111,8 @@ class RunProgress:
         now = time.monotonic()
         self._times.append((now, self._done))
         latest = next((one for one in reversed(results) if one.error is None), results[-1])
-        self._latest = f"{file_name(latest.path)}: {printable(latest.text)}"
+        text = f": {printable(latest.text)}" if latest.text else ""
+        self._latest = f"{file_name(latest.path)}{text}"
         if self._live is None and now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             first, *more = self._numbers()

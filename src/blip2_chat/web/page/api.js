@@ -83,6 +83,23 @@ export async function fetched(url) {
   return new File([await response.blob()], nameIn(url));
 }
 
+async function posted(path, body, signal) {
+  const response = await send(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (!response.ok) throw await asError(response);
+  return response;
+}
+
+/** The pictures of the server's index that fit best, best first. */
+export const search = async (query, signal) => (await posted("/v1/search", query, signal)).json();
+
+/** A picture of the index, at most `size` pixels wide and high. */
+export const indexed = async (id, size, signal) => (await posted("/v1/search/picture", { id, size }, signal)).blob();
+
 /**
  * Streams an answer. Calls `onAbout` with the server's information about the picture and `onPiece` with each piece
  * of text; returns the finish reason. Aborting `signal` frees the server's slot immediately.

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { asFile, asText } from "./export.js";
 import * as intake from "./intake.js";
 import * as models from "./models.js";
+import * as search from "./search.js";
 import * as settings from "./settings.js";
 import { shrunk } from "./shrink.js";
 import * as store from "./store.js";
@@ -329,6 +330,8 @@ async function start() {
   try {
     const found = await api.models();
     models.start(found, (chosen) => use(chosen, found));
+    const count = found[0].blip2_chat.indexed_pictures;
+    if (count !== null) search.start(count, (file) => add([file]));
     if (found[0].blip2_chat.allow_urls) intake.startAddresses(addFrom);
   } catch (error) {
     const why = error.status === 401 ? "The server answers only with its API key." : error.message;
