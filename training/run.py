@@ -62,7 +62,7 @@ class Options:
     hard: float = 0.45  # ... and at the end
     warm_up: float = 0.015
     cool_down: float = 0.3  # share of the run, at its end, over which the learning rate falls
-    keep: int = 56  # patches of each picture that are looked at until then; 0: all
+    keep: int = 40  # patches of each picture that are looked at until then; 0: all
     speak_from: float = 0.2  # share of the run after which the language model joins
     average: float = 0.995
     save_every: float = 120.0
