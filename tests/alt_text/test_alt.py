@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -232,6 +233,29 @@ def test_remote_pictures_only_when_asked_and_only_from_the_public_internet(
     assert proposed(page, is_remote=True, is_allowed=lambda address: address == "127.0.0.1").proposals[0].alt
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<img " * 300_000,
+        '<img a="' * 200_000 + ">",
+        "<!--" * 300_000 + ">",
+        "<b>" * 100_000 + "</i>" * 100_000,
+        "<b>" * 50_000 + "<source>" * 50_000,
+    ],
+    ids=["tags", "quotes", "comments", "end tags", "sources"],
+)
+@pytest.mark.timeout(120)
+def test_a_hostile_page_takes_time_in_proportion(hostile: str) -> None:
+    """Each of these took time with the square of its length: minutes and more."""
+    found = lacking("<img src=first.png>" + hostile).pictures
+    assert found and found[0].sources == ("first.png",)
+
+
+def test_what_follows_the_begin_of_a_comment_in_a_script_is_found() -> None:
+    (found,) = lacking('<script>let a = "<!--";</script><img src=a.png>').pictures
+    assert found.sources == ("a.png",)
+
+
 class TestCommand:
     def test_a_diff_that_patch_applies_json_and_write_agree(self, site: Path) -> None:
         page = page_of(site, "<html lang=fr>\r\n<p>Été</p>\r\n<img src=farm.png>\r\n".encode("latin-1"))
@@ -241,7 +265,7 @@ class TestCommand:
         (entry,) = map(json.loads, out.splitlines())
         assert (entry["line"], entry["src"], entry["lang"], entry["error"]) == (3, "farm.png", "en", None)
         before = page.read_bytes()
-        command = f"python -m blip2_chat alt {page} > {site}/a.patch"
+        command = f"{sys.executable} -m blip2_chat alt {page} > {site}/a.patch"
         subprocess.run(command, shell=True, check=True, capture_output=True)
         assert page.read_bytes() == before
         if shutil.which("patch"):

@@ -6,6 +6,7 @@ A picture with an empty `alt` is decorative, and stays so.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -17,6 +18,8 @@ _VOID = frozenset(
 _TEXT_ONLY = frozenset(("textarea", "title", "xmp", "iframe", "noembed", "noframes"))
 _HIDDEN_ROLES = frozenset(("presentation", "none"))
 _LAZY = ("data-src", "data-original", "data-lazy-src")
+# Begins of comments after the last end of one; a script may have a few.
+_MOST_UNENDED = 1000
 _NAME = re.compile(r"<[a-zA-Z][^\s/>]*")
 _FIRST_OF_SET = re.compile(r"\s*,*\s*(\S+)")
 _OF_ONE_PIXEL = re.compile(r"\s*[01](?:px)?\s*")
@@ -45,9 +48,19 @@ class Found:
 
 def lacking(text: str) -> Found:
     finder = _Finder(text)
-    finder.feed(text)
+    finder.feed(_ended(text))
     finder.close()
     return Found(tuple(finder.found), finder.base)
+
+
+def _ended(text: str) -> str:
+    """Without a tag that never ends, and without comments that never end where they are too many to be meant: the
+    parser would read the rest of the page again for each of them."""
+    text = text[: text.rfind(">") + 1]
+    begins, last = [], text.rfind("-->") + 1
+    while (last := text.find("<!--", last) + 1) > 0 and len(begins) <= _MOST_UNENDED:
+        begins.append(last - 1)
+    return text[: begins[0]] if len(begins) > _MOST_UNENDED else text
 
 
 class _Finder(HTMLParser):
@@ -56,6 +69,7 @@ class _Finder(HTMLParser):
         self.found: list[Lacking] = []
         self.base = ""
         self._open: list[tuple[str, str, bool]] = []  # element, language, whether hidden from screen readers
+        self._open_names: Counter[str] = Counter()  # how many of `_open` have this name
         self._sources: list[str] = []  # of the <picture> that is open
         self._text_only = ""
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
@@ -72,9 +86,10 @@ class _Finder(HTMLParser):
             self._text_only = tag
         elif tag not in _VOID:
             self._open.append((tag, language, is_hidden))
+            self._open_names[tag] += 1
         if tag == "picture":
             self._sources = []
-        elif tag == "source" and any(one[0] == "picture" for one in self._open):
+        elif tag == "source" and self._open_names["picture"]:
             self._sources += _of_set(attributes.get("srcset", ""))
         elif tag == "base":
             self.base = self.base or attributes.get("href", "").strip()
@@ -85,7 +100,7 @@ class _Finder(HTMLParser):
         self.handle_starttag(tag, attrs)
         # In HTML the slash means nothing; in XHTML and SVG the element ends here.
         if tag not in _VOID and self._open and self._open[-1][0] == tag:
-            self._open.pop()
+            self._close_last()
         if self._text_only == tag:
             self._text_only = ""
 
@@ -95,12 +110,16 @@ class _Finder(HTMLParser):
                 self._text_only = ""
             return
         # An end tag also ends what is still open inside; one that fits nothing is ignored.
-        for number in range(len(self._open) - 1, -1, -1):
-            if self._open[number][0] == tag:
-                del self._open[number:]
-                break
+        if self._open_names[tag]:
+            while self._close_last() != tag:
+                pass
         if tag == "picture":
             self._sources = []
+
+    def _close_last(self) -> str:
+        name, _, _ = self._open.pop()
+        self._open_names[name] -= 1
+        return name
 
     def _add(self, attributes: dict[str, str], language: str) -> None:
         line, column = self.getpos()
