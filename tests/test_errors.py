@@ -32,7 +32,12 @@ from blip2_chat.web.errors import worded as worded_for_requests
 PACKAGE = Path(blip2_chat.__file__).parent
 # The server is started by the command, and these texts are for whoever started it or asks them: the documentation of
 # the API, and a refusal of a name of the server.
-SPEAK_OF_THE_COMMAND = {"web/schemas.py", "web/middleware/auth.py"}
+SPEAK_OF_THE_COMMAND = {
+    "web/schemas.py",
+    "web/schemas_responses.py",
+    "web/middleware/auth.py",
+    "agents/pictures.py",
+}
 
 
 def texts(source: str) -> list[str]:

@@ -174,9 +174,10 @@ def test_killed_at_random_moments_and_resumed(tiny: Path, tmp_path: Path) -> Non
     assert process.exitcode == 0
     assert all(inside(path).text(OWN, "Model") == "tiny" for path in pictures)
     assert not list(photos.rglob(".*.part"))
-    # Nothing was captioned twice but what was in a batch when the process ended.
+    # Nothing was captioned twice but what was in a batch when the process ended. One that ended between writing into
+    # a file and telling of it has told nothing.
     lines = told.read_text(encoding="utf-8").splitlines()
-    assert set(lines) == set(map(str, pictures)) and len(lines) <= 60 + 12 * 3
+    assert set(lines) <= set(map(str, pictures)) and len(lines) <= 60 + 12 * 3
 
 
 class TestCommand:

@@ -296,6 +296,7 @@ def test_model_options_reach_load(pictures: list[str], monkeypatch: pytest.Monke
         "device": "cpu",
         "revision": "v2",
         "processor": None,
+        "adapter": None,
         "force": True,
         "threads": 3,
     }

@@ -141,7 +141,7 @@ def test_models_as_a_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> N
     for known in KNOWN:
         assert f"{known.name} " in table
     assert [line.split()[-1] for line in table.splitlines() if "opt-2.7b " in line] == ["int8"]
-    assert [line.split()[-1] for line in table.splitlines() if "flan-t5-xxl " in line] == ["no"]
+    assert [line.split()[-1] for line in table.splitlines() if "/blip2-flan-t5-xxl " in line] == ["no"]
     assert "6.0 GB is available" in shown.replace("\n", " ")
     assert "\x1b" not in shown
 

@@ -104,7 +104,7 @@ def test_convert(folder: Path, photo: Path, tmp_path: Path) -> None:
     code, printed, told = run("convert", folder, tmp_path / "int8")
     assert code == 0, told
     assert printed == f"{tmp_path / 'int8'}\n"
-    assert "of 12 matches of a picture with a text agree" in told
+    assert "of 16 matches of a picture with a text agree" in told
     assert 'blip2-chat match photo.jpg "a dog" "a cat" --model' in told
     assert run("match", photo, "a dog", "--model", tmp_path / "int8")[0] == 0
 

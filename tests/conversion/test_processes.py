@@ -137,11 +137,11 @@ def test_two_processes_convert_once(start: Starter, tmp_path: Path) -> None:
 
 def test_a_waiting_conversion_takes_over_when_the_first_dies(start: Starter, tmp_path: Path) -> None:
     dying = start(tmp_path / "cache", stop=0.5)
-    assert read(dying) == "converting"
+    assert read(dying) in ("calibrating", "converting")
     waiting = start(tmp_path / "cache")
     assert read(waiting) == "waiting"
     dying.kill()
     dying.wait()
     told, folder = finished(waiting)
-    assert told[0] == "converting" and is_whole(folder)
+    assert told[0] in ("calibrating", "converting") and is_whole(folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

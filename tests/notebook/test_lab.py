@@ -121,7 +121,7 @@ def test_a_picture_is_uploaded_and_two_questions_get_right_answers(lab: Lab) -> 
     assert lab.page.locator(".b2c figcaption").inner_text() == "a dog and an apple on a blue background"
     image = lab.page.locator(".b2c img")
     assert image.get_attribute("alt") == "a dog and an apple on a blue background"
-    assert image.evaluate("picture => picture.naturalWidth") == 512
+    assert image.evaluate("picture => picture.naturalWidth") == 640
     assert lab.ask("what is on the left?") == "a dog"
     assert lab.ask("and what is right of it?") == "an apple"
     assert lab.page.locator(".b2c-turn").count() == 2
@@ -156,9 +156,9 @@ def test_by_keyboard_alone(lab: Lab) -> None:
     # Letters are JupyterLab's commands elsewhere ("d d" deletes a cell).
     question = page.get_by_label("Question", exact=True)
     question.focus()
-    page.keyboard.type("dd is there a cat?")
-    assert question.input_value() == "dd is there a cat?"
-    question.fill("is there a cat?")
+    page.keyboard.type("dd is there a car?")
+    assert question.input_value() == "dd is there a car?"
+    question.fill("is there a car?")
     page.keyboard.press("Enter")
     page.locator(".b2c-turn:not(.b2c-growing)").nth(2).wait_for()
     lab.idle()
@@ -188,7 +188,7 @@ def test_the_conversation_is_saved_as_a_file_that_loads(lab: Lab, tmp_path: Path
     assert [turn["question"] for turn in saved["turns"]][1:] == [
         "what is on the left?",
         "and what is right of it?",
-        "is there a cat?",
+        "is there a car?",
     ]
     again = blip2_chat.load().load_chat(tmp_path / "talk.json")
     assert again.turns[1].text == "a dog"

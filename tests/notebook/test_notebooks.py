@@ -90,7 +90,7 @@ def int8() -> Ran:
 
 def test_it_says_what_runs_the_model_and_why(plain: Ran) -> None:
     assert re.search(r"demo runs with the (onnx|torch) engine at fp32 on \w+: .+", plain.text("load"))
-    assert plain.picture("picture").size == (512, 512)
+    assert plain.picture("picture").size == (768, 768)
 
 
 def test_it_captions_and_answers(plain: Ran) -> None:

@@ -66,10 +66,11 @@ def alt(
     ] = False,
     model: ModelOptions,
 ) -> None:
-    """Propose alternative texts for pictures in HTML pages that have none.
+    """Propose alternative texts for the pictures of HTML pages.
 
-    Prints a diff, and changes nothing without --write. Pictures with an empty alt are decorative and stay so. Exit
-    status: 0 success, 3 some pictures or pages could not be read, 1 nothing could be done.
+    Those that have none get one. Prints a diff, and changes nothing without --write. Pictures with an empty alt are
+    decorative and stay so. Exit status: 0 success, 3 some pictures or pages could not be read, 1 nothing could be
+    done.
     """
     from ..alt_text.addresses import Addresses
     from ..alt_text.proposals import pages, propose

@@ -30,9 +30,10 @@ def mcp(
         int, typer.Option(metavar="N", min=1, max=65535, help="Port for --http; the path is /mcp.")
     ] = 8001,
 ) -> None:
-    """Offer tools to agents over the Model Context Protocol: caption, ask and choose.
+    """Offer tools to agents: caption, ask and choose (MCP).
 
-    Hosts such as Claude Desktop, Claude Code and VS Code start this command and talk to it through stdin and stdout.
+    They speak the Model Context Protocol. Hosts such as Claude Desktop, Claude Code and VS Code start this command
+    and talk to it through stdin and stdout.
     """
     if find_spec("mcp") is None:
         raise MissingExtraError("mcp", "mcp")

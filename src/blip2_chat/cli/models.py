@@ -191,10 +191,10 @@ def _print_table(offers: list[_Offer], available: int) -> None:
     console.width = max(console.width, _NARROWEST) if sys.stdout.isatty() else _PLAIN_WIDTH
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
-    for title in ("params", "download", "engine", *_COLUMNS, "fits"):
+    for title in ("params", "files", "engine", *_COLUMNS, "fits"):
         table.add_column(title, justify="left" if title in ("engine", "fits") else "right", no_wrap=True)
     for offer in offers:
-        download = gigabytes(offer.download) if offer.download else "-"
+        download = f"{offer.download / 1e9:.1f}" if offer.download else "-"
         first = [offer.name, _count(offer.parameters), download]
         for engine, sizes in offer.memory.items():
             cells = [f"{sizes[one] / 1e9:.1f}" if one in sizes else "-" for one in _COLUMNS]
@@ -203,8 +203,9 @@ def _print_table(offers: list[_Offer], available: int) -> None:
             first = ["", "", ""]
     console.print(table)
     console.print(
-        f"\nMemory in GB at each precision, for one picture and a usual conversation; {gigabytes(available)} "
-        "is available now.\nfits: what is loaded if you do not give --precision."
+        f"\nIn GB: the files, which are downloaded once, and memory at each precision, for one picture and a usual "
+        f"conversation; {gigabytes(available)} is available now.\n"
+        "fits: what is loaded if you do not give --precision."
     )
 
 

@@ -134,9 +134,7 @@ class Store:
         """Raises `RunError` if there is no index."""
         found = cls.find(address)
         if found is None:
-            raise RunError(
-                f"there is no index {one_line(address)}; `blip2-chat index PHOTOS --out INDEX` makes one"
-            )
+            raise RunError(f"there is no index {one_line(address)}; the command `blip2-chat index` makes one")
         return found
 
     @classmethod

@@ -57,7 +57,11 @@ def test_the_reference_is_transformers_float32(folder: Path) -> None:
 def test_a_conversion_run_in_pieces_is_the_engine_that_runs_it_whole(
     folder: Path, precision: str, tmp_path: Path
 ) -> None:
-    made = convert(inspect(folder), tmp_path / "made", precision, name="x", check=False)
+    # Blocks: u8s8 has one scale for all rows that are read together, which are others in pieces.
+    block_size = None if precision == "fp32" else 32
+    made = convert(
+        inspect(folder), tmp_path / "made", precision, name="x", block_size=block_size, check=False
+    )
     samples = samples_of()
     told: list[tuple[int, int]] = []
     found = converted_outputs(made, samples, lambda *progress: told.append(progress))
@@ -96,7 +100,7 @@ def test_a_conversion_keeps_what_was_measured(folder: Path, tmp_path: Path) -> N
         inspect(folder), tmp_path / "made", "int4", name="x", on_progress=lambda what, *_: told.append(what)
     )
     fidelity = Manifest.from_folder(made).fidelity
-    assert fidelity is not None and fidelity.pictures == 4 and fidelity.tokens > 20
+    assert fidelity is not None and fidelity.pictures == 2 and fidelity.tokens > 20
     assert 0 < fidelity.agreement <= 1 and 0 < fidelity.vector_error < 1 and fidelity.divergence > 0
     assert "comparing int4 with fp32" in told
     blip2_chat.load(made)
