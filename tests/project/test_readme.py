@@ -44,7 +44,8 @@ ELSEWHERE = {
     "pip install .": "the fixture `installed`, from the wheel of the same folder",
     "pip install -r requirements.txt": "test_notebooks_fresh.py, in a new environment",
     "pip install '.[search]'": "the environment of these tests",
-    "blip2-chat index samples --out samples.index": "tests/search/test_documented.py",
+    "blip2-chat index samples --out samples.index "
+    "--model Salesforce/blip2-itm-vit-g": "tests/search/test_documented.py",
     'blip2-chat search samples.index "a dog" --top 3': "tests/search/test_documented.py",
     "blip2-chat search samples.index --like samples/dog-and-apple.png": "tests/search/test_documented.py",
     "jupyter notebook": "test_notebook_lab.py, in a real JupyterLab with a real browser",

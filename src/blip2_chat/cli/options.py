@@ -185,8 +185,8 @@ class RetrieverOptions(_LoadOptions):
             "-m",
             metavar="NAME",
             envvar=RETRIEVER_VARIABLE,
-            help="Retrieval model: demo-retrieval (the embedded one), a folder, or a name on the Hugging Face hub "
-            "such as Salesforce/blip2-itm-vit-g.",
+            help="Retrieval model: a folder, or a name on the Hugging Face hub such as "
+            "Salesforce/blip2-itm-vit-g. None is embedded yet.",
         ),
     ] = EMBEDDED_RETRIEVER
 
@@ -208,7 +208,7 @@ class IndexModelOptions(RetrieverOptions):
             "-m",
             metavar="NAME",
             help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that "
-            "made the index; for a new one demo-retrieval, which is embedded and knows drawn scenes).",
+            "made the index; none is embedded yet).",
             show_default=False,
         ),
     ] = ""
