@@ -57,7 +57,8 @@ def _ended(text: str) -> str:
     """Without a tag that never ends, and without comments that never end where they are too many to be meant: the
     parser would read the rest of the page again for each of them."""
     text = text[: text.rfind(">") + 1]
-    begins, last = [], text.rfind("-->") + 1
+    begins: list[int] = []
+    last = text.rfind("-->") + 1
     while (last := text.find("<!--", last) + 1) > 0 and len(begins) <= _MOST_UNENDED:
         begins.append(last - 1)
     return text[: begins[0]] if len(begins) > _MOST_UNENDED else text
