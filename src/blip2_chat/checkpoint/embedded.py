@@ -53,11 +53,13 @@ def default_retriever() -> str:
 
 @dataclass(frozen=True)
 class SamplePicture:
-    """`caption` and the answers of `questions` (question -> answer) are what is true, and what the model says."""
+    """`caption` and the answers are what is true, and what the model says: of `questions` (question -> answer), each
+    alone, and of `conversation`, one (question, answer) after another."""
 
     path: Path
     caption: str
     questions: dict[str, str]
+    conversation: tuple[tuple[str, str], ...]
 
 
 @cache
@@ -69,6 +71,7 @@ def sample_pictures() -> tuple[SamplePicture, ...]:
             SAMPLES / one["picture"],
             one["caption"],
             {asked["question"]: asked["answer"] for asked in one["questions"]},
+            tuple((question, answer) for question, answer in one["conversation"]),
         )
         for one in listed
     )

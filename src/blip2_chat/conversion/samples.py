@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
+from ..checkpoint.embedded import SAMPLES, sample_pictures
 from ..checkpoint.inspect import Checkpoint
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.onnx.reference import Sample
 from ..images import Picture, Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES, Exchange
-
-_SHIPPED = Path(__file__).parents[1] / "demo" / "samples"
 
 
 class SampleMaker:
@@ -59,13 +55,13 @@ def shipped_samples(
     last turn of a conversation."""
     make = SampleMaker(checkpoint)
     samples: list[Sample] = []
-    for about in _about()[pictures]:
-        texts = [make.caption(about["caption"])]
-        for asked in about["questions"][:questions]:
-            texts.append(make.talk([Exchange(asked["question"], asked["answer"])]))
+    for one in sample_pictures()[pictures]:
+        texts = [make.caption(one.caption)]
+        for asked in list(one.questions.items())[:questions]:
+            texts.append(make.talk([Exchange(*asked)]))
         if with_conversation:
-            texts.append(make.talk([Exchange(*turn) for turn in about["conversation"]]))
-        samples += make(open_picture(_SHIPPED / about["picture"]), texts)
+            texts.append(make.talk([Exchange(*turn) for turn in one.conversation]))
+        samples += make(open_picture(one.path), texts)
     return samples
 
 
@@ -73,12 +69,6 @@ def shipped_samples(
 def shipped_identity() -> str:
     """Another one for other shipped pictures or texts."""
     digest = hashlib.sha256()
-    for path in sorted(_SHIPPED.iterdir()):
+    for path in sorted(SAMPLES.iterdir()):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
-
-
-@lru_cache(maxsize=1)
-def _about() -> list[dict[str, Any]]:
-    read: list[dict[str, Any]] = json.loads((_SHIPPED / "samples.json").read_text(encoding="utf-8"))
-    return read
