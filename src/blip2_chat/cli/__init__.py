@@ -30,6 +30,7 @@ from .report import report
 from .run import run
 from .search import search
 from .serve import serve
+from .tune import tune
 from .typer_groups import add
 
 app = typer.Typer(
@@ -75,6 +76,7 @@ for command in (
     doctor,
     evaluate,
     compare,
+    tune,
     run,
     report,
     alt,
