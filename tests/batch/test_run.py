@@ -39,8 +39,8 @@ from blip2_chat.images import open_picture
 from blip2_chat.installation import install_command
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
-from tests.support.batch import blip2_chat as command_line
 from tests.support.extras import imported
+from tests.support.forking import blip2_chat as command_line
 
 
 def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
