@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from blip2_chat.batch.captioner import Tasks
-from blip2_chat.batch.run import Run, RunOptions
+from blip2_chat.batch.result import Result
+from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.engines.onnx.run.session import load_onnx_engine
 from blip2_chat.images import Preprocess
@@ -73,6 +74,18 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         if row["score"] is not None:
             row["score"] = Score(row["score"])
     return rows
+
+
+def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
+    """A run in this process: its summary, and the results in the order in which they were reported."""
+    told: list[Result] = []
+    with Run(options, {"model": "tiny"} | settings) as run:
+        return run.go(running, told.extend), told
+
+
+def options(photos: Path, out: Path, **more: Any) -> RunOptions:
+    """A caption and an answer for each picture of a folder, four at a time."""
+    return RunOptions((photos,), more.pop("tasks", TASKS), str(out), batch_size=4, **more)
 
 
 def whole_run(folder: Path, options: RunOptions, told: Path | None = None) -> None:
