@@ -17,7 +17,7 @@ from .conversation_file import SavedConversation
 from .engines.engine import Engine, Floats
 from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
-from .generation.reuse import ArrayCache, StateCache, kept_under
+from .generation.reuse import StateCache, array_cache, kept_under
 from .generation.rows import Choice, Task, tokenise_choices
 from .generation.scoring import checked_choices, score_choices
 from .generation.settings import Decoding, Settings
@@ -56,8 +56,8 @@ class Model:
         self.plan: Plan | None = None  # what `load` runs it with, and why
         # What a pickle holds in place of the weights: a function that loads the model again, and its arguments.
         self.reduction: tuple[object, ...] | None = None
-        self._pictures = ArrayCache()
-        self._vectors = ArrayCache()
+        self._pictures = array_cache()
+        self._vectors = array_cache()
         self.states = StateCache()
 
     def __repr__(self) -> str:

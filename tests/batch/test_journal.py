@@ -14,8 +14,9 @@ import pytest
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.journal import Journal
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
-from blip2_chat.batch.run import Run, RunOptions
+from blip2_chat.batch.run import Run
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, blip2_chat, make_pictures
 

@@ -11,9 +11,10 @@ import pytest
 
 from blip2_chat import caption_all
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
 from blip2_chat.batch.ray_run import _start
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
 from tests.support.extras import imported

@@ -29,10 +29,11 @@ import blip2_chat
 from blip2_chat.batch.captioner import Captioner, Tasks
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.journal import Journal
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.outputs.sidecar import Sidecar
 from blip2_chat.batch.result import Result
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
 from blip2_chat.images import open_picture

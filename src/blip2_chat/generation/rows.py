@@ -15,8 +15,9 @@ import numpy as np
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.engine import Floats
+from ..numerics import log_softmax
 from .beam import BeamSearch
-from .sampling import choose, constrain, log_softmax
+from .sampling import choose, constrain
 from .settings import Decoding
 from .text_stream import TextStream, clean, first_stop
 
@@ -101,6 +102,7 @@ class Task:
     to make samples depend on something else, such as the picture.
     choices: given answers to rank in place of writing one, each tokenised (`tokenise_choices`) and with its text.
     instruction: the prompt in the Q-Former's ids, where it reads it.
+    begun: tokens that every answer begins with, whatever the model would write (not for beams and choices).
     """
 
     prompt: list[int]
@@ -110,6 +112,7 @@ class Task:
     seeds: tuple[int, ...] | None = None
     choices: tuple[Choice, ...] = ()
     instruction: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -193,8 +196,12 @@ class Samples:
     def _next(self, row: _Row, logits: Floats) -> int | None:
         """The row's next token; None when it ends here."""
         decoding, result = self._task.decoding, row.result
-        scores = constrain(logits, decoding, row.history, len(result.token_ids), self._eos)
-        token = choose(scores, decoding, row.rng)
+        written = len(result.token_ids)
+        if written < len(self._task.begun):
+            token = self._task.begun[written]
+        else:
+            scores = constrain(logits, decoding, row.history, written, self._eos)
+            token = choose(scores, decoding, row.rng)
         logprobs = log_softmax(logits)
         result.logprobs.append(float(logprobs[token]))
         if token in self._eos:

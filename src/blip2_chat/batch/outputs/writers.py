@@ -98,7 +98,7 @@ def _parquet(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
 
 def _jsonl(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
     for one in results:
-        file.write(json.dumps(one.as_row(), ensure_ascii=False).encode() + b"\n")
+        file.write(one.to_json().encode() + b"\n")
 
 
 def _csv(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:

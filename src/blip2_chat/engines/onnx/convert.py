@@ -31,7 +31,8 @@ from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
 from .graph import llama, opt, qformer, retrieval, t5, vision
 from .graph.activations import UnknownActivation
-from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
+from .graph.builder import Graph, Scheme
+from .graph.tensors import FLOAT, Tensor, stored
 from .graph_file import GraphFile
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
 from .reference import LinearInputs, Sample, answer

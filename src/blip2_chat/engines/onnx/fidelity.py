@@ -16,9 +16,10 @@ import numpy as np
 
 from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.weights import Weights
+from ...numerics import log_softmax
 from ..engine import Floats
 from .convert import BLOCK_SIZES, Plan, plan
-from .graph.builder import Tensor
+from .graph.tensors import Tensor
 from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Fidelity
 from .reference import Read, Sample, answer
@@ -145,14 +146,8 @@ class Comparison:
 
 def divergence(exact: Floats, given: Floats) -> np.ndarray:
     """Kullback-Leibler divergence of softmax(given) from softmax(exact), both [N, V] -> [N], in nats."""
-    p, q = (_log_softmax(one.astype(np.float64)) for one in (exact, given))
+    p, q = (log_softmax(one.astype(np.float64)) for one in (exact, given))
     result: np.ndarray = (np.exp(p) * (p - q)).sum(axis=-1)
-    return result
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
 
 

@@ -12,8 +12,9 @@ import onnx
 
 from ..engine import Floats
 from .graph import gptq, quantise
-from .graph.builder import Array, Graph, Recipe, Scheme, Tensor
+from .graph.builder import Graph, Scheme
 from .graph.equalise import equalise
+from .graph.tensors import Array, Recipe, Tensor
 from .manifest import MappedTensor
 
 # Where a memory page starts, so that each tensor can be mapped by itself.

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...checkpoint.config import LlamaConfig, ModelConfig, OptConfig, T5Config, TextConfig
 from ..engine import Floats
-from .graph.builder import Array, Graph, Tensor, Value
+from .graph.builder import Graph
+from .graph.tensors import Array, Tensor, Value
 from .heads import cached_heads, head_size
 from .streamed import StoredWeights, Watch, run_streamed
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..engine import Floats
 from ..retrieval import padded
-from .graph.builder import Array, Graph, Value
+from .graph.builder import Graph
+from .graph.tensors import Array, Value
 from .reference import Read, Sample
 from .streamed import Watch, run_streamed
 

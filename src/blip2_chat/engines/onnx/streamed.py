@@ -16,7 +16,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from .graph.builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
+from .graph.builder import IR_VERSION, OPSET, Graph
+from .graph.tensors import Array, Tensor, Value
 
 Read = Callable[[Tensor], Array]
 

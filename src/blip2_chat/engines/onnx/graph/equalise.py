@@ -27,7 +27,8 @@ import numpy as np
 from onnx import NodeProto
 
 from ...engine import Floats
-from .builder import Graph, Linear, Norm, Tensor, Value
+from .builder import Graph, Linear, Norm
+from .tensors import Tensor, Value
 
 Read = Callable[[Tensor], Floats]
 # Channels that nothing reads, or that are always zero, keep their size; others are kept from extremes of float32.

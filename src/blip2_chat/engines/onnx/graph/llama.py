@@ -15,21 +15,8 @@ from ....errors import CheckpointError
 from ...engine import Floats
 from ..heads import cached_heads
 from .activations import activate
-from .builder import (
-    FLOAT,
-    INT32,
-    INT64,
-    CacheInputs,
-    Graph,
-    Rotary,
-    Scheme,
-    Tensor,
-    Value,
-    constant,
-    pad_heads,
-    stack,
-    stored,
-)
+from .builder import CacheInputs, Graph, Rotary, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, Value, constant, pad_heads, stack, stored
 
 EMBEDDING = "language_model.model.embed_tokens.weight"
 

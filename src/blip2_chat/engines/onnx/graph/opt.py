@@ -14,19 +14,8 @@ from ....checkpoint.tensor_names import HEAD
 from ....errors import CheckpointError
 from ..heads import cached_heads
 from .activations import activate
-from .builder import (
-    FLOAT,
-    INT32,
-    INT64,
-    CacheInputs,
-    Graph,
-    Scheme,
-    Tensor,
-    constant,
-    pad_heads,
-    stack,
-    stored,
-)
+from .builder import CacheInputs, Graph, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, constant, pad_heads, stack, stored
 
 EMBEDDING = "language_model.model.decoder.embed_tokens.weight"
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ....checkpoint.config import ModelConfig, QFormerConfig
 from .activations import activate
-from .builder import INT32, INT64, Graph, Tensor, Value, stored
+from .builder import Graph
+from .tensors import INT32, INT64, Tensor, Value, stored
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ....checkpoint.tensor_names import HEAD
 from ...engine import Floats, Ints
 from ..heads import head_size
 from .activations import activate
-from .builder import FLOAT, INT32, INT64, CacheInputs, Graph, Scheme, Tensor, Value, pad_heads, stack, stored
+from .builder import CacheInputs, Graph, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, Value, pad_heads, stack, stored
 
 EMBEDDING = "language_model.shared.weight"
 _MASKED = -1e9
