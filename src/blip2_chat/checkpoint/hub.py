@@ -45,11 +45,10 @@ def download(
 ) -> Path:
     """The snapshot folder of `org/name`, or the folder in it of `org/name/folder`, from the cache or the hub.
 
-    Of other folders nothing is fetched: repositories carry exports for other programs in them. Without `weights`,
-    only the small files are, whatever they are of.
-    Without a network, and with HF_HUB_OFFLINE, it is the cached one. With `on_progress`, no progress bar is
-    drawn. Raises `CheckpointError`, one line: not found, not permitted, not reachable, disk full, not BLIP-2,
-    only pickles.
+    Other folders are not downloaded: repositories have exports for other programs in them. Without `weights`,
+    only the small files are downloaded, and not checked for being a BLIP-2 model's. Without a network, and with
+    HF_HUB_OFFLINE, it is the cached one. With `on_progress`, no progress bar is drawn. Raises `CheckpointError`,
+    one line: not found, not permitted, not reachable, disk full, not BLIP-2, only pickles.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -259,7 +258,7 @@ def _bar_class(on_progress: Downloaded | None) -> Any:
         def update(self, n: float | None = 1) -> Any:
             drawn = super().update(n)
             if on_progress and bars:
-                # Newer clients count bytes received and bytes written in two bars: the one ahead is the news.
+                # Newer clients count bytes received and bytes written in two bars; the larger is reported.
                 on_progress(max(int(bar.n) for bar in bars), max(int(bar.total or 0) for bar in bars))
             return drawn
 

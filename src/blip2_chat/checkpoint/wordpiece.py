@@ -52,7 +52,7 @@ class WordPiece:
 
     def encode(self, text: str) -> list[int]:
         """`GenerationError` for a text of more tokens than the model has positions."""
-        # Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes.
+        # No tokenizer accepts lone surrogates, which Python makes of undecodable bytes.
         ids: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8")).ids
         if len(ids) > self._longest:
             raise GenerationError(

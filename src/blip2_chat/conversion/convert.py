@@ -1,4 +1,4 @@
-"""From an official checkpoint to the folder that the onnx engine maps: once, and safely.
+"""Converts an official checkpoint to the folder that the onnx engine loads.
 
 `converted` keeps the result in the user's cache, `convert` writes it where the user says. Either way a folder
 appears under its name when it is complete, by one rename; whatever ends a conversion before that (an error, a
@@ -79,7 +79,8 @@ def converted(
 
     def waiting() -> None:
         written = folder_size(partial_of(target))
-        # The other process has just finished when its folder has its name: it would seem to begin again.
+        # If the folder has its final name, the other process has just finished; no progress, which would
+        # begin at 0.
         if written or not target.is_dir():
             tell(f"waiting for another process, which is {job.title}", min(written, size), size)
 
@@ -125,7 +126,7 @@ def convert(
 
 
 def _make(job: Job, target: Path, source: dict[str, Any], way_out: str, tell: Progress) -> None:
-    """Makes `target`, or replaces it, as its sole writer."""
+    """Makes or replaces `target`, whose lock the caller holds."""
     partial = partial_of(target)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -177,7 +178,7 @@ def _make(job: Job, target: Path, source: dict[str, Any], way_out: str, tell: Pr
 
 
 def _samples(job: Job) -> list[Sample]:
-    """What the conversion is calibrated by; none where it is not."""
+    """The samples to calibrate with; none without calibration."""
     if job.precision == "fp32" or not job.calibration.is_on:
         return []
     samples = job.calibration.samples(job.checkpoint)
@@ -200,7 +201,7 @@ def _fidelity(job: Job, made: Path, tell: Progress) -> Fidelity | None:
 
 
 def _flush(folder: Path) -> None:
-    """Brings the files to the disk before their folder gets its name, in case the power fails."""
+    """Syncs the files before their folder gets its final name, in case the power fails."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -208,7 +209,7 @@ def _flush(folder: Path) -> None:
 
 def _put(made: Path, target: Path, partial: Path) -> None:
     if target.is_dir():
-        # Empty, damaged, or a conversion to replace; Windows renames onto none of them.
+        # Empty, damaged, or a conversion to replace; Windows cannot rename onto any of them.
         target.rename(partial / "replaced")
     made.rename(target)
 
@@ -246,7 +247,7 @@ def _converted_for_this_run(job: Job, why: CannotWriteError, tell: Progress) -> 
             raise why from None
         # A forked child, which inherits this, must not remove what its parent uses.
         atexit.register(_remove_if_owner, parent, os.getpid())
-        # To whoever called `load`.
+        # Attributed to the caller of `load`.
         warnings.warn(f"{why}; {job.name} is converted for this run only", stacklevel=5)
         target = parent / job.key
         _make(job, target, job.source(is_private=True), "set TMPDIR to a folder elsewhere", tell)

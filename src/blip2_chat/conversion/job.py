@@ -20,12 +20,12 @@ from .fingerprint import adapter_hashes, fingerprint, hub_commit, hub_name
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be converted."""
+    """A checkpoint, and how to convert it."""
 
     checkpoint: AnyCheckpoint
     precision: Precision
     block_size: int
-    name: str  # as the user says it
+    name: str  # the name that the user gave
     fingerprint: str
     calibration: Calibration
     how: engine.Schemes | None  # other schemes than the precision's own
@@ -47,9 +47,9 @@ class Job:
                 path=checkpoint.folder,
             )
         made_of = identity(checkpoint)
-        # `size` checks the word, with the engine's own list of them.
+        # `size` checks the name against the engine's list.
         kind = cast(Precision, precision)
-        # Whoever asks for a block size asks for blocks.
+        # A given block size means blocks.
         how = None if block_size else engine.schemes_here(kind)
         block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
         return cls(checkpoint, kind, block_size, name, made_of, calibration, how, check)
@@ -57,7 +57,7 @@ class Job:
     @property
     def key(self) -> str:
         """The name of the folder in the cache."""
-        # Of a newer format another: the package that reads it converts again, and the older one goes on.
+        # The format is part of it, so that versions with different formats keep conversions of their own.
         made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
         if self.precision != "fp32":
             made_of += f" {self.calibration.identity}"
@@ -74,13 +74,14 @@ class Job:
 
     @property
     def title(self) -> str:
-        """What progress says."""
+        """The progress message."""
         adapter = self.checkpoint.adapter
         merged = "" if adapter is None else f" with {adapter.folder.resolve().name}"
         return f"converting {self.name}{merged} to {self.precision}"
 
     def size(self) -> int:
-        """Bytes of the result, nearly. `CheckpointError` for a precision or block size that does not exist."""
+        """The approximate bytes of the result. `CheckpointError` for a precision or block size that does not
+        exist."""
         try:
             planned = engine.plan(
                 self.checkpoint.config,
@@ -94,7 +95,7 @@ class Job:
         return planned.nbytes
 
     def source(self, is_private: bool) -> dict[str, Any]:
-        """What the manifest says of the checkpoint; where it lies on this disk, only in a private place."""
+        """The manifest's entry about the checkpoint; its path on this disk is included only if `is_private`."""
         commit = hub_commit(self.checkpoint.folder)
         folder = self.checkpoint.folder.resolve()
         is_path = commit is None and not is_embedded(self.name)

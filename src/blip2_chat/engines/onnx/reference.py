@@ -62,7 +62,7 @@ def _rows(table: Array, text: TextConfig, samples: Sequence[Sample]) -> dict[int
 
 
 class LinearInputs:
-    """Collects the inputs of a graph's linear layers, and hands them on after each piece."""
+    """Collects the inputs of a graph's linear layers, and passes them on after each piece."""
 
     def __init__(self, graph: Graph, wanted: Collection[str], receive: Callable[[str, Floats], None]) -> None:
         """`receive` is called with the name of each weight that is `wanted` and its layer's inputs [T, K]."""

@@ -1,4 +1,4 @@
-"""A small graph builder on ONNX's own protobufs, for graphs whose weights stream in later.
+"""Builds ONNX graphs as protobufs, before any weight is read.
 
 Building a graph reads no weight. Each weight is a `Tensor`: the checkpoint tensors it is made of, its shape, and
 the function that makes it; stored initializers are the outputs of a `Recipe`. So the whole model is known (what it
@@ -33,9 +33,10 @@ class Scheme:
 
     - `float`: float32, MatMul.
     - `columns`: 7-bit integers with one scale per output column, DynamicQuantizeMatMul on activations scaled
-      per row. The fastest from a few rows on; every x86 adds its products exactly.
+      per row. The fastest for more than a few rows; the integers cannot overflow on any x86 processor.
     - `blocks`: `bits`-bit integers with one scale per block of `block_size` inputs, MatMulNBits with activations
-      in int8, one scale per block too. The least to read per word, and deaf to outlier channels.
+      in int8, one scale per block too. The fewest bytes per token, and an outlier channel costs only its own
+      block precision.
     """
 
     kind: Literal["float", "columns", "blocks"] = "float"
@@ -68,7 +69,7 @@ class Linear:
     nodes: range
 
 
-# Most weights of one operator in `Graph.head`: those of the largest layers of blip2-opt-2.7b and more.
+# The most weights of one operator in `Graph.head`; more than any other layer of blip2-opt-2.7b has.
 _PIECE = 2**25
 
 
@@ -92,7 +93,7 @@ class Graph:
         return name
 
     def output(self, value: Value, name: str, dtype: int, *shape: int | str) -> None:
-        """Gives `value` out of the graph as `name`."""
+        """Makes `value` an output of the graph, under `name`."""
         producer = next(node for node in reversed(self.nodes) if value in node.output)
         producer.output[list(producer.output).index(value)] = name
         self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -119,7 +120,7 @@ class Graph:
         return self._recipe(tensor, [whole], lambda array: [array])[0]
 
     def table(self, tensor: Tensor, indices: Value) -> Value:
-        """The rows of a float32 table that `indices` name; the others stay on the disk."""
+        """The rows of a float32 table at `indices`; the others stay on disk."""
         return self.op("Gather", self.weight(tensor, mapped=True), indices, axis=0)
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
@@ -149,7 +150,7 @@ class Graph:
             and scheme.kind != "float"
             and any(norm.output == x and norm.bias is not None for norm in self.norms)
         ):
-            # Somewhere for the norm's bias to go (`equalise`).
+            # `equalise` moves the norm's bias into it.
             bias = constant(np.zeros(weight.shape[0], np.float32))
         first_node, weight_at = len(self.nodes), len(self.recipes)
         if scheme.kind == "float":
@@ -213,7 +214,7 @@ class Graph:
         # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
         largest = self.op("ReduceMax", x, self.const([-1]), keepdims=1)
         smallest = self.op("ReduceMin", x, self.const([-1]), keepdims=1)
-        # The constant is for rows of zeros.
+        # The constant avoids a division by zero for rows of zeros.
         size = self.op("Max", largest, self.op("Neg", smallest), self.const(1e-30, np.float32))
         y = self.fused("DynamicQuantizeMatMul", self.op("Div", x, size), matrix, scale)
         return self._plus(self.op("Mul", y, size), bias)
@@ -332,7 +333,7 @@ class Graph:
         )
 
     def _name(self, tensor: Tensor) -> str:
-        """Its first source's, which no other tensor of a graph begins with, and which part of it."""
+        """The name of its first source, which is unique in a graph, and the part of it."""
         return f"{tensor.sources[0][0]}{tensor.part}" if tensor.sources else f"constant.{len(self.recipes)}"
 
     def _recipe(

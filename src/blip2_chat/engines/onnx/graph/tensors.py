@@ -20,12 +20,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Tensor:
-    """A float32 array to come: `make` receives the `sources` (names and shapes in the checkpoint), in order."""
+    """A float32 array that is not computed yet: `make` receives the `sources` (names and shapes in the
+    checkpoint), in order."""
 
     sources: tuple[tuple[str, tuple[int, ...]], ...]
     shape: tuple[int, ...]
     make: Callable[..., Floats] = lambda array: array
-    part: str = ""  # which of its rows, where it is not all of them
+    part: str = ""  # its rows, if they are not all of them
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Some rows of it, as a tensor of their own."""
@@ -45,7 +46,7 @@ def stored(name: str, *shape: int) -> Tensor:
 
 
 def constant(array: Floats) -> Tensor:
-    """An array that needs nothing of the checkpoint."""
+    """An array that does not come from the checkpoint."""
     return Tensor((), array.shape, lambda: array)
 
 
