@@ -80,7 +80,7 @@ class Model:
         return open_picture(picture, limits=self.limits)
 
     def query_vectors(self, picture: Picture | PreparedPicture, instruction: Sequence[int] = ()) -> Floats:
-        """The picture as the language model sees it: float32 [1,Q,D].
+        """The query vectors of a picture, which are the language model's input: float32 [1,Q,D].
 
         `instruction` is `tokenizer.instruction` of the prompt: where the Q-Former reads it, the vectors are computed
         once per picture and instruction; the picture is encoded once per content either way.
@@ -93,7 +93,7 @@ class Model:
         return vectors
 
     def _encoded(self, picture: Picture | PreparedPicture) -> Floats:
-        """What the picture is to every question."""
+        """The output of `Engine.encode_image`, which does not depend on the question."""
         encoded = self._pictures.get(picture.digest)
         if encoded is None:
             pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
@@ -113,9 +113,9 @@ class Model:
     def caption(
         self, picture: PictureSource, start: str | None = None, **settings: Unpack[Settings]
     ) -> Answer:
-        """Describes a picture; `start` are first words to go on from. `settings` are `Decoding`'s.
+        """Describes a picture; `start` is the beginning of the caption, which the model continues.
 
-        Raises `PictureError` and `GenerationError`.
+        `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
         return self.chat(picture, **settings).caption(start)
 
@@ -128,7 +128,7 @@ class Model:
         return self.chat(picture, **settings).ask(question)
 
     def generate(self, picture: PictureSource, prompt: str = "", **settings: Unpack[Settings]) -> Answer:
-        """Goes on from a raw prompt ("this is a picture of"), or captions when it is empty.
+        """Continues a raw prompt ("this is a picture of"), or captions when it is empty.
 
         `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
@@ -268,7 +268,7 @@ class Model:
         return config.prompt_budget - (answer if config.text.is_decoder_only else 0)
 
     def load_chat(self, path: str | Path, picture: PictureSource | None = None) -> Chat:
-        """Takes up a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
+        """Resumes a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """

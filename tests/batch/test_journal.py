@@ -124,7 +124,7 @@ def test_a_path_that_is_not_a_file_is_reported(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is not a file; give another"):
             Journal(path)
     (tmp_path / "other").write_text("{}" * 1000, encoding="utf-8")
-    with pytest.raises(RunError, match=r"is damaged, or no progress file of blip2-chat .* Move it away"):
+    with pytest.raises(RunError, match=r"is damaged, or not a progress file of blip2-chat .* Move it away"):
         Journal(tmp_path / "other")
     assert (tmp_path / "other").read_text(encoding="utf-8") == "{}" * 1000
 

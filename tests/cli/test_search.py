@@ -87,7 +87,7 @@ def test_faults_are_one_line(tiny: Path, tmp_path: Path) -> None:
         (("index", photos, "--out", tmp_path / "no" / "x.index", "--model", tiny), "there is no folder"),
         (("index", photos, "--out", photos, "--model", tiny), "something else than an index"),
         (("index", "--out", tmp_path / "new.index", "--model", tiny), "give a folder, a pattern"),
-        (("index", "--out", out, "--without", "nowhere"), "is no source of"),
+        (("index", "--out", out, "--without", "nowhere"), "is not a source of"),
         (("index", "--out", out, "--keep-features"), "was made without --keep-features"),
     ):
         code, _, stderr = blip2_chat(*arguments)

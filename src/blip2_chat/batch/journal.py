@@ -352,7 +352,7 @@ class Journal:
             )
         if "full" in what:
             return RunError(
-                "the disk is full; what was done stays done: free some space and give the same command again"
+                "the disk is full; what was done is saved: free some space and run the same command again"
             )
         # Messages of SQLite for damage: a wrong header, a malformed page, a different table.
         signs = (
@@ -368,12 +368,12 @@ class Journal:
         if any(sign in what for sign in signs) or not isinstance(error, sqlite3.OperationalError):
             return self._damaged(what)
         return RunError(
-            f"{self.path} cannot be opened or written ({one_line(what)}); what was done stays done: "
-            "give the same command again when it can be"
+            f"{self.path} cannot be opened or written ({one_line(what)}); what was done is saved: "
+            "run the same command again when it can be"
         )
 
     def _damaged(self, what: str) -> RunError:
         return RunError(
-            f"{self.path} is damaged, or no progress file of blip2-chat ({one_line(what)}). Move it away to start "
-            "over; what was written before stays as it is"
+            f"{self.path} is damaged, or not a progress file of blip2-chat ({one_line(what)}). Move it away to start "
+            "over; what was written before is kept"
         )

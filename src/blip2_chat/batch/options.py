@@ -109,7 +109,7 @@ def _require_not_read(options: RunOptions) -> None:
     for source in options.sources:
         if isinstance(source, str | os.PathLike) and absolute(source) == absolute(options.out):
             raise RunError(
-                f"{one_line(options.out)} is what is read, and would be replaced; give another ",
+                f"{one_line(options.out)} is one of the inputs and would be overwritten; choose another ",
                 Parameter("out"),
             )
 

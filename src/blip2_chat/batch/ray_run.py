@@ -308,4 +308,4 @@ def _told(error: BaseException) -> RunError:
             break
         cause = inner
     text = str(cause).strip().splitlines() or [type(cause).__name__]
-    return RunError(f"{one_line(text[-1])}; what was done stays done: give the same command again")
+    return RunError(f"{one_line(text[-1])}; what was done is saved: run the same command again")

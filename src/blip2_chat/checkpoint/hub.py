@@ -94,7 +94,7 @@ def download(
     for file in missing:
         if not (folder / file).is_file():
             raise CheckpointError(
-                f"{name}: {file} did not arrive; try again, the download goes on where it stopped"
+                f"{name}: {file} did not arrive; try again, the download resumes where it stopped"
             )
     return folder
 
@@ -118,7 +118,7 @@ def download_adapter(
         )
     folder = snapshot / inside
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{name} is no PEFT adapter: it has no {CONFIG}")
+        raise CheckpointError(f"{name} is not a PEFT adapter: it has no {CONFIG}")
     if (folder / WEIGHTS).is_file():
         return folder
     commit = snapshot.name
@@ -208,7 +208,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> CheckpointErr
     detail = f"{type(error).__name__}: {_first_line(error)}"
     return CheckpointError(
         f"{name} could not be downloaded from {constants.ENDPOINT} ({detail}); "
-        "try again, the download goes on where it stopped"
+        "try again, the download resumes where it stopped"
     )
 
 

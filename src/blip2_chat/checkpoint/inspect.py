@@ -274,7 +274,7 @@ def _check_converted(folder: Path) -> None:
     for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
-                f"{folder / MANIFEST} names {shown(name)}, which is no file of this folder: refused",
+                f"{folder / MANIFEST} names {shown(name)}, which is not a file of this folder: refused",
                 path=folder / MANIFEST,
             )
         if not (folder / name).is_file():

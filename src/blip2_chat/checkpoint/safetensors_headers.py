@@ -133,7 +133,8 @@ def indexed_tensors(folder: Path) -> dict[str, str]:
     for file in files.values():
         if not _is_weight_file(file):
             raise CheckpointError(
-                f"{path} names {shown(file)}, which is no safetensors file of this folder: refused", path=path
+                f"{path} names {shown(file)}, which is not a safetensors file of this folder: refused",
+                path=path,
             )
     return files
 

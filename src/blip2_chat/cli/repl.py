@@ -115,7 +115,7 @@ class Talk:
     def _answer(self, pieces: Callable[[], Iterator[str]]) -> None:
         try:
             if self._no_picture:
-                raise PictureError(f"not asked, for want of its picture ({self._no_picture})")
+                raise PictureError(f"skipped, because its picture could not be opened ({self._no_picture})")
             self.screen.answer(pieces())
         except Blip2ChatError:
             if not self._interactive:

@@ -298,7 +298,7 @@ def _tell(task: Run, summary: Summary) -> None:
             f"{sidecars['kept']:,} {were} there already and left alone (see --overwrite, --append and --prepend)"
         )
     if sidecars.get("nowhere"):
-        note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+        note(f"{sidecars['nowhere']:,} pictures are not files on this machine and have no sidecar")
     tell_metadata(summary)
     tell_failures(summary.failures, summary.failed - len(summary.failures), _all_failures(task))
     if summary.without_picture:

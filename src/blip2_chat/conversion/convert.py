@@ -269,7 +269,7 @@ def _require_replaceable(out: Path, force: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        raise CheckpointError(f"{out} exists and is no conversion; name a new folder", path=out)
+        raise CheckpointError(f"{out} exists and is not a conversion; name a new folder", path=out)
     if not force:
         raise CheckpointError(
             f"{out} holds a conversion already; ",
@@ -279,7 +279,7 @@ def _require_replaceable(out: Path, force: bool) -> None:
         )
     if foreign := foreign_file(out):
         raise CheckpointError(
-            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder",
+            f"{out} holds {foreign}, which does not belong to the conversion in it; move that, or name a new folder",
             path=out,
         )
 

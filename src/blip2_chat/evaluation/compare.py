@@ -78,7 +78,7 @@ class Questions:
         # Now, and not for each contestant after all that it answered before.
         absent = next((item.picture for item in items if not Path(item.picture).is_file()), None)
         if absent is not None:
-            raise Blip2ChatError(f"{path} names {absent}, which is no file")
+            raise Blip2ChatError(f"{path} names {absent}, which is not a file")
         return cls(path.name, items)
 
 

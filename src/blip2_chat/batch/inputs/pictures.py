@@ -113,8 +113,8 @@ class _Folders:
             gone = next((one for one, at in seen.items() if _lost(one, at)), None)
         if gone is not None:
             raise RunError(
-                f"{gone} is no longer there: was the disk unplugged? What was done stays done: "
-                "give the same command again when it is back"
+                f"{gone} is no longer there: was the disk unplugged? What was done is saved: "
+                "run the same command again when it is back"
             ) from error
 
 

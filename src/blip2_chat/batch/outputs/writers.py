@@ -52,7 +52,7 @@ def write(address: str, results: Iterable[Result], shape: Shape) -> None:
     except OSError as error:
         raise RunError(
             f"{one_line(address)} cannot be written ({reason(error)}); the results are kept: "
-            "give the same command again when it can be"
+            "run the same command again when it can be"
         ) from error
 
 

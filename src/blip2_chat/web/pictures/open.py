@@ -52,7 +52,7 @@ class Pictures:
             elif source[:5].lower() != "data:":
                 # Not quoted in the message: it may be the picture itself, as bare base64.
                 raise PictureError(
-                    "the picture's url is no data: URL; send data:image/png;base64,... or the like",
+                    "the picture's url is not a data: URL; send data:image/png;base64,... or the like",
                     fault="refused",
                 )
         if len(source) < _LARGE:
