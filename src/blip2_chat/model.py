@@ -191,10 +191,11 @@ class Model:
     ) -> Floats:
         """Which parts of the picture an answer depends on -> float32 [H, W] of the upright picture, 0 to 1.
 
-        `question` None means the caption. `answer` is by default the one that the model gives; any other text can be
-        asked about, such as one the model should have given. By occlusion, the only method: what the answer's
-        log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all is 0 when no
-        region matters. At most 64 pictures are encoded, in batches; `on_progress` is told of them.
+        `question` None means the caption. `answer` is by default the one that the model gives; any other text
+        can be asked about, such as one the model should have given. By occlusion, the only method: what the
+        answer's log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all
+        is 0 when no region matters. At most 64 pictures are encoded, in batches; `on_progress` is called with
+        their number.
 
         Raises `PictureError` and `GenerationError`.
         """
@@ -262,7 +263,7 @@ class Model:
         return config.prompt_budget - answer
 
     def choice_budget(self, choices: Sequence[Choice]) -> int:
-        """Prompt tokens that fit beside any of these answers."""
+        """Prompt tokens that fit into the context with any of these answers."""
         answer = max(len(choice.token_ids) for choice in choices)
         config = self.engine.config
         return config.prompt_budget - (answer if config.text.is_decoder_only else 0)

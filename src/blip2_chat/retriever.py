@@ -153,7 +153,7 @@ class Retriever:
         return float(self.match_texts(picture, [text])[0])
 
     def match_pictures(self, pictures: Iterable[AnyPicture], text: str) -> Floats:
-        """`match` of every picture with one text, float32 [P]: to order what ITC found anew."""
+        """`match` of every picture with one text, float32 [P]: re-ranks what ITC found."""
         (ids,) = map(self.tokenizer.encode, _checked([text]))
         made = []
         for batch in _pictures(pictures):

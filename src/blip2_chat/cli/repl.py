@@ -48,7 +48,7 @@ class Talk:
         questions: Sequence[str] = (),
         screen: Screen | None = None,
     ) -> None:
-        """`questions` to suggest to whoever does not know what to ask."""
+        """`questions`: suggested to users at the start."""
         self._model = model
         self._questions = tuple(questions) or ("what is in the picture?",)
         self.screen = screen or Screen(interactive)

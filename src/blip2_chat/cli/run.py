@@ -265,7 +265,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
 
 
 def _load(model: ModelOptions, task: Run) -> Any:
-    """The model as asked for; what was left to `load` is what the run that is gone on with had."""
+    """The model as asked for. An "auto" is replaced by what the resumed run had."""
     from dataclasses import replace
 
     from ..batch.sizing import threads

@@ -1,4 +1,4 @@
-"""What a precision costs: the same pictures and questions for every engine and precision at hand.
+"""Compares precisions: the same pictures and questions for every available engine and precision.
 
 Each contestant runs in a process of its own, so that its memory is its own; what is measured is what a user has:
 loading, answers one after the other, the largest resident set.

@@ -30,7 +30,7 @@ class StateCache:
     """The states that conversations left behind, each of one row, found again by picture and common beginning.
 
     The prompt of a next turn begins with the one before, so a follow-up reads only its new tokens. A state is
-    taken out while it is used: whoever breaks off simply does not put it back. Safe to use from several threads.
+    taken out while it is used, and after an interruption simply not put back. Safe to use from several threads.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
@@ -66,8 +66,8 @@ class StateCache:
             return entry[1].take([0], longest)
 
     def put(self, digest: str, state: State) -> None:
-        """Keeps a state of one row for the next turn. More than the bound is let go, the oldest first; a state
-        larger than the bound alone is not kept."""
+        """Keeps a state of one row for the next turn. The oldest states beyond the bound are dropped; a state
+        larger than the bound is not kept at all."""
         if state.nbytes > self._max_bytes:
             return
         with self._lock:

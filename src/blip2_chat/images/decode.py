@@ -32,8 +32,8 @@ _MORE_DATA = bytes(random.Random(0).choices(range(1, 255), k=2048))
 
 
 class _Watched(io.BytesIO):
-    """A file in memory that can no longer be read once nobody wants the picture. Pillow asks for 64 kB of a JPEG or
-    PNG at a time, and decodes them before it asks for more."""
+    """A file in memory, whose reads fail once the picture is no longer wanted. Pillow asks for 64 kB of a JPEG
+    or PNG at a time, and decodes them before it asks for more."""
 
     def __init__(self, data: bytes, name: str, is_abandoned: Callable[[], bool]) -> None:
         super().__init__(data)

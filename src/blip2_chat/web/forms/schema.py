@@ -262,7 +262,8 @@ class _Reader:
         )
 
     def _resolved(self, schema: Any, path: tuple[str, ...]) -> dict[str, Any]:
-        """The schema that references, and `allOf` of one, lead to. What stands beside a reference counts as well."""
+        """The schema that references, and `allOf` of one, lead to. Keywords next to a reference count as
+        well."""
         for _ in range(_DEEPEST):
             self._nodes += 1
             if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
