@@ -90,11 +90,14 @@ class PictureError(Blip2ChatError):
 
     `name` is the picture's, as far as it has one; `fault` is the kind of fault:
 
-        missing      there is no such file, or nothing was given unreadable   the file, stream or URL is there
-        and cannot be read unsupported  it is no picture, or of a kind that is not decoded damaged      it is
-        broken or cut short too large    it exceeds one of `PictureLimits` refused      paths, URLs or this
-        address are not allowed download     it could not be downloaded abandoned    decoding was stopped,
-        because the picture is no longer wanted
+        missing      there is no such file, or nothing was given
+        unreadable   the file, stream or URL is there and cannot be read
+        unsupported  it is no picture, or of a kind that is not decoded
+        damaged      it is broken or cut short
+        too large    it exceeds one of `PictureLimits`
+        refused      paths, URLs or this address are not allowed
+        download     it could not be downloaded
+        abandoned    decoding was stopped, because the picture is no longer wanted
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def test_index_and_search(tiny: Path, tmp_path: Path) -> None:
     assert code == 0 and stdout.split(maxsplit=1)[1].strip() == str(one)
     one.unlink()
     code, _, stderr = blip2_chat("index", "--out", out)
-    assert "7 pictures are in" in stderr and "1 no longer there and removed" in stderr
+    assert "7 pictures were in" in stderr and "1 no longer there and removed" in stderr
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

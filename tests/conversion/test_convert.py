@@ -199,7 +199,7 @@ def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_newer_format_is_another_conversion(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keep(source)
-    monkeypatch.setattr(conversion, "FORMAT", 99)
+    monkeypatch.setattr("blip2_chat.conversion.job.FORMAT", 99)
     assert keep(source) != before
 
 

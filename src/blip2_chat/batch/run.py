@@ -40,15 +40,16 @@ _FAILURES = 5
 class Summary:
     """The summary of a run. Counts are of this run's pictures that have a result.
 
-    rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when
-    the file was another; failed, duplicates: of all rows. stopped: the run was asked to stop before the end.
-    sidecars: files "written", files of others "kept" (their pictures are no rows, unless there is an outcome as
-    well), pictures "nowhere" on this machine. failures: the first failed pictures, each with its error.
-    passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it. without_picture: rows
-    of a .tar whose picture was to be put into it and could not be read again. metadata: pictures whose metadata
-    was "written", was there already ("unchanged"), has a text of another program that was "kept", could not be
-    written ("failed"), or that are no files of this machine ("nowhere"). unwritten: the first pictures whose
-    metadata could not be written, each with its error.
+    rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
+    file was another; failed, duplicates: of all rows.
+    stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept" (their
+    pictures have no rows, unless there is an output file as well), pictures "nowhere" on this machine.
+    failures: the first failed pictures, each with its error.
+    passed_over: how many files were not pictures, by kind, as `passed_over.told` formats it.
+    without_picture: rows of a .tar whose picture could not be read again to be stored in it.
+    metadata: pictures whose metadata was "written", was there already ("unchanged"), has a text of another program
+    that was "kept", could not be written ("failed"), or that are not files on this machine ("nowhere").
+    unwritten: the first pictures whose metadata could not be written, each with its error.
     """
 
     rows: int

@@ -97,12 +97,12 @@ def tokenise_choices(
 class Task:
     """What is to be written: a tokenised prompt, settings, and all stop strings (the template's and the client's).
 
-    top_logprobs: how many of the most probable tokens each `Piece` reports in addition to its own (None: no
-    scores at all). seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`.
-    Give more numbers to make samples depend on something else, such as the picture. choices: given answers to
-    rank in place of writing one, each tokenised (`tokenise_choices`) and with its text. instruction: the prompt
-    in the Q-Former's ids, where it reads it. begun: tokens that every answer begins with, whatever the model
-    would write (not for beams and choices).
+    top_logprobs: how many of the most probable tokens each `Piece` reports, too (None: no scores at all).
+    seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
+    to make samples depend on something else, such as the picture.
+    choices: given answers to rank in place of writing one, each tokenised (`tokenise_choices`) and with its text.
+    instruction: the prompt in the Q-Former's ids, where it reads it.
+    begun: tokens that every answer begins with, whatever the model would write (not for beams and choices).
     """
 
     prompt: list[int]

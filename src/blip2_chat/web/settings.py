@@ -11,13 +11,15 @@ MIB = 1024 * 1024
 class Settings:
     """The limits of a server. The defaults suit a small machine and untrusted clients.
 
-    slots: sequences generated at the same time; also the maximum of `n` or beams of a request. queue: requests
-    that may wait in addition; further ones get a 429. max_body_bytes: of one request; the bodies of all current
-    requests together: `max_held_bytes`. max_tokens: of one answer; larger requests are reduced to this.
-    max_text: characters of all messages of a request. pixels_option: see `PictureLimits`: the option by which
-    the operator of the server changes `max_pixels`. time_limit: seconds from the arrival of a request to the end
-    of its answer. allowed_hosts: accepted `Host` headers, lower case, without port; empty: any. allowed_origins:
-    sites whose pages may use the API, lower case: "https://app.example"; "*" is every site.
+    slots: sequences generated at the same time; also the maximum of `n` or beams of a request.
+    queue: requests that may wait in addition; further ones get a 429.
+    max_body_bytes: of one request; the bodies of all current requests together: `max_held_bytes`.
+    max_tokens: of one answer; larger requests are reduced to this.
+    max_text: characters of all messages of a request.
+    pixels_option: see `PictureLimits`: how the operator of the server can change `max_pixels`.
+    time_limit: seconds from the arrival of a request to the end of its answer.
+    allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
+    allowed_origins: sites whose pages may use the API, lower case: "https://app.example"; "*" is every site.
     """
 
     api_key: str | None = field(default=None, repr=False)
