@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from blip2_chat.checkpoint.inspect import inspect
-from blip2_chat.conversion import convert as conversion
 from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.conversion.convert import converted
 from blip2_chat.engines.onnx.manifest import Manifest
@@ -56,7 +55,7 @@ def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_newer_format_is_another_conversion(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keep(source)
-    monkeypatch.setattr(conversion, "FORMAT", 99)
+    monkeypatch.setattr("blip2_chat.conversion.job.FORMAT", 99)
     assert keep(source) != before
 
 

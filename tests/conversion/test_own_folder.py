@@ -46,7 +46,7 @@ def test_convert_touches_nothing_that_is_not_its_own(source: Path, tmp_path: Pat
     assert Manifest.from_folder(out).precision == "int4" and (out / "talk.txt").read_text() == "mine"
 
     for other in (source, tmp_path, out / "talk.txt"):
-        with pytest.raises(CheckpointError, match="exists and is no conversion"):
+        with pytest.raises(CheckpointError, match="exists and is not a conversion"):
             convert(checkpoint, other, "int8", name="model", force=True)
     assert inspect(source).kind == "official"
     assert remains(tmp_path) == ["cache", "model", "out"]
