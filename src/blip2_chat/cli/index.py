@@ -168,7 +168,9 @@ def _load(task: Indexing, model: IndexModelOptions) -> Retriever:
             revision=model.revision or (maker.revision if same else None),
             processor=model.processor or (maker.processor if same else None),
         )
-    return model.load()
+    retriever = model.load()
+    model.tell_limits()
+    return retriever
 
 
 def _go(task: Indexing, retriever: Retriever) -> Summary:

@@ -48,6 +48,7 @@ def match(
     retriever = model.load()
     with waiting("matching"):
         ranked = retriever.rank(opened, given)[:top]
+    model.tell_limits()
     if as_json:
         for one in ranked:
             numbers = {"probability": round(one.probability, 6), "similarity": round(one.similarity, 6)}
