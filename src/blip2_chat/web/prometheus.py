@@ -7,7 +7,6 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from .middleware.admission import Places
 from .scheduler import Scheduler, Ticket
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,11 +16,11 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 class Metrics:
     """The metrics of one server, in a separate registry; those of answers have a label for the model."""
 
-    def __init__(self, schedulers: Mapping[str, Scheduler], places: Places) -> None:
-        """`schedulers`: the scheduler of each model, by id."""
+    def __init__(self, schedulers: Mapping[str, Scheduler], current: Callable[[], int]) -> None:
+        """`schedulers`: the scheduler of each model, by id. `current`: how many requests there are now."""
         self._registry = CollectorRegistry()
-        current = Gauge("blip2_chat_current_requests", "Requests that are here.", registry=self._registry)
-        current.set_function(lambda: places.requests)
+        requests = Gauge("blip2_chat_current_requests", "Requests that are here.", registry=self._registry)
+        requests.set_function(current)
         self.requests = Counter(
             "blip2_chat_requests", "Answered requests.", ["route", "status"], registry=self._registry
         )

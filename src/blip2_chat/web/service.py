@@ -50,7 +50,9 @@ class Service:
             for model_id, model in zip(ids, models, strict=True)
         ]
         self.places = Places(settings)
-        self.metrics = Metrics({served.id: served.scheduler for served in self.models}, self.places)
+        self.metrics = Metrics(
+            {served.id: served.scheduler for served in self.models}, lambda: self.places.requests
+        )
         self.page = page_files.load(samples=any(served.is_embedded for served in self.models))
 
     def close(self) -> None:

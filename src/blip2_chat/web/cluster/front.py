@@ -40,7 +40,7 @@ def make_front_app(deployment: Deployment, settings: Settings) -> ASGIApp:
     """The ASGI application of the front."""
     settings = settings_of_all(deployment, settings)
     places = Places(settings)
-    metrics = Metrics({}, places)
+    metrics = Metrics({}, lambda: places.requests)
     relay = Relay(deployment, settings.time_limit)
 
     def wait() -> float:
