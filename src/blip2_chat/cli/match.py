@@ -67,7 +67,7 @@ def lines_of(file: Path, option: str) -> list[str]:
     except OSError as error:
         raise typer.BadParameter(f"{option} {file} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise typer.BadParameter(f"{option} {file} is no text; save it as UTF-8") from None
+        raise typer.BadParameter(f"{option} {file} is not text; save it as UTF-8") from None
 
 
 def _print(ranked: list[Match]) -> None:
