@@ -103,20 +103,19 @@ def _named(kind: int, number: int, tint: int | None) -> str:
     return f"{'an' if shade == 'orange' else 'a'} {shade} {thing.name}"
 
 
-def describe(scene: Scene, colours: Sequence[int | None], rng: Generator, whole: float = 0.6) -> Description:
+def describe(seen: Described, rng: Generator, whole: float = 0.6) -> Description:
     """A true description; with the chance ``whole`` the complete caption."""
-    seen = Described.of(scene, colours)
     kinds = list(seen.counts)
     start = str(rng.choice(STARTS, p=START_SHARES))
     if rng.random() < whole or not kinds:
-        ground = scene.colour if rng.random() < 0.8 or not kinds else None
+        ground = seen.ground if rng.random() < 0.8 or not kinds else None
         return Description(tuple((kind, seen.counts[kind], None) for kind in kinds), True, ground, start)
     some = rng.permutation(kinds)[: int(rng.integers(1, min(3, len(kinds)) + 1))].tolist()
     tinted = int(rng.choice(some)) if rng.random() < 0.4 else None
     parts = tuple(
         (kind, seen.counts[kind], seen.tints.get(kind) if kind == tinted else None) for kind in some
     )
-    return Description(parts, False, scene.colour if rng.random() < 0.3 else None, start)
+    return Description(parts, False, seen.ground if rng.random() < 0.3 else None, start)
 
 
 def changed(right: Description, seen: Described, rng: Generator) -> Description:

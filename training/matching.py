@@ -29,9 +29,10 @@ class Texts:
 @dataclass(frozen=True)
 class Pairs:
     """B pictures, 2B texts (a true one for each picture, then each with one detail changed), and which text is
-    true of which picture: ``truth`` (B, 2B) is 1, 0, or -1 where it cannot be told."""
+    true of which picture: ``truth`` (B, 2B) is 1, 0, or -1 where it cannot be told. ``pictures`` is what the encoder
+    saw (B, 1 + P, width), or pixels that are still to be looked at."""
 
-    pixels: Tensor
+    pictures: Tensor
     texts: Texts
     truth: Tensor
 
@@ -79,8 +80,8 @@ class Matcher(nn.Module):
         return logits
 
     def forward(self, pairs: Pairs, seed: int) -> tuple[Tensor, dict[str, float]]:
-        count = len(pairs.pixels)
-        seen = self.look(pairs.pixels)
+        seen = pairs.pictures
+        count = len(seen)
         likeness = similarity(self.pictures(seen), self.words(pairs.texts))
         scores = likeness * self.log_scale.clamp(max=4.6).exp()
         contrast = _contrast(scores, pairs.truth) + _contrast(scores.T[:count], pairs.truth.T[:count])

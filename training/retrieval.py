@@ -12,12 +12,14 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.random import Generator
+from torch import Tensor, nn
 from transformers import (
     BertTokenizerFast,
     Blip2Config,
@@ -25,11 +27,12 @@ from transformers import (
     Blip2ForImageTextRetrieval,
 )
 
-from . import checkpoints, scenes
+from . import checkpoints
 from .batches import to_pixels
 from .descriptions import Described, changed, describe
 from .export import DEMO, write_picture_settings
 from .icons import IconStore
+from .kept_pictures import Part, drawn, parts
 from .matching import Matcher, Pairs, Texts, similarity
 from .optimiser import SharedOptimiser
 from .wordpiece import build_wordpiece
@@ -45,7 +48,8 @@ class Options:
     name: str = "retrieval"
     encoder: str = str(DEMO)
     minutes: float = 60.0
-    batch: int = 48
+    batch: int = 96
+    parts: int = 24  # of 1,024 kept pictures each
     seed: int = 11
     peak_rate: float = 1e-3
     matrix_rate: float = 2.0
@@ -92,36 +96,57 @@ def build_matcher(encoder: Path, vocabulary: int, seed: int) -> Matcher:
     with torch.no_grad():
         model.embeddings.word_embeddings.weight.normal_(0, 0.3)
         model.embeddings.position_embeddings.weight.normal_(0, 0.1)
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation("sdpa")
     model.vision_model.requires_grad_(False)
     return Matcher(model)
 
 
-class PairBatches:
-    """Batch number → pairs; the same number and seed always give the same batch."""
+class DrawnPairs:
+    """Batch number → pairs with pictures drawn for it; the same number and seed always give the same batch."""
 
     def __init__(
         self, store: IconStore, tokenizer: BertTokenizerFast, seed: int, size: int, strength: float,
         held_out: bool = False, whole: float = 0.6,
     ) -> None:  # fmt: skip
         self.store, self.tokenizer, self.seed, self.size = store, tokenizer, seed, size
-        self.strength, self.whole = strength, whole
-        self.table = store.table(held_out)
+        self.strength, self.held_out, self.whole = strength, held_out, whole
 
     def __getitem__(self, number: int) -> Pairs:
-        pictures, right, wrong, seen = [], [], [], []
-        for row in range(self.size):
-            rng = np.random.default_rng((self.seed, number, row))
-            scene = scenes.plan(self.table, rng)
-            drawn = scenes.draw(scene, self.store, rng, self.strength)
-            pictures.append(drawn.picture)
-            seen.append(Described.of(scene, drawn.colours))
-            right.append(describe(scene, drawn.colours, rng, self.whole))
-            wrong.append(changed(right[-1], seen[-1], rng))
-        texts = [*right, *wrong]
-        fits = [[text.fits(one) for text in texts] for one in seen]
-        truth = torch.tensor([[-1 if fit is None else int(fit) for fit in row] for row in fits])
-        return Pairs(to_pixels(pictures), tokenised(self.tokenizer, [text.text for text in texts]), truth)
+        """With pixels in place of what the encoder sees."""
+        found = list(drawn(self.store, self.seed, number, self.size, self.strength, self.held_out))
+        pixels = to_pixels([one.picture for one, _ in found])
+        rng = np.random.default_rng((self.seed, number))
+        return described(pixels, [truth for _, truth in found], self.tokenizer, rng, self.whole)
+
+
+class KeptPairs:
+    """Batch number → pairs of kept pictures, described anew each time."""
+
+    def __init__(self, kept: Sequence[Part], tokenizer: BertTokenizerFast, seed: int, size: int) -> None:
+        self.kept, self.tokenizer, self.seed, self.size = kept, tokenizer, seed, size
+
+    def __getitem__(self, number: int) -> Pairs:
+        rng = np.random.default_rng((self.seed, number))
+        part = self.kept[int(rng.integers(len(self.kept)))]
+        rows = rng.choice(len(part.truths), self.size, replace=False)
+        seen = part.seen[torch.from_numpy(rows)].float()
+        return described(seen, [part.truths[row] for row in rows.tolist()], self.tokenizer, rng)
+
+
+def described(
+    pictures: Tensor,
+    truths: list[Described],
+    tokenizer: BertTokenizerFast,
+    rng: Generator,
+    whole: float = 0.6,
+) -> Pairs:
+    """Pictures with a true description for each, and the same with one detail changed."""
+    right = [describe(truth, rng, whole) for truth in truths]
+    wrong = [changed(one, truth, rng) for one, truth in zip(right, truths, strict=True)]
+    texts = [*right, *wrong]
+    fits = [[text.fits(truth) for text in texts] for truth in truths]
+    known = torch.tensor([[-1 if fit is None else int(fit) for fit in row] for row in fits])
+    return Pairs(pictures, tokenised(tokenizer, [text.text for text in texts]), known)
 
 
 def tokenised(tokenizer: BertTokenizerFast, texts: list[str]) -> Texts:
@@ -130,12 +155,12 @@ def tokenised(tokenizer: BertTokenizerFast, texts: list[str]) -> Texts:
 
 
 @torch.no_grad()
-def probe(matcher: Matcher, batches: PairBatches) -> dict[str, float]:
+def probe(matcher: Matcher, batches: DrawnPairs) -> dict[str, float]:
     """Share of descriptions whose picture comes first, by ITC and after re-ranking the first 16 by ITM, and
     how often ITM tells a true description from one with one detail changed."""
     pairs = batches[0]
-    count = len(pairs.pixels)
-    seen = torch.cat([matcher.look(part) for part in pairs.pixels.split(64)])
+    count = len(pairs.pictures)
+    seen = torch.cat([matcher.look(part) for part in pairs.pictures.split(64)])
     pictures = torch.cat([matcher.pictures(part) for part in seen.split(64)])
     texts = matcher.words(pairs.texts.rows(torch.arange(count)))
     likeness = similarity(pictures, texts).T
@@ -207,14 +232,17 @@ class Trainer:
 
     def probe(self) -> None:
         for held_out in (False, True):
-            batches = PairBatches(
+            batches = DrawnPairs(
                 self.store, self.tokenizer, PROBE_SEED, PROBE_PICTURES, PROBE_STRENGTH, held_out, whole=1.0
             )
             self.log({"probe": "unseen" if held_out else "seen"} | probe(self.averaged, batches))
 
     def train(self) -> None:
         options = self.options
-        batches = PairBatches(self.store, self.tokenizer, options.seed, options.batch, options.strength)
+        kept = parts(
+            self.folder / "pictures", Path(options.encoder), options.seed, options.parts, options.strength, 2
+        )
+        batches = KeptPairs(kept, self.tokenizer, options.seed, options.batch)
         began = time.monotonic() - self.elapsed
         last_save = last_probe = self.elapsed
         while self.progress < 1:

@@ -23,7 +23,8 @@ from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.checkpoint.tensor_names import expected_tensors
 from blip2_chat.checkpoint.weights import Weights
 from tests.support.adapters import LINEARS, T5_LINEARS, base_model, make_adapter, merged
-from tests.support.checkpoints import change_json, load_tensors, save_tensors
+from tests.support.checkpoints import change_json
+from tests.support.tensor_files import load_tensors, save_tensors
 
 Make = Callable[..., Path]
 
@@ -244,7 +245,7 @@ def test_embeddings_by_lora(checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_no_adapter_at_all(checkpoint: Make, tmp_path: Path) -> None:
-    refused(checkpoint, tmp_path, "is no PEFT adapter: it has no adapter_config.json")
+    refused(checkpoint, tmp_path, "is not a PEFT adapter: it has no adapter_config.json")
     refused(checkpoint, tmp_path / "nowhere" / "else", "is neither a folder nor a hub name")
 
 

@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from blip2_chat.checkpoint.embedded import embedded_folder, embedded_models
 from training.catalog import SETS, PictureSet
 
 pytest.importorskip("hatchling", reason="building needs hatchling")
 pytest.importorskip("hatch_fancy_pypi_readme", reason="building needs hatch-fancy-pypi-readme")
 
 ROOT = Path(__file__).parents[2]
-# The silhouettes joined the recipe after the weights and pictures that ship now were made.
 # Every file in the package that is neither code nor text, and whether the NOTICE has to name it.
 MADE_FROM_DRAWINGS = {
     # Made before the sets of a single colour were added.
@@ -27,8 +27,9 @@ MADE_FROM_DRAWINGS = {
     "demo/heldout-unseen.zip": {one.name for one in SETS if one.held_out},
     "demo/samples/*.png": None,
     "demo/model.safetensors": {one.name for one in SETS if not one.held_out},
+    "demo_retrieval/model.safetensors": {one.name for one in SETS if not one.held_out},
 }
-OURS = {"web/page/icon.svg"}
+OURS = {"web/page/icon.svg", "demo_retrieval/vocab.txt"}
 TEXT = {".py", ".html", ".css", ".js", ".json", ".webmanifest", ".typed"}
 
 
@@ -106,7 +107,7 @@ def notice() -> str:
 
 def sets_of(file: str) -> set[str]:
     """The sets that the NOTICE names for a shipped file."""
-    (entry,) = re.findall(rf"^  {re.escape(file)} .*(?:\n {{20,}}.*)*", notice(), re.MULTILINE)
+    (entry,) = re.findall(rf"^  {re.escape(file)}(?: .*)?(?:\n {{20,}}.*)*", notice(), re.MULTILINE)
     return set(re.findall(r"[a-z][a-z0-9-]+", entry.replace(file, ""))) & {one.name for one in SETS}
 
 
@@ -141,6 +142,16 @@ def test_no_other_asset_is_shipped(built: Built) -> None:
     assets = [path for path in package if path.suffix not in TEXT and str(path) not in OURS]
     unknown = [path for path in assets if not any(path.match(pattern) for pattern in MADE_FROM_DRAWINGS)]
     assert assets and unknown == []
+
+
+def test_all_of_an_embedded_model_is_shipped(built: Built) -> None:
+    for name in embedded_models():
+        folder = embedded_folder(name)
+        files = {path.relative_to(ROOT).as_posix() for path in folder.iterdir() if path.is_file()}
+        assert files <= built.sdist.keys()
+        assert {path.removeprefix("src/") for path in files} <= built.wheel.keys()
+        # The package index takes files of up to 100 MB; a package that one only tries stays far below.
+        assert sum((ROOT / path).stat().st_size for path in files) < 50e6
 
 
 def test_the_source_distribution_has_all_that_git_has(built: Built) -> None:

@@ -44,10 +44,6 @@ ELSEWHERE = {
     "pip install .": "the fixture `installed`, from the wheel of the same folder",
     "pip install -r requirements.txt": "test_notebooks_fresh.py, in a new environment",
     "pip install '.[search]'": "the environment of these tests",
-    "blip2-chat index samples --out samples.index "
-    "--model Salesforce/blip2-itm-vit-g": "tests/search/test_documented.py",
-    'blip2-chat search samples.index "a dog" --top 3': "tests/search/test_documented.py",
-    "blip2-chat search samples.index --like samples/dog-and-apple.png": "tests/search/test_documented.py",
     "jupyter notebook": "test_notebook_lab.py, in a real JupyterLab with a real browser",
 }
 
@@ -56,7 +52,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and line not in ELSEWHERE]
+# Need an extra, and are run by tests/search/test_documented.py.
+ABOUT_INDEXES = re.compile("blip2-chat (index|search) ")
+COMMANDS = [
+    line
+    for block in blocks("bash")
+    for line in block.splitlines()
+    if line and line not in ELSEWHERE and not ABOUT_INDEXES.match(line)
+]
 
 
 @dataclass
@@ -114,6 +117,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub) -> Install
     return Installed(binaries, size, folder, environment)
 
 
+@pytest.mark.slow
 def test_the_core_brings_no_torch_and_stays_small(installed: Installed) -> None:
     found = installed.run(
         'python -c \'import importlib.util as u; print(u.find_spec("torch"), u.find_spec("transformers"))\''
@@ -122,6 +126,7 @@ def test_the_core_brings_no_torch_and_stays_small(installed: Installed) -> None:
     assert installed.size < 400e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs_as_it_stands(installed: Installed, command: str) -> None:
     if "blip2-chat chat" in command and "|" not in command:
@@ -132,6 +137,7 @@ def test_every_command_runs_as_it_stands(installed: Installed, command: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"))
 def test_every_piece_of_python_runs_as_it_stands(installed: Installed, code: str) -> None:
     (installed.folder / "example.py").write_text(code, encoding="utf-8")
@@ -140,6 +146,7 @@ def test_every_piece_of_python_runs_as_it_stands(installed: Installed, code: str
     assert "dog" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_sample_gets_right_answers(installed: Installed) -> None:
     questions = '"what is on the left?" "and what is right of it?"'
     done = installed.run(f"blip2-chat ask samples/dog-and-apple.png {questions} --json")

@@ -20,7 +20,7 @@ from training.catalog import KINDS
 from training.descriptions import Described, Description, changed, describe
 from training.icons import IconStore
 from training.matching import Matcher, _contrast, similarity
-from training.retrieval import PairBatches
+from training.retrieval import DrawnPairs
 from training.wordpiece import build_wordpiece
 
 RED, BLUE = ([colour.name for colour in COLOURS].index(name) for name in ("red", "blue"))
@@ -67,7 +67,7 @@ def test_true_descriptions_are_true_and_changed_ones_are_not(store: IconStore) -
         scene = scenes.plan(table, rng)
         colours = [int(rng.integers(len(COLOURS))) for _ in scene.things]
         seen = Described.of(scene, colours)
-        right = describe(scene, colours, rng)
+        right = describe(seen, rng)
         wrong = changed(right, seen, rng)
         assert right.fits(seen) and wrong.fits(seen) is False
         assert right.text != wrong.text
@@ -102,15 +102,15 @@ def test_losses_see_what_the_official_module_computes(store: IconStore, tmp_path
     with torch.no_grad():
         model.query_tokens.normal_()
     matcher = Matcher(model)
-    pairs = PairBatches(store, tokenizer, 1, 4, 0.3)[0]
+    pairs = DrawnPairs(store, tokenizer, 1, 4, 0.3)[0]
     assert pairs.truth.diagonal().tolist() == [1] * 4 and pairs.truth[:, 4:].diagonal().tolist() == [0] * 4
     with torch.no_grad():
-        seen = matcher.look(pairs.pixels)
+        seen = matcher.look(pairs.pictures)
         ours = similarity(matcher.pictures(seen), matcher.words(pairs.texts))
-        official = model(pairs.pixels, pairs.texts.ids, pairs.texts.mask)
+        official = model(pairs.pictures, pairs.texts.ids, pairs.texts.mask)
         assert torch.allclose(ours, official.logits_per_image, atol=1e-5)
         four = pairs.texts.rows(torch.arange(4))
-        matched = model(pairs.pixels, four.ids, four.mask, use_image_text_matching_head=True)
+        matched = model(pairs.pictures, four.ids, four.mask, use_image_text_matching_head=True)
         assert torch.allclose(matcher.match(seen, four), matched.logits_per_image, atol=1e-5)
 
 

@@ -16,7 +16,7 @@ class RetrievalReference:
     """`folder` has a vocabulary and picture settings beside the weights, as the official checkpoints."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = Blip2ForImageTextRetrieval.from_pretrained(folder).eval()
+        self.model = Blip2ForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = BertTokenizer.from_pretrained(folder)
         self._preprocess = Preprocess.for_model(folder, self.model.config.vision_config.image_size)
 

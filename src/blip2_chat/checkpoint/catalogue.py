@@ -1,4 +1,4 @@
-"""The official checkpoints by name, each with its shape: sizes are computed from it, never typed."""
+"""The official checkpoints by name, each with its shape: sizes are computed from it, not hard-coded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .config import (
     TextConfig,
     VisionConfig,
 )
-from .embedded import EMBEDDED
+from .embedded import EMBEDDED, embedded_models
 from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import count_parameters
 
@@ -47,7 +47,7 @@ class KnownCheckpoint(Generic[_Config]):
         return self.config.vision.image_size
 
 
-# What the official configurations say beyond transformers' defaults.
+# Where the official configurations differ from transformers' defaults.
 _OPT_EOS = 50118  # the newline: the model was trained to end its answer with one
 _OPT_2_7B = OptConfig(
     vocab_size=50304,
@@ -192,7 +192,7 @@ def suggest(name: str) -> str:
     """A clause naming the known checkpoints whose names are close to `name`; the usual ones when none is."""
     names = [*(known.name for known in KNOWN), *(known.name for known in KNOWN_RETRIEVERS)]
     by_key = {name.split("/")[1].lower(): name for name in names}
-    by_key[EMBEDDED] = EMBEDDED
+    by_key |= {name: name for name in embedded_models()}
     wanted = name.rsplit("/", 1)[-1].lower()
     if wanted in by_key:
         return f"did you mean {by_key[wanted]}?"

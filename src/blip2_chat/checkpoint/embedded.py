@@ -40,7 +40,7 @@ def embedded_models() -> dict[str, str]:
     """The names of the models in this installation, and what each is for."""
     about = {
         EMBEDDED: "inside the package: captions and answers about drawn scenes, not photographs",
-        EMBEDDED_RETRIEVER: "inside the package: matches drawn scenes with texts",
+        EMBEDDED_RETRIEVER: "inside the package: matches drawn scenes with texts, not photographs",
     }
     # The folder of the first belongs to every installation: without it, that is damaged.
     return {name: about[name] for name, folder in _FOLDERS.items() if name == EMBEDDED or folder.is_dir()}

@@ -50,11 +50,15 @@ class WordPiece:
             )
         return cls(made, config.context_length)
 
-    def encode(self, text: str) -> list[int]:
-        """`GenerationError` for a text of more tokens than the model has positions."""
-        # Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes.
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """`GenerationError` for a text of more tokens than the model has positions, unless `most` is given: then a
+        text of more tokens is cut to so many, the last of which stays `[SEP]`."""
+        # No tokenizer accepts lone surrogates, which Python makes of undecodable bytes.
         ids: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8")).ids
-        if len(ids) > self._longest:
+        longest = self._longest if most is None else min(most, self._longest)
+        if most is not None and len(ids) > longest:
+            return [*ids[: longest - 1], ids[-1]]
+        if len(ids) > longest:
             raise GenerationError(
                 f"a text of {len(ids)} tokens is too long: the model reads at most {self._longest}; shorten it"
             )

@@ -11,6 +11,7 @@ import typer
 from ..errors import Blip2ChatError
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelOptions
+from .retrieval_scores import evaluate_retrieval
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark_run import BenchmarkRun
@@ -60,6 +61,24 @@ def evaluate(
             rich_help_panel=_QUESTIONS,
         ),
     ] = None,
+    retrieval: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="FILE FOLDER",
+            help="Retrieval, for models such as Salesforce/blip2-itm-vit-g: what --captions reads, or Karpathy's "
+            "dataset_flickr30k.json.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = None,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --retrieval: number of candidates that the model reads again together.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = 128,
     split: Annotated[
         str,
         typer.Option(
@@ -100,16 +119,24 @@ def evaluate(
 
     The questions are held-out ones, your own, or those of VQAv2, OK-VQA or GQA; the captions are those of COCO or
     NoCaps. By default, these are the held-out sets of the embedded model, whose results are in the model card.
-    Ctrl-C prints the score so far.
+    --retrieval measures how well a retrieval model finds texts by pictures and pictures by texts. Ctrl-C prints the
+    score so far.
     """
-    benchmarks = [one for one in (vqa, gqa, captions) if one is not None]
+    benchmarks = [one for one in (vqa, gqa, captions, retrieval) if one is not None]
     if not benchmarks:
         if preset is not None or save is not None:
-            raise typer.BadParameter("--preset and --save need --vqa, --gqa or --captions")
+            raise typer.BadParameter("--preset and --save need --vqa, --gqa, --captions or --retrieval")
         _on_sets(model, sets, limit, as_json)
         return
     if sets or len(benchmarks) > 1:
-        raise typer.BadParameter("give one of --set, --vqa, --gqa and --captions")
+        raise typer.BadParameter("give one of --set, --vqa, --gqa, --captions and --retrieval")
+    if retrieval is not None:
+        if preset is not None or model.adapter is not None:
+            raise typer.BadParameter("--retrieval has no --preset and takes no --adapter")
+        from ..evaluation.benchmarks import open_captions
+
+        evaluate_retrieval(model, open_captions(*retrieval, limit, split), candidates, save, as_json)
+        return
     _on_benchmark(model, _open_benchmark(vqa, gqa, captions, split, limit), preset, save, as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import typer
 
-from ..checkpoint.embedded import EMBEDDED, EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE
+from ..checkpoint.embedded import EMBEDDED, EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE, embedded_models
 from ..generation.settings import SETTINGS, Decoding
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ..system.progress import Progress
 
 PHOTOGRAPHS = "blip2-chat chat photo.jpg --model Salesforce/blip2-opt-2.7b"
+_RETRIEVER = (
+    "Retrieval model: "
+    + (f"{EMBEDDED_RETRIEVER} (the embedded one), " if EMBEDDED_RETRIEVER in embedded_models() else "")
+    + "a folder, or a name on the Hugging Face hub such as Salesforce/blip2-itm-vit-g"
+)
 
 _Loaded = TypeVar("_Loaded")
 
@@ -160,10 +165,25 @@ class ModelOptions(_LoadOptions):
         return self.model == EMBEDDED and self.adapter is None
 
     def load(self, watch: Progress | None = None) -> Model:
-        """The running model; `watch` is told the progress in place of a bar."""
+        """The running model. `watch` receives the progress instead of a bar."""
         from ..loading import load
 
         return self._loaded(load, watch, adapter=self.adapter)
+
+    def loading(self) -> dict[str, Any]:
+        """`load`'s keywords, for other processes."""
+        return {
+            "name_or_path": self.model,
+            "precision": self.precision,
+            "engine": self.engine,
+            "device": self.device,
+            "revision": self.revision,
+            "processor": self.processor,
+            "adapter": self.adapter,
+            "threads": self.threads,
+            "force": self.force,
+            "limits": self.picture_limits(),
+        }
 
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""
@@ -185,8 +205,7 @@ class RetrieverOptions(_LoadOptions):
             "-m",
             metavar="NAME",
             envvar=RETRIEVER_VARIABLE,
-            help="Retrieval model: a folder, or a name on the Hugging Face hub such as "
-            "Salesforce/blip2-itm-vit-g. None is embedded yet.",
+            help=f"{_RETRIEVER}.",
         ),
     ] = EMBEDDED_RETRIEVER
 
@@ -195,6 +214,14 @@ class RetrieverOptions(_LoadOptions):
         from ..retriever_loading import load_retriever
 
         return self._loaded(load_retriever)
+
+    def tell_limits(self) -> None:
+        """Of the embedded model: what it cannot do, and the option that can."""
+        if self.model == EMBEDDED_RETRIEVER:
+            note(
+                "The embedded retrieval model knows drawn scenes and has never seen a photograph; "
+                "for photographs: --model Salesforce/blip2-itm-vit-g"
+            )
 
 
 @dataclass(frozen=True)
@@ -207,8 +234,7 @@ class IndexModelOptions(RetrieverOptions):
             "--model",
             "-m",
             metavar="NAME",
-            help="Retrieval model: a folder, or a name such as Salesforce/blip2-itm-vit-g (default: the one that "
-            "made the index; none is embedded yet).",
+            help=f"{_RETRIEVER} (default: the one that made the index).",
             show_default=False,
         ),
     ] = ""

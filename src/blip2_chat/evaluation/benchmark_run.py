@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..generation.loop import generate
 from ..generation.rows import Task
 from .benchmarks import Benchmark, Case, Key
 from .presets import Preset
+from .saved import SavedRows
 from .scoring import bleu, cider, vqa_accuracy, vqa_plain
 
 if TYPE_CHECKING:
@@ -37,12 +37,9 @@ class BenchmarkRun:
         self.benchmark = benchmark
         self.preset = preset
         self.seconds = 0.0
-        self.resumed = 0  # answers that an earlier run had saved
-        self._saved = saved
-        self.answers: dict[Key, str] = {}
-        if saved is not None:
-            self.answers = self._earlier(saved)
-            self.resumed = len(self.answers)
+        self._saved = None if saved is None else SavedRows(saved, self._heading())
+        self.answers = {} if self._saved is None else self._earlier(self._saved)
+        self.resumed = len(self.answers)  # answers that an earlier run had saved
 
     @property
     def answered(self) -> list[tuple[Case, str]]:
@@ -118,54 +115,19 @@ class BenchmarkRun:
             return "image_id", "caption"
         return ("questionId", "prediction") if self.benchmark.kind == "gqa" else ("question_id", "answer")
 
-    def _earlier(self, path: Path) -> dict[Key, str]:
+    def _earlier(self, saved: SavedRows) -> dict[Key, str]:
         key, text = self._names()
         try:
-            lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        except (OSError, ValueError) as error:
-            raise Blip2ChatError(f"{path} cannot be read: {error}") from None
-        if not any(line.strip() for line in lines):
-            return {}
-        try:
-            heading = json.loads(lines[0])
-            # A line without an end is one that a kill cut off.
-            rows = [json.loads(line) for line in lines[1:-1] if line.strip()]
-            found = {row[key]: str(row[text]) for row in rows}
-        except (ValueError, KeyError, TypeError):
-            raise Blip2ChatError(f"{path} is not a file of answers; choose another name") from None
-        if heading != self._heading():
-            other = heading if isinstance(heading, dict) else {}
-            different = next(
-                (name for name, value in self._heading().items() if other.get(name) != value), "set"
-            )
-            raise Blip2ChatError(
-                f"{path} has answers of another {different} ({other.get(different)}); choose another name"
-            )
+            found = {row[key]: str(row[text]) for row in saved.earlier()}
+        except (KeyError, TypeError):
+            raise saved.foreign() from None
         wanted = {one.key for one in self.benchmark.cases}
         return {place: answer for place, answer in found.items() if place in wanted}
 
     def _save(self, cases: Sequence[Case]) -> None:
-        if self._saved is None:
-            return
-        key, text = self._names()
-        rows = [{key: one.key, text: self.answers[one.key]} for one in cases]
-        try:
-            is_new = not self._saved.exists() or self._saved.stat().st_size == 0
-            if not is_new:
-                _cut_to_whole_lines(self._saved)
-            with self._saved.open("a", encoding="utf-8", newline="\n") as file:
-                for row in ([self._heading()] if is_new else []) + rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise Blip2ChatError(f"{self._saved} cannot be written: {error.strerror or error}") from None
-
-
-def _cut_to_whole_lines(path: Path) -> None:
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        if self._saved is not None:
+            key, text = self._names()
+            self._saved.append([{key: one.key, text: self.answers[one.key]} for one in cases])
 
 
 def _caption_scores(pairs: Sequence[tuple[Case, str]]) -> dict[str, float]:

@@ -124,7 +124,8 @@ def _karpathy(read: dict[str, Any], file: Path, split: str) -> tuple[str, list[_
     if not rows:
         known = ", ".join(sorted({str(one["split"]) for one in read["images"]}))
         raise Blip2ChatError(f"{file} has no pictures of the split {split!r}; it has {known}")
-    which = "COCO" if read.get("dataset", "coco") == "coco" else read["dataset"]
+    dataset = read.get("dataset", "coco")
+    which = {"coco": "COCO", "flickr30k": "Flickr30k"}.get(dataset, dataset)
     return f"{which} Karpathy {split}", rows
 
 
