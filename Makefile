@@ -53,7 +53,7 @@ $(VENV)-core/ready: pyproject.toml
 	$(VENV)-core/$(notdir $(BIN))/python -m pip --disable-pip-version-check --quiet install -e ".[test]"
 	@touch $@
 
-#: make test-slow the slow ones: Ray clusters, a server under load, the held-out questions (10 minutes)
+#: make test-slow the slow ones: kills by the dozen, notebooks, the README in an empty environment, Ray, a server under load
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
 

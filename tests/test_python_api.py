@@ -175,6 +175,7 @@ def test_the_typed_names_are_the_real_ones() -> None:
     assert "settings" in get_type_hints(blip2_chat.Chat.ask)  # what documentation tools call
 
 
+@pytest.mark.slow
 def test_mypy_refuses_wrong_settings(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     snippet = tmp_path / "snippet.py"

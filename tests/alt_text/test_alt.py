@@ -24,7 +24,7 @@ from blip2_chat.alt_text.page import Page
 from blip2_chat.alt_text.proposals import Proposals, propose
 from blip2_chat.alt_text.wording import alt_text
 from blip2_chat.images import PictureLimits
-from tests.support.batch import blip2_chat
+from tests.support.forking import blip2_chat
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 with Image.open(SAMPLES / "farm.png") as _sample:

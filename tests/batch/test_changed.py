@@ -11,7 +11,8 @@ from pathlib import Path
 from blip2_chat.batch.outputs.sidecar import Sidecar
 from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.model import Model
-from tests.support.batch import TASKS, blip2_chat, make_pictures, rows_of
+from tests.support.batch import TASKS, make_pictures, rows_of
+from tests.support.forking import blip2_chat
 
 
 def go(model: Model, source: Path, out: Path, sidecar: Sidecar | None = None) -> Summary:

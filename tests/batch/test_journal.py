@@ -17,7 +17,8 @@ from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.outputs.sidecar import Sidecar
 from blip2_chat.batch.run import Run, RunOptions
 from blip2_chat.model import Model
-from tests.support.batch import TASKS, blip2_chat, make_pictures
+from tests.support.batch import TASKS, make_pictures
+from tests.support.forking import blip2_chat
 
 
 def flipped(data: bytes, draw: random.Random) -> bytes:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +22,6 @@ from blip2_chat.batch.run import RunOptions
 from blip2_chat.images import PictureLimits
 from tests.support.batch import (
     TASKS,
-    blip2_chat,
     command,
     finished,
     fork_run,
@@ -34,6 +30,8 @@ from tests.support.batch import (
     rows_of,
     whole_run,
 )
+from tests.support.forking import blip2_chat
+from tests.support.killing import Killed
 from tests.support.waiting import wait_until
 
 LINUX_ROOT = pytest.mark.skipif(
@@ -42,51 +40,33 @@ LINUX_ROOT = pytest.mark.skipif(
 )
 
 
-def test_killed_fifty_times_at_random_moments(tiny: Path, tmp_path: Path) -> None:
-    kills = 50
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tiny: Path, tmp_path: Path, kills: int) -> None:
     photos = tmp_path / "photos"
-    count = 400
+    count = 8 * kills
     pictures = make_pictures(photos, count)
     (photos / "bad.png").write_bytes(b"no picture")
     shutil.copy(pictures[5], photos / "p0005-again.png")
     out = tmp_path / "killed.jsonl"
-    told = tmp_path / "told.txt"
-    told.touch()
     options = RunOptions((photos,), TASKS, str(out), batch_size=3)
-    draw = random.Random(1)
-    middle = 0
+    told = tmp_path / "told.txt"
+    killed = Killed(told, lambda: fork_run(tiny, options, told))
     for _ in range(kills):
-        before = told.read_text(encoding="utf-8").count("\n")
-        process = fork_run(tiny, options, told)
-        # Half of them at any moment of the start, half once it reports: in a batch, a commit, a report.
-        if draw.random() < 0.5:
-            time.sleep(draw.uniform(0, 0.3))
-        else:
-            assert wait_until(
-                lambda before=before, process=process: (
-                    told.read_text(encoding="utf-8").count("\n") > before or not process.is_alive()
-                ),
-                120,
-            ), "a run neither reports anything nor ends"
-            time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        process.join()
-        assert process.exitcode <= 0, "it ended by itself, with an error"
+        killed.once(early=0.5)
         if out.exists():  # it was quicker than the kill: there has to be something left to do
             make_pictures(photos, 200, first=count)
             count += 200
             out.unlink()
-        reported = told.read_text(encoding="utf-8").splitlines()
-        middle += len(reported) > before
+        reported = killed.reported
         with contextlib.closing(sqlite3.connect(f"{out}.progress")) as journal:
             kept = {row[0] for row in journal.execute("SELECT key FROM results")} if reported else set()
         assert set(reported) <= kept, "reported, and lost"
-    assert middle >= kills // 4, "most kills came before anything was done"
+    assert killed.in_the_middle >= kills // 4, "most kills came before anything was done"
     whole_run(tiny, options, told)
     undisturbed = tmp_path / "undisturbed.jsonl"
     whole_run(tiny, RunOptions((photos,), TASKS, str(undisturbed), batch_size=3))
     assert rows_of(out) == rows_of(undisturbed)
-    assert max(Counter(told.read_text(encoding="utf-8").splitlines()).values()) == 1, "done twice"
+    killed.require_nothing_twice()
 
 
 # The third batch waits once it is on the disk: however quick the machine, the run is in the middle of its work.

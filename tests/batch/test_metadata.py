@@ -20,7 +20,8 @@ from blip2_chat.metadata.files import Places
 from blip2_chat.metadata.keywords import keywords
 from blip2_chat.metadata.packet import DC, IPTC, OWN, Packet
 from blip2_chat.model import Model
-from tests.support.batch import TASKS, blip2_chat, digest, fork_run, make_pictures
+from tests.support.batch import TASKS, digest, fork_run, make_pictures
+from tests.support.forking import blip2_chat
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "metadata.md").read_text(encoding="utf-8")
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -150,7 +151,8 @@ def test_a_picture_that_is_another_now_gets_no_caption_of_the_old_one(
     assert summary.changed == 1 and counts(summary) == {"written": 1, "unchanged": 2}
 
 
-def test_killed_at_random_moments_and_resumed(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_and_resumed(tiny: Path, tmp_path: Path, kills: int) -> None:
     photos = tmp_path / "photos"
     pictures = make_pictures(photos, 60)
     digests = [digest(path) for path in pictures]
@@ -158,7 +160,7 @@ def test_killed_at_random_moments_and_resumed(tiny: Path, tmp_path: Path) -> Non
     told.touch()
     options = RunOptions((photos,), TASKS, metadata=Metadata(Places(embed=True)), batch_size=3)
     draw = random.Random(2)
-    for _ in range(12):
+    for _ in range(kills):
         before = told.read_text(encoding="utf-8").count("\n")
         process = fork_run(tiny, options, told)
         wanted = before + draw.randrange(1, 6)
@@ -177,7 +179,7 @@ def test_killed_at_random_moments_and_resumed(tiny: Path, tmp_path: Path) -> Non
     # Nothing was captioned twice but what was in a batch when the process ended. One that ended between writing into
     # a file and telling of it has told nothing.
     lines = told.read_text(encoding="utf-8").splitlines()
-    assert set(lines) <= set(map(str, pictures)) and len(lines) <= 60 + 12 * 3
+    assert set(lines) <= set(map(str, pictures)) and len(lines) <= 60 + kills * 3
 
 
 class TestCommand:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.batch import blip2_chat, make_pictures
+from tests.support.batch import make_pictures
+from tests.support.forking import blip2_chat
 from tests.support.waiting import wait_until
 
 

@@ -24,8 +24,9 @@ from blip2_chat.batch.outputs.report import report
 from blip2_chat.batch.outputs.writers import Shape, write
 from blip2_chat.batch.result import Result
 from blip2_chat.images import PictureLimits, open_picture
-from tests.support.batch import blip2_chat, digest, make_pictures
+from tests.support.batch import digest, make_pictures
 from tests.support.extras import imported
+from tests.support.forking import blip2_chat
 
 NASTY = '</script><script>document.title="owned"</script><!-- & <b>'
 

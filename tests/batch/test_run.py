@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import re
@@ -12,8 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from contextlib import closing
@@ -30,27 +27,13 @@ from blip2_chat.batch.captioner import Captioner, Tasks
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.journal import Journal
 from blip2_chat.batch.outputs import writers
-from blip2_chat.batch.outputs.sidecar import Sidecar
-from blip2_chat.batch.result import Result
-from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.batch.sizing import BatchSize
 from blip2_chat.errors import GenerationError
-from blip2_chat.images import open_picture
 from blip2_chat.installation import install_command
 from blip2_chat.model import Model
-from tests.support.batch import TASKS, make_pictures, rows_of
-from tests.support.batch import blip2_chat as command_line
+from tests.support.batch import go, make_pictures, options, rows_of
 from tests.support.extras import imported
-
-
-def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
-    told: list[Result] = []
-    with Run(options, {"model": "tiny"} | settings) as run:
-        return run.go(running, told.extend), told
-
-
-def options(photos: Path, out: Path, **more: Any) -> RunOptions:
-    return RunOptions((photos,), more.pop("tasks", TASKS), str(out), batch_size=4, **more)
+from tests.support.forking import blip2_chat as command_line
 
 
 def test_captions_and_answers_are_what_the_model_says_of_each_picture_alone(
@@ -297,186 +280,6 @@ def test_an_output_that_cannot_be_replaced_keeps_results_and_the_old_file(
     shutil.rmtree(out)
     summary, _ = go(model, options(photos, out))
     assert summary.done == 0 and len(rows_of(out)) == 2
-
-
-class TestSidecars:
-    def run(self, model: Model, photos: Path, sidecar: Sidecar, **more: Any) -> Summary:
-        made = RunOptions((photos,), more.pop("tasks", TASKS), None, sidecar, batch_size=2, **more)
-        return go(model, made)[0]
-
-    def test_one_line_per_caption_with_trigger_prefix_and_suffix(self, model: Model, tmp_path: Path) -> None:
-        photos = tmp_path / "photos"
-        pictures = make_pictures(photos, 4)
-        sidecar = Sidecar(prefix="a photo of ", suffix=", 4k", trigger="sks")
-        summary = self.run(model, photos, sidecar, tasks=Tasks(2, (), {"max_new_tokens": 5}))
-        assert summary.sidecars == {"written": 4}
-        for path in pictures:
-            answer = model.generate(path, "", max_new_tokens=5, num_beams=2, num_answers=2)
-            texts = [" ".join(f"a photo of {one.text}, 4k".split()) for one in (answer, *answer.others)]
-            lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-            assert lines == [f"sks, {text}" for text in texts]
-        assert (photos / ".blip2-chat.progress").is_file()
-
-    def test_files_of_others_are_left_alone_and_own_ones_follow_new_wishes(
-        self, model: Model, tmp_path: Path
-    ) -> None:
-        photos = tmp_path / "photos"
-        (first, second) = make_pictures(photos, 2)
-        first.with_suffix(".txt").write_text("by hand", encoding="utf-8")
-        summary = self.run(model, photos, Sidecar(trigger="one"))
-        assert summary.sidecars == {"written": 1, "kept": 1}
-        summary = self.run(model, photos, Sidecar(trigger="two"))
-        assert summary.done == 0 and summary.sidecars == {"written": 1, "kept": 1}
-        assert second.with_suffix(".txt").read_text(encoding="utf-8").startswith("two, ")
-        assert first.with_suffix(".txt").read_text(encoding="utf-8") == "by hand"
-        second.with_suffix(".txt").write_text("edited", encoding="utf-8")
-        self.run(model, photos, Sidecar(trigger="three"))
-        assert second.with_suffix(".txt").read_text(encoding="utf-8") == "edited"
-        self.run(model, photos, Sidecar(trigger="four", overwrite=True))
-        assert first.with_suffix(".txt").read_text(encoding="utf-8").startswith("four, ")
-
-    def test_pictures_that_differ_in_the_ending_alone_have_sidecars_of_their_own(
-        self, model: Model, tmp_path: Path
-    ) -> None:
-        photos = tmp_path / "photos"
-        paths = make_pictures(photos, 3)
-        for path, name in zip(paths, ("seq.0001.png", "SEQ.0001.PNG.BMP", "seq.0002.png"), strict=True):
-            path.rename(photos / name)
-        with Image.open(photos / "seq.0002.png") as image:
-            image.save(photos / "seq.0001.bmp")
-            image.save(photos / "seq", "PNG")
-        pictures = ["SEQ.0001.PNG.BMP", "seq", "seq.0001.bmp", "seq.0001.png", "seq.0002.png"]
-        texts = ["SEQ.0001.PNG.BMP.txt", "seq.txt", "seq.0001.bmp.txt", "seq.0001.png.txt", "seq.0002.txt"]
-        for limit in (2, None):  # what else is read does not change a name
-            self.run(model, photos, Sidecar(trigger="t"), tasks=Tasks(1, (), TASKS.settings), limit=limit)
-        for picture, text in zip(pictures, texts, strict=True):
-            mine = " ".join(model.generate(photos / picture, "", **TASKS.settings).text.split())
-            assert (photos / text).read_text(encoding="utf-8") == f"t, {mine}\n"
-        assert len(list(photos.glob("*.txt"))) == 5
-
-    def test_an_existing_text_file_skips_its_picture(
-        self, model: Model, tmp_path: Path, written: list[str]
-    ) -> None:
-        photos = tmp_path / "photos"
-        for path in make_pictures(photos, 4)[:3]:
-            path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
-        summary = self.run(model, photos, Sidecar())
-        assert len(written) == 1 and summary.sidecars == {"written": 1, "kept": 3} and summary.rows == 1
-        assert self.run(model, photos, Sidecar()).sidecars == {"kept": 3}
-        assert len(written) == 1
-        # An outcome has all rows.
-        both = RunOptions((photos,), TASKS, str(tmp_path / "c.jsonl"), Sidecar())
-        assert go(model, both)[0].rows == 4
-
-    @pytest.mark.parametrize("join", ["append", "prepend"])
-    def test_adding_to_text_files(self, model: Model, tmp_path: Path, join: Any) -> None:
-        photos = tmp_path / "photos"
-        paths = make_pictures(photos, 4)
-        tasks = Tasks(1, (), TASKS.settings)
-        new = [" ".join(model.generate(path, "", **TASKS.settings).text.split()) for path in paths]
-        for path, old in zip(paths, ("tag, Ä,\n", "one\ntwo\n", ""), strict=False):
-            path.with_suffix(".txt").write_text(old, encoding="utf-16" if "Ä" in old else "utf-8")
-        for fresh in (False, False, True):  # once, however often it is run
-            self.run(model, photos, Sidecar(join=join), tasks=tasks, fresh=fresh)
-        texts = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
-        if join == "append":
-            assert texts == [f"tag, Ä, {new[0]}\n", f"one\ntwo\n{new[1]}\n", f"{new[2]}\n", f"{new[3]}\n"]
-        else:
-            assert texts == [f"{new[0]}, tag, Ä,\n", f"{new[1]}\none\ntwo\n", f"{new[2]}\n", f"{new[3]}\n"]
-        with pytest.raises(RunError, match="give one of them"):
-            Sidecar(join=join, overwrite=True)
-
-
-class TestCaptionAll:
-    def test_is_the_run_without_files(self, model: Model, tmp_path: Path) -> None:
-        photos = tmp_path / "photos"
-        make_pictures(photos, 5)
-        (photos / "bad.png").touch()
-        go(model, options(photos, tmp_path / "c.jsonl"))
-        results = list(blip2_chat.caption_all(photos, model=model, ask=["how many?"], **TASKS.settings))
-        rows = [one.as_row() for one in results]
-        for row in rows:
-            del row["seconds"]
-        assert rows == rows_of(tmp_path / "c.jsonl")
-
-    def test_takes_pictures_lazily(self, model: Model, tmp_path: Path) -> None:
-        given = 0
-        others = set(threading.enumerate())  # a server of another test may still be there
-
-        def pictures() -> Iterator[Any]:
-            nonlocal given
-            for path in make_pictures(tmp_path, 500):
-                given += 1
-                yield Image.open(path) if given % 2 else path.read_bytes()
-
-        results = blip2_chat.caption_all(pictures(), model=model, batch_size=2, **TASKS.settings)
-        first = next(results)
-        assert first.caption is not None and first.path == "#0"
-        assert given < 100, "read ahead of what was asked for"
-        assert isinstance(results, Iterator)
-        results.close()  # type: ignore[attr-defined]
-        for thread in set(threading.enumerate()) - others:
-            if thread.name.startswith("blip2-chat"):
-                thread.join(60)  # it may be opening a picture
-                assert not thread.is_alive()
-
-    def test_caption_all_takes_what_open_picture_takes_as_one_picture(
-        self, model: Model, tmp_path: Path
-    ) -> None:
-        (path,) = make_pictures(tmp_path, 1)
-        data = path.read_bytes()
-        pixels = np.asarray(Image.open(path))
-        caption = model.generate(path, "", **TASKS.settings).text
-        uri = "data:image/png;base64," + base64.b64encode(data).decode()
-        record: dict[str, Any] = {"bytes": data, "path": None}
-        ones: list[Any] = [path, str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), pixels]
-        ones += [open_picture(path), uri, record, {"bytes": None, "path": str(path)}]
-        for one in ones:
-            (result,) = blip2_chat.caption_all(one, model=model, **TASKS.settings)
-            assert (result.caption, result.error) == (caption, None), type(one)
-        results = list(blip2_chat.caption_all([*ones, np.stack([pixels])[0]], model=model, **TASKS.settings))
-        assert {result.caption for result in results} == {caption} and len(results) == len(ones) + 1
-        assert len(list(blip2_chat.caption_all(np.stack([pixels] * 3), model=model, **TASKS.settings))) == 3
-
-    def test_a_file_that_is_not_a_picture_is_a_row_with_an_error(self, model: Model, tmp_path: Path) -> None:
-        (path,) = make_pictures(tmp_path, 1)
-        wrong: list[Any] = [
-            "gone.png",
-            "gone",
-            tmp_path / "gone/",
-            "gone.tar",
-            "gone/*.png",
-            b"",
-            b"no picture",
-            None,
-        ]
-        wrong += [
-            {"bytes": None, "path": None},
-            {"bytes": 3},
-            np.zeros(3),
-            7,
-            "no\0path",
-            "s3x://bucket/a.png",
-        ]
-        for one in wrong:
-            *_, last = blip2_chat.caption_all([one, path], model=model, **TASKS.settings)
-            assert last.error is None
-        results = list(blip2_chat.caption_all([*wrong, path], model=model, **TASKS.settings))
-        assert len(results) == len(wrong) + 1 and all(one.error for one in results[:-1])
-        for one in ("gone.png", "gone", tmp_path / "gone", b"no picture"):
-            (result,) = blip2_chat.caption_all(one, model=model)
-            assert result.error is not None and result.caption is None
-
-    def test_a_wrong_option_is_reported_at_once(self, model: Model, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="there are no pictures in"):
-            blip2_chat.caption_all(tmp_path, model=model)
-        for wrong in (None, 3):
-            with pytest.raises(RunError, match="is neither a picture nor a collection of them"):
-                blip2_chat.caption_all(wrong, model=model)  # type: ignore[arg-type]
-        with pytest.raises(GenerationError, match="ask for captions"):
-            blip2_chat.caption_all(tmp_path, model=model, captions=0)
-        with pytest.raises(GenerationError, match=r"is \d+ tokens, and \d+ fit"):
-            list(blip2_chat.caption_all([b""], model=model, ask=["why " * 900]))
 
 
 def test_a_batch_that_does_not_fit_is_halved(model: Model, tmp_path: Path) -> None:

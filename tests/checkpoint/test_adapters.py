@@ -23,7 +23,8 @@ from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.checkpoint.tensor_names import expected_tensors
 from blip2_chat.checkpoint.weights import Weights
 from tests.support.adapters import LINEARS, T5_LINEARS, base_model, make_adapter, merged
-from tests.support.checkpoints import change_json, load_tensors, save_tensors
+from tests.support.checkpoints import change_json
+from tests.support.tensor_files import load_tensors, save_tensors
 
 Make = Callable[..., Path]
 

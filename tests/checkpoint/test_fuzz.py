@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("kind", "cases"),
     [
-        ("opt", 40),
-        ("t5", 40),
-        ("sharded", 30),
-        ("converted opt", 60),
-        ("converted t5", 60),
+        ("opt", 12),
+        ("t5", 12),
+        ("sharded", 12),
+        ("converted opt", 20),
+        ("converted t5", 20),
         *(
             pytest.param(kind, 400, marks=pytest.mark.slow)
             for kind in ("opt", "t5", "sharded", "converted opt", "converted t5")

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,32 +14,16 @@ from typing import Any
 import pytest
 
 from blip2_chat.checkpoint import hub
-from blip2_chat.checkpoint import inspect as checkpoint
 from blip2_chat.checkpoint.config import ModelConfig
 from blip2_chat.checkpoint.inspect import inspect, inspect_retriever
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint, make_retriever
-from tests.support.fake_hub import FakeHub, fake_hub
+from tests.support.fake_hub import FakeHub, fake_hub, found
+from tests.support.forking import called
 
 NAME = "someone/blip2-tiny"
-
-# Prints one JSON line: the folder found, or the error, and the progress reported.
-_ASK = """
-import json, sys
-from blip2_chat.checkpoint.inspect import find, find_adapter
-from blip2_chat.errors import CheckpointError
-name, options = sys.argv[1], json.loads(sys.argv[2])
-if options.pop("adapter", False):
-    find = find_adapter
-seen = []
-try:
-    out = {"folder": str(find(name, on_progress=lambda done, total: seen.append((done, total)), **options))}
-except CheckpointError as error:
-    out = {"error": str(error)}
-print(json.dumps({**out, "progress": seen}))
-"""
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -74,16 +56,14 @@ def ask(served: FakeHub, tmp_path: Path) -> Ask:
     def run(name: str = NAME, *, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         settings = {
-            "PYTHONPATH": str(Path(checkpoint.__file__).parents[2]),
             "HF_ENDPOINT": served.url,
             "HF_HOME": str(tmp_path / "home"),
             "NO_PROXY": "127.0.0.1",
             **(env or {}),
         }
-        command = [sys.executable, "-c", _ASK, name, json.dumps(options)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**kept, **settings}, timeout=120)
-        assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        code, out, err = called(found, name, options, environment={**kept, **settings})
+        assert code == 0, err
+        answer: dict[str, Any] = json.loads(out.splitlines()[-1])
         assert "\n" not in answer.get("error", "")
         return answer
 

@@ -34,7 +34,6 @@ def tell(what, done, total):
 print("ready", flush=True)
 print(converted(checkpoint, "int4", name="model", on_progress=tell).folder, flush=True)
 """
-KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_killed_at_any_moment(start: Starter, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_any_moment(start: Starter, tmp_path: Path, kills: int) -> None:
     undisturbed = start(tmp_path / "undisturbed")
     begun = time.monotonic()
     reference = finished(undisturbed)[1]
@@ -106,13 +106,13 @@ def test_killed_at_any_moment(start: Starter, tmp_path: Path) -> None:
     cache, dice = tmp_path / "cache", random.Random(0)
     target = cache / "converted" / reference.name
     partial = f".{target.name}.partial"
-    for number in range(KILLS):
+    for number in range(kills):
         if inside := number % 2 == 0:  # for certain in the middle of the work
-            process = start(cache, stop=(number + dice.random()) / (KILLS + 1))
+            process = start(cache, stop=(number + dice.random()) / (kills + 1))
             assert "stopped" in iter(lambda told=process: read(told), "")
         else:  # anywhere, the last moments included
             process = start(cache)
-            time.sleep(seconds * (number + dice.random()) / KILLS)
+            time.sleep(seconds * (number + dice.random()) / kills)
         process.kill()
         process.wait()
         left = [path.name for path in (cache / "converted").glob("*")] if cache.exists() else []

@@ -119,7 +119,7 @@ def test_lower_precisions_are_near(tmp_path: Path, engine: Any, precision: Any, 
 
 def test_weights_of_a_default_language_model_are_ignored(tmp_path: Path) -> None:
     """The configuration has one by default, and some files hold a projection to it."""
-    from tests.support.checkpoints import load_tensors, save_tensors
+    from tests.support.tensor_files import load_tensors, save_tensors
 
     folder = made(tmp_path)
     tensors = load_tensors(folder / "model.safetensors")
@@ -131,7 +131,7 @@ def test_weights_of_a_default_language_model_are_ignored(tmp_path: Path) -> None
 
 
 def test_missing_heads_are_named(tmp_path: Path) -> None:
-    from tests.support.checkpoints import load_tensors, save_tensors
+    from tests.support.tensor_files import load_tensors, save_tensors
 
     folder = made(tmp_path)
     tensors = load_tensors(folder / "model.safetensors")

@@ -7,7 +7,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from blip2_chat.images import open_picture
 from blip2_chat.metadata import files
 from blip2_chat.metadata.packet import DC, IPTC, OWN, Packet
 from tests.metadata.variants import PACKET, image
+from tests.support.forking import called
+from tests.support.metadata_tools import write_until
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
 
@@ -231,32 +232,14 @@ def test_a_full_disk_leaves_the_picture_whole(tmp_path: Path) -> None:
 @posix
 def test_killed_while_writing_the_old_or_the_new_file_is_there_whole(photo: Path) -> None:
     """The process ends at each of the moments between the first byte and the new name."""
-    program = """
-        import os, sys
-        from pathlib import Path
-        from blip2_chat.metadata import files
-        moment, path = int(sys.argv[1]), sys.argv[2]
-        calls = 0
-        def killed(frame, event, argument):
-            global calls
-            if "whole_files" in frame.f_code.co_filename or "pathlib" in frame.f_code.co_filename:
-                calls += 1
-                if calls == moment:
-                    os._exit(9)
-            return killed
-        import threading
-        sys.settrace(killed)
-        files.write_caption(path, "a dog", embed=True)
-    """
     pixels = open_picture(photo).digest
     old, outcomes = photo.read_bytes(), set()
     for moment in range(1, 60, 4):
         photo.write_bytes(old)
-        command = [sys.executable, "-c", textwrap.dedent(program), str(moment), str(photo)]
-        done = subprocess.run(command, env={**os.environ}, capture_output=True)
-        assert done.returncode in (0, 9), done.stderr
+        code, _, err = called(write_until, moment, str(photo))
+        assert code in (0, 9), err
         is_old = photo.read_bytes() == old
-        outcomes.add((done.returncode, is_old))
+        outcomes.add((code, is_old))
         assert is_old or embedded(photo).text(DC, "description") == "a dog"
         assert open_picture(photo).digest == pixels
         # The next attempt is not in the way of what this one left behind.

@@ -22,9 +22,12 @@ import blip2_chat
 from tests.support.chromium import chromium
 from tests.support.notebook_lab import jupyter, open_notebook, run_all, write_notebook
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None, reason="there is no Chromium: `apt install chromium`, or set CHROMIUM to its path"
+    ),
+]
 SAMPLES = Path(blip2_chat.__file__).parent / "demo" / "samples"
 PATIENCE = 120_000  # milliseconds; a busy machine's browser takes its time
 CELL = """\

@@ -130,6 +130,7 @@ def test_the_plain_transformers_way_gives_the_same_text(plain: Ran) -> None:
     assert old.removeprefix("transformers:").strip() == ours.removeprefix("blip2_chat:").strip() == "a dog"
 
 
+@pytest.mark.slow
 def test_the_plain_transformers_way_is_skipped_where_it_does_not_fit() -> None:
     """With an official checkpoint "Run All Cells" would otherwise end there, with the kernel."""
 
@@ -152,6 +153,7 @@ def test_it_ends_in_a_live_chat_and_is_quiet_on_the_way(plain: Ran) -> None:
 # --------------------------------------------------------------------------------------------------- int8
 
 
+@pytest.mark.slow
 def test_int8_answers_rightly_and_what_it_saves_is_measured(int8: Ran) -> None:
     assert re.search(r"<Model demo: torch, int8, \w+> holds \d+\.\d MB", int8.text("load"))
     assert "a moon, a rocket and a star on a black background" in int8.data("caption", "text/html")
@@ -165,6 +167,7 @@ def test_int8_answers_rightly_and_what_it_saves_is_measured(int8: Ran) -> None:
     assert all(float(cells[4]) > 0 for cells in rows.values()), "milliseconds per token"
 
 
+@pytest.mark.slow
 def test_the_same_questions_stand_side_by_side(int8: Ran) -> None:
     html = int8.data("answers", "text/html")
     table = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html)]
@@ -188,6 +191,7 @@ def _longest_run(chart: Image.Image, colour: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_a_chart_and_a_verdict(int8: Ran) -> None:
     chart = int8.picture("memory").convert("RGB")
     assert chart.width > 500
@@ -328,6 +332,7 @@ def test_requirements_bring_everything_that_a_notebook_imports(path: Path) -> No
 # ------------------------------------------------------------------------------------------------ a kernel
 
 
+@pytest.mark.slow
 def test_interrupting_a_cell_leaves_the_live_chat_alone(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

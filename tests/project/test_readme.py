@@ -117,6 +117,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub) -> Install
     return Installed(binaries, size, folder, environment)
 
 
+@pytest.mark.slow
 def test_the_core_brings_no_torch_and_stays_small(installed: Installed) -> None:
     found = installed.run(
         'python -c \'import importlib.util as u; print(u.find_spec("torch"), u.find_spec("transformers"))\''
@@ -125,6 +126,7 @@ def test_the_core_brings_no_torch_and_stays_small(installed: Installed) -> None:
     assert installed.size < 400e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs_as_it_stands(installed: Installed, command: str) -> None:
     if "blip2-chat chat" in command and "|" not in command:
@@ -135,6 +137,7 @@ def test_every_command_runs_as_it_stands(installed: Installed, command: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"))
 def test_every_piece_of_python_runs_as_it_stands(installed: Installed, code: str) -> None:
     (installed.folder / "example.py").write_text(code, encoding="utf-8")
@@ -143,6 +146,7 @@ def test_every_piece_of_python_runs_as_it_stands(installed: Installed, code: str
     assert "dog" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_sample_gets_right_answers(installed: Installed) -> None:
     questions = '"what is on the left?" "and what is right of it?"'
     done = installed.run(f"blip2-chat ask samples/dog-and-apple.png {questions} --json")

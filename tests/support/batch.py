@@ -1,14 +1,9 @@
-"""What the tests of runs share: pictures, a model's folder, and runs in processes that can be killed.
-
-`fork_run` starts real processes quickly: a server that has imported everything forks them (`forkserver`), so that
-fifty kills take seconds and not minutes. Where processes cannot be forked they are spawned.
-"""
+"""What the tests of runs share: pictures, a model's folder, and runs in processes that can be killed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import subprocess
@@ -20,11 +15,13 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from blip2_chat.batch.captioner import Tasks
-from blip2_chat.batch.run import Run, RunOptions
+from blip2_chat.batch.result import Result
+from blip2_chat.batch.run import Run, RunOptions, Summary
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.engines.onnx.run.session import load_onnx_engine
 from blip2_chat.images import Preprocess
 from blip2_chat.model import Model
+from tests.support import forking
 
 SETTINGS = {"max_new_tokens": 6}
 TASKS = Tasks(captions=1, questions=("how many?",), settings=SETTINGS)
@@ -79,6 +76,18 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def go(running: Model, options: RunOptions, **settings: Any) -> tuple[Summary, list[Result]]:
+    """A run in this process: its summary, and the results in the order in which they were reported."""
+    told: list[Result] = []
+    with Run(options, {"model": "tiny"} | settings) as run:
+        return run.go(running, told.extend), told
+
+
+def options(photos: Path, out: Path, **more: Any) -> RunOptions:
+    """A caption and an answer for each picture of a folder, four at a time."""
+    return RunOptions((photos,), more.pop("tasks", TASKS), str(out), batch_size=4, **more)
+
+
 def whole_run(folder: Path, options: RunOptions, told: Path | None = None) -> None:
     """A run in this process; `told` gets a line for each result at the moment it is reported."""
     model = load_folder(folder)
@@ -94,11 +103,7 @@ def whole_run(folder: Path, options: RunOptions, told: Path | None = None) -> No
 
 def fork_run(folder: Path, options: RunOptions, told: Path | None = None) -> Any:
     """`whole_run` in a process of its own, started."""
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
-    if can_fork:
-        context.set_forkserver_preload(["tests.support.batch"])
-    process = context.Process(target=whole_run, args=(folder, options, told))
+    process = forking.process(whole_run, folder, options, told)
     process.start()
     return process
 
@@ -122,9 +127,3 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         process.kill()
         raise
     return process.returncode, out, err
-
-
-def blip2_chat(*arguments: str | Path) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of a finished `blip2-chat ...`."""
-    with command(*arguments) as process:
-        return finished(process)

@@ -9,35 +9,28 @@ torch nor transformers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Tokenizer
 
-Shape = tuple[int, ...]
+from tests.support.checkpoint_shapes import (
+    Shape,
+    llama_shapes,
+    opt_shapes,
+    qformer_shapes,
+    retriever_shapes,
+    t5_shapes,
+    vision_shapes,
+)
+from tests.support.tensor_files import save_tensors
+from tests.support.tokenizers import TOKENIZERS, qformer_tokenizer, retriever_vocabulary, special_tokens
 
 IMAGE_MEAN = [0.48145466, 0.4578275, 0.40821073]
 IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
-
-_CORPUS = [
-    "Question: how many cats are there? Answer: two\n",
-    "Question: what colour is the car on the left? Short answer: red\n",
-    "a photo of a dog running on the beach\n",
-    "this is a picture of a city street at night\n",
-    "Question: which city is this? Answer: singapore. Question: why? Answer:\n",
-]
 
 VISION = {
     "hidden_size": 32,
@@ -216,8 +209,8 @@ def make_checkpoint(
     }
     if tied_head is None:
         tied_head = kind == "opt"
-    shapes = {**dict(_vision(vision)), **dict(_qformer(config))}
-    shapes.update({"opt": _opt, "t5": _t5, "llama": _llama}[kind](text, tied_head))
+    shapes = {**dict(vision_shapes(vision)), **dict(qformer_shapes(config))}
+    shapes.update({"opt": opt_shapes, "t5": t5_shapes, "llama": llama_shapes}[kind](text, tied_head))
     _write_json(folder / "config.json", config)
     tokens = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
     _write_json(folder / "generation_config.json", {name: text[name] for name in tokens if name in text})
@@ -266,7 +259,7 @@ def make_retriever(
         "text_config": {"model_type": "opt"},
         "vision_config": vision,
     }
-    shapes = {**dict(_vision(vision)), **dict(_retriever(config))}
+    shapes = {**dict(vision_shapes(vision)), **dict(retriever_shapes(config))}
     _write_json(folder / "config.json", config)
     _write_weights(folder, _draw(shapes, seed, std, 1), dtype, max_shard_size)
     _write_json(folder / "preprocessor_config.json", _picture_settings(int(vision["image_size"])))
@@ -287,156 +280,7 @@ def text_settings(kind: str, tokenizer: Tokenizer, text: dict[str, Any] | None) 
     return settings
 
 
-# Names and shapes
-
-
-def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (outputs, inputs)
-    if bias:
-        yield f"{name}.bias", (outputs,)
-
-
-def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
-
-
-def _vision(vision: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
-    width, patch = vision["hidden_size"], vision["patch_size"]
-    positions = (vision["image_size"] // patch) ** 2 + 1
-    yield "vision_model.embeddings.class_embedding", (1, 1, width)
-    yield "vision_model.embeddings.position_embedding", (1, positions, width)
-    yield "vision_model.embeddings.patch_embedding.weight", (width, 3, patch, patch)
-    yield "vision_model.embeddings.patch_embedding.bias", (width,)
-    for number in range(vision["num_hidden_layers"]):
-        layer = f"vision_model.encoder.layers.{number}"
-        yield from _norm(f"{layer}.layer_norm1", width)
-        yield from _norm(f"{layer}.layer_norm2", width)
-        yield from _linear(f"{layer}.self_attn.qkv", width, 3 * width, vision["qkv_bias"])
-        yield from _linear(f"{layer}.self_attn.projection", width, width)
-        yield from _linear(f"{layer}.mlp.fc1", width, vision["intermediate_size"])
-        yield from _linear(f"{layer}.mlp.fc2", vision["intermediate_size"], width)
-    yield from _norm("vision_model.post_layernorm", width)
-
-
-def _qformer(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
-    reads_text = config["model_type"] == "instructblip"
-    yield from _qformer_layers(config, ["_query", ""] if reads_text else ["_query"])
-    width, text = config["qformer_config"]["hidden_size"], config["text_config"]
-    yield from _linear("language_projection", width, text.get("hidden_size") or text["d_model"])
-
-
-def _retriever(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
-    qformer = config["qformer_config"]
-    width, size = qformer["hidden_size"], config["image_text_hidden_size"]
-    yield "embeddings.word_embeddings.weight", (qformer["vocab_size"], width)
-    yield "embeddings.position_embeddings.weight", (qformer["max_position_embeddings"], width)
-    yield from _qformer_layers(config, ["_query", ""])
-    yield from _linear("vision_projection", width, size)
-    yield from _linear("text_projection", width, size)
-    yield from _linear("itm_head", width, 2)
-
-
-def _qformer_layers(config: dict[str, Any], branches: list[str]) -> Iterator[tuple[str, Shape]]:
-    qformer = config["qformer_config"]
-    width, inner = qformer["hidden_size"], qformer["intermediate_size"]
-    reads_text = config["model_type"] == "instructblip"
-    yield "query_tokens", (1, config["num_query_tokens"], width)
-    if reads_text:
-        yield "qformer.embeddings.word_embeddings.weight", (qformer["vocab_size"], width)
-        yield "qformer.embeddings.position_embeddings.weight", (qformer["max_position_embeddings"], width)
-    yield from _norm("qformer.embeddings.layernorm" if reads_text else "qformer.layernorm", width)
-    for number in range(qformer["num_hidden_layers"]):
-        layer = f"qformer.encoder.layer.{number}"
-        kinds = {"attention": width}
-        if number % qformer["cross_attention_frequency"] == 0:
-            kinds["crossattention"] = qformer["encoder_hidden_size"]
-        for kind, source in kinds.items():
-            yield from _linear(f"{layer}.{kind}.attention.query", width, width)
-            yield from _linear(f"{layer}.{kind}.attention.key", source, width)
-            yield from _linear(f"{layer}.{kind}.attention.value", source, width)
-            yield from _linear(f"{layer}.{kind}.output.dense", width, width)
-            yield from _norm(f"{layer}.{kind}.output.LayerNorm", width)
-        for branch in branches:
-            yield from _linear(f"{layer}.intermediate{branch}.dense", width, inner)
-            yield from _linear(f"{layer}.output{branch}.dense", inner, width)
-            yield from _norm(f"{layer}.output{branch}.LayerNorm", width)
-
-
-def _opt(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
-    width, words = text["hidden_size"], text["vocab_size"]
-    bias, affine = text["enable_bias"], text["layer_norm_elementwise_affine"]
-    decoder = "language_model.model.decoder"
-    yield f"{decoder}.embed_tokens.weight", (words, width)
-    # The first two positions are never used: OPT's own offset.
-    yield f"{decoder}.embed_positions.weight", (text["max_position_embeddings"] + 2, width)
-    for number in range(text["num_hidden_layers"]):
-        layer = f"{decoder}.layers.{number}"
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield from _linear(f"{layer}.self_attn.{name}", width, width, bias)
-        yield from _linear(f"{layer}.fc1", width, text["ffn_dim"], bias)
-        yield from _linear(f"{layer}.fc2", text["ffn_dim"], width, bias)
-        if affine:
-            yield from _norm(f"{layer}.self_attn_layer_norm", width)
-            yield from _norm(f"{layer}.final_layer_norm", width)
-    if affine and not text["_remove_final_layer_norm"]:
-        yield from _norm(f"{decoder}.final_layer_norm", width)
-    if not tied_head:
-        yield "language_model.lm_head.weight", (words, width)
-
-
-def _t5(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
-    width, inner = text["d_model"], text["num_heads"] * text["d_kv"]
-    yield "language_model.shared.weight", (text["vocab_size"], width)
-    stacks = {"encoder": text["num_layers"], "decoder": text["num_decoder_layers"]}
-    for stack, layers in stacks.items():
-        for number in range(layers):
-            block = f"language_model.{stack}.block.{number}.layer"
-            attentions = ["SelfAttention", "EncDecAttention"][: 2 if stack == "decoder" else 1]
-            for place, attention in enumerate(attentions):
-                for name in "qkv":
-                    yield f"{block}.{place}.{attention}.{name}.weight", (inner, width)
-                yield f"{block}.{place}.{attention}.o.weight", (width, inner)
-                yield f"{block}.{place}.layer_norm.weight", (width,)
-            if number == 0:
-                buckets = (text["relative_attention_num_buckets"], text["num_heads"])
-                yield f"{block}.0.SelfAttention.relative_attention_bias.weight", buckets
-            feed = f"{block}.{len(attentions)}"
-            for name in ("wi_0", "wi_1") if text["is_gated_act"] else ("wi",):
-                yield f"{feed}.DenseReluDense.{name}.weight", (text["d_ff"], width)
-            yield f"{feed}.DenseReluDense.wo.weight", (width, text["d_ff"])
-            yield f"{feed}.layer_norm.weight", (width,)
-        yield f"language_model.{stack}.final_layer_norm.weight", (width,)
-    if not tied_head:
-        yield "language_model.lm_head.weight", (text["vocab_size"], width)
-
-
-def _llama(text: dict[str, Any], tied_head: bool) -> Iterator[tuple[str, Shape]]:
-    width, words, head = text["hidden_size"], text["vocab_size"], text["head_dim"]
-    sizes = {
-        "q": text["num_attention_heads"],
-        "k": text["num_key_value_heads"],
-        "v": text["num_key_value_heads"],
-    }
-    yield "language_model.model.embed_tokens.weight", (words, width)
-    for number in range(text["num_hidden_layers"]):
-        layer = f"language_model.model.layers.{number}"
-        for name, heads in sizes.items():
-            yield from _linear(f"{layer}.self_attn.{name}_proj", width, heads * head, text["attention_bias"])
-        yield from _linear(f"{layer}.self_attn.o_proj", sizes["q"] * head, width, text["attention_bias"])
-        for name in ("gate_proj", "up_proj"):
-            yield from _linear(f"{layer}.mlp.{name}", width, text["intermediate_size"], text["mlp_bias"])
-        yield from _linear(f"{layer}.mlp.down_proj", text["intermediate_size"], width, text["mlp_bias"])
-        yield f"{layer}.input_layernorm.weight", (width,)
-        yield f"{layer}.post_attention_layernorm.weight", (width,)
-    yield "language_model.model.norm.weight", (width,)
-    if not tied_head:
-        yield "language_model.lm_head.weight", (words, width)
-
-
 # Numbers and files
-
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8"}
 
 
 def _draw(shapes: dict[str, Shape], seed: int, std: float, d_kv: int) -> dict[str, np.ndarray]:
@@ -454,38 +298,6 @@ def _draw(shapes: dict[str, Shape], seed: int, std: float, d_kv: int) -> dict[st
         is_norm = len(shape) == 1 and name.endswith("weight")
         drawn[name] = (noise + is_norm).astype(np.float32)
     return drawn
-
-
-def load_tensors(path: Path) -> dict[str, np.ndarray]:
-    """What `save_tensors` wrote; bfloat16 as `ml_dtypes.bfloat16`."""
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header.pop("__metadata__", None)
-    kinds = {short: np.dtype(getattr(ml_dtypes, name, name)) for name, short in _DTYPES.items()}
-    tensors = {}
-    for name, one in header.items():
-        first, end = one["data_offsets"]
-        flat = np.frombuffer(content[start + first : start + end], kinds[one["dtype"]])
-        tensors[name] = flat.reshape(one["shape"])
-    return tensors
-
-
-def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A safetensors file as transformers writes it; safetensors' own numpy part cannot write `ml_dtypes.bfloat16`."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype.name],
-            "shape": tensor.shape,
-            "data_offsets": [start, end],
-        }
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    data = b"".join(tensor.tobytes() for tensor in tensors.values())
-    path.write_bytes(len(head).to_bytes(8, "little") + head + data)
 
 
 def _write_weights(folder: Path, tensors: dict[str, np.ndarray], dtype: str, max_shard_size: str) -> None:
@@ -562,129 +374,3 @@ def _write_json(path: Path, value: Any) -> None:
 def change_json(path: Path, change: Callable[[Any], Any]) -> None:
     """Replaces what the file holds by `change` of it."""
     path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
-
-
-# Tokenizers
-
-
-def retriever_vocabulary() -> list[str]:
-    """A small vocabulary of WordPiece: whole words, pieces of words, letters, and BERT's own tokens."""
-    words = ["dog", "cat", "beach", "woman", "on", "the", "a", "and", "two", "pink", "blanket", "sitting"]
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-()[]#ß")
-    pieces = [f"##{piece}" for piece in (*letters, "s", "ing", "es", "ket")]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    return list(dict.fromkeys([*special, *words, *letters, "犬", *pieces]))
-
-
-def special_tokens(kind: str) -> dict[str, str]:
-    """What tokenizer_config.json says of the tokenizer."""
-    if kind == "qformer":
-        names = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
-        return {name: f"[{name[: -len('_token')].upper()}]" for name in names}
-    if kind == "llama":
-        return {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "[PAD]"}
-    if kind == "t5":
-        return {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
-    return {**names, "padding_side": "left"}
-
-
-def opt_tokenizer() -> Tokenizer:
-    """Byte-level BPE: `<s>` 0, `<pad>` 1, `</s>` 2 put before the text, `<unk>` 3, last `<image>`."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
-    )
-    return tokenizer
-
-
-def t5_tokenizer() -> Tokenizer:
-    """Unigram over `▁` words as SentencePiece has it: `<pad>` 0, `</s>` 1 put after the text, `<unk>` 2.
-
-    Its pieces are written down, not trained: the trainer gives others from run to run.
-    """
-    words = sorted({word for line in _CORPUS for word in line.replace("\n", " ").split()})
-    letters = sorted({letter for word in words for letter in word})
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
-    pieces += [(f"▁{word}", -4.0) for word in words] + [(letter, -6.0) for letter in letters]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    return tokenizer
-
-
-def llama_tokenizer() -> Tokenizer:
-    """BPE over `▁` words with a piece per byte, as LLaMA's: `<unk>` 0, `<s>` 1, `</s>` 2 put before the text (as
-    Vicuna's is), last `[PAD]` and `<image>`."""
-    special = ["<unk>", "<s>", "</s>"]
-    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    words = sorted({word for line in _CORPUS for word in line.replace("\n", " ").split()})
-    pieces += sorted({letter for word in words for letter in word})
-    merges: list[tuple[str, str]] = []
-    for word in words:
-        built = "▁"
-        for letter in word:
-            if built + letter not in pieces:
-                merges.append((built, letter))
-                pieces.append(built + letter)
-            built += letter
-    vocabulary = {piece: at for at, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.add_special_tokens(special)
-    tokenizer.add_special_tokens(
-        [
-            AddedToken("[PAD]", normalized=False, special=True),
-            AddedToken("<image>", normalized=False, special=True),
-        ]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
-    )
-    return tokenizer
-
-
-def qformer_tokenizer() -> Tokenizer:
-    """WordPiece as bert-base-uncased has it, with `[DEC]` last: `[PAD]` 0, `[UNK]`, `[CLS]` and `[SEP]` around the
-    text."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    letters = sorted({letter for line in _CORPUS for letter in line.lower() if not letter.isspace()})
-    words = sorted({word.strip("?:.") for line in _CORPUS for word in line.lower().split()} - {""})
-    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *(w for w in words if len(w) > 1)]
-    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens([*special, "[DEC]"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return tokenizer
-
-
-TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
-    "opt": opt_tokenizer,
-    "t5": t5_tokenizer,
-    "llama": llama_tokenizer,
-}

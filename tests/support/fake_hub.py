@@ -1,4 +1,5 @@
-"""A hub on 127.0.0.1 that serves folders to the real huggingface_hub client, and remembers what was asked."""
+"""A hub on 127.0.0.1 that serves folders to the real huggingface_hub client, and remembers what was asked; and that
+client, for a process of its own (it reads its settings when it is imported)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from blip2_chat.checkpoint.inspect import find, find_adapter
+from blip2_chat.errors import CheckpointError
 
 
 class FakeHub:
@@ -126,3 +130,17 @@ def fake_hub() -> Iterator[FakeHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def found(name: str, options: dict[str, Any]) -> None:
+    """Prints one JSON line: the folder that `find` or, with the option "adapter", `find_adapter` returns, or their
+    error, and the progress reported."""
+    options = dict(options)
+    look = find_adapter if options.pop("adapter", False) else find
+    seen: list[tuple[int, int]] = []
+    try:
+        folder = look(name, on_progress=lambda done, total: seen.append((done, total)), **options)
+        out = {"folder": str(folder)}
+    except CheckpointError as error:
+        out = {"error": str(error)}
+    print(json.dumps({**out, "progress": seen}))

@@ -1,14 +1,19 @@
-"""What other programs say of a picture's metadata: exiftool and exiv2, which share no code with this project."""
+"""What other programs say of a picture's metadata: exiftool and exiv2, which share no code with this project;
+and a process that ends while it writes some."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from blip2_chat.metadata import files
 
 needs_tools = pytest.mark.skipif(
     not (shutil.which("exiftool") and shutil.which("exiv2")),
@@ -40,3 +45,19 @@ def make(*command: str | Path) -> None:
     if shutil.which(str(command[0])) is None:
         pytest.skip(f"makes its files with {command[0]}")
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
+
+
+def write_until(moment: int, path: str) -> None:
+    """Writes a caption into the file, and ends the process at the so many-th thing that Python does with files."""
+    calls = 0
+
+    def killed(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal calls
+        if "whole_files" in frame.f_code.co_filename or "pathlib" in frame.f_code.co_filename:
+            calls += 1
+            if calls == moment:
+                os._exit(9)
+        return killed
+
+    sys.settrace(killed)
+    files.write_caption(path, "a dog", embed=True)

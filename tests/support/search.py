@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from blip2_chat.retriever_loading import load_retriever
 from blip2_chat.search.indexing import Indexing, IndexOptions, Summary
 from blip2_chat.search.store import Entry, Store
+from tests.support import forking
 
 
 def indexed(retriever: Any, options: IndexOptions, told: Path | None = None) -> Summary:
@@ -32,14 +32,7 @@ def _whole(model: Path, options: IndexOptions, told: Path) -> None:
 
 def fork_index(model: Path, options: IndexOptions, told: Path) -> Any:
     """`indexed` in a process of its own, started."""
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
-    if can_fork:
-        # Not lancedb itself, which starts a thread when it is imported, but what takes it long.
-        context.set_forkserver_preload(
-            ["tests.support.batch", "onnx", "onnxruntime", "pandas", "pyarrow.dataset", "lance_namespace"]
-        )
-    process = context.Process(target=_whole, args=(model, options, told))
+    process = forking.process(_whole, model, options, told)
     process.start()
     return process
 

@@ -22,17 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tests.support.checkpoints import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    QFORMER,
-    TOKENIZERS,
-    VISION,
-    make_retriever,
-    qformer_tokenizer,
-    special_tokens,
-    text_settings,
-)
+from tests.support.checkpoints import IMAGE_MEAN, IMAGE_STD, QFORMER, VISION, make_retriever, text_settings
+from tests.support.tokenizers import TOKENIZERS, qformer_tokenizer, special_tokens
 
 
 def save_checkpoint(

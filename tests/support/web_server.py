@@ -62,6 +62,17 @@ def asking(question: str, url: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
 
 
+def ask(server: Running, url: str, question: str = "what is this?", **more: Any) -> httpx.Response:
+    """A question about the picture, put to the server's first model."""
+    body = {"model": server.model, "messages": asking(question, url), "max_tokens": 4}
+    return post(f"{server.url}/v1/chat/completions", json=body, **more)
+
+
+def message(response: httpx.Response) -> str:
+    """What an error says."""
+    return str(response.json()["error"]["message"])
+
+
 @dataclass
 class Running:
     """A server that listens, and the id of its first model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Literal
 
@@ -93,6 +94,7 @@ _TABLES = ("embed_positions", "position_embedding", "class_embedding", "relative
 _LOOKED_UP = ("embed_positions", "word_embeddings")
 
 
+@cache
 def needed(config: AnyConfig, precision: str, engine: str) -> int:
     """Estimated peak of the whole process, in bytes, for one picture and a conversation of usual length.
 

@@ -20,7 +20,8 @@ from blip2_chat.engines.onnx.convert import convert, plan
 from blip2_chat.engines.onnx.graph import builder
 from blip2_chat.engines.onnx.manifest import FORMAT, MANIFEST
 from blip2_chat.errors import CheckpointError
-from tests.support.checkpoints import load_tensors, make_checkpoint, save_tensors
+from tests.support.checkpoints import make_checkpoint
+from tests.support.tensor_files import load_tensors, save_tensors
 
 PROMPT = [2, 30, 31, 32]
 
