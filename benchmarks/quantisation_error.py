@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import numpy_helper
 
-from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph, Scheme, constant
+from blip2_chat.engines.onnx.graph.builder import Graph, Scheme
+from blip2_chat.engines.onnx.graph.tensors import FLOAT, constant
 from blip2_chat.engines.onnx.run.runtime import ort
 
 ROWS, K, N = 64, 2560, 1024

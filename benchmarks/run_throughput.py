@@ -55,8 +55,9 @@ def measure_run(model: str, photos: Path, tokens: int) -> None:
     with every batch, so that a run that takes too long keeps what it had."""
     import blip2_chat
     from blip2_chat.batch.captioner import Tasks
+    from blip2_chat.batch.options import RunOptions
     from blip2_chat.batch.result import Result
-    from blip2_chat.batch.run import Run, RunOptions
+    from blip2_chat.batch.run import Run
     from blip2_chat.batch.sizing import threads
 
     running = blip2_chat.load(model, threads=threads(model), force=True)
@@ -122,8 +123,9 @@ def measure_memory(photos: Path) -> None:
     """Resident memory while a collection of small pictures goes through a tiny model; reported every thousand."""
     import blip2_chat
     from blip2_chat.batch.captioner import Tasks
+    from blip2_chat.batch.options import RunOptions
     from blip2_chat.batch.result import Result
-    from blip2_chat.batch.run import Run, RunOptions
+    from blip2_chat.batch.run import Run
     from tests.support.checkpoints import make_checkpoint
 
     sizes: list[tuple[int, int]] = []

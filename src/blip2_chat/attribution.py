@@ -85,7 +85,7 @@ def occlusion(
     """How much each place of a picture [1, 3, S, S] supports `answer` after `prompt` -> float32 [S, S],
     0 to 1: 1 where covering it costs the answer most, 0 everywhere when nothing does.
 
-    At most `ENCODINGS` pictures are encoded, in batches; each batch is told to `on_progress`.
+    At most `ENCODINGS` pictures are encoded, in batches; `on_progress` is called after each.
     """
     work = looking(engine, tokenizer, pixels, prompt, answer)
     while True:

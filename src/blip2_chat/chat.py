@@ -200,7 +200,7 @@ class Chat:
         where: str = "the conversation",
         picture: PictureSource | None = None,
     ) -> Chat:
-        """A conversation that was saved, gone on with; see `Model.load_chat`."""
+        """Resumes a saved conversation; see `Model.load_chat`."""
         about = conversation.picture
         chat = cls(model, _saved_picture(model, about.source) if picture is None else picture)
         if chat.picture.digest != about.digest:

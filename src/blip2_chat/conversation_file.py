@@ -35,7 +35,7 @@ FORMAT = "blip2-chat conversation 1"
 @dataclass(frozen=True)
 class Turn:
     """A question and its answer; or a caption, whose `question` is None and whose `start` the caption goes on
-    from. `dropped_turns` of the oldest turns did not fit the model's context beside this question."""
+    from. `dropped_turns` of the oldest turns did not fit into the model's context with this question."""
 
     question: str | None
     answer: Answer

@@ -38,7 +38,9 @@ from .sizes import gigabytes
 # Room for two long paths and a command; what is quoted from files is cut shorter where it is quoted.
 _LONGEST = 1500
 
-PictureFault = Literal["missing", "unreadable", "unsupported", "damaged", "too large", "refused", "download"]
+PictureFault = Literal[
+    "missing", "unreadable", "unsupported", "damaged", "too large", "refused", "download", "abandoned"
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class PictureError(Blip2ChatError):
         too large    it exceeds one of `PictureLimits`
         refused      paths, URLs or this address are not allowed
         download     it could not be downloaded
+        abandoned    decoding was stopped, because the picture is no longer wanted
     """
 
     def __init__(

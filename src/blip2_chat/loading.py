@@ -68,7 +68,7 @@ def load(
     engine converts a checkpoint once, and keeps the result in the user's cache. `threads` are those of the
     onnx engine (by default all cores). `processor` names the checkpoint whose tokenizer and picture settings are
     used, for one that has none of its own. `adapter` is a LoRA adapter that PEFT saved, a folder or a hub name, which
-    is merged with the model. `force` loads what this machine's memory should not hold.
+    is merged with the model. `force` loads the model even if the memory check says that it will not fit.
 
     Raises `CheckpointError`, `NotEnoughMemoryError`, `MissingExtraError`.
     """

@@ -17,7 +17,7 @@ from .conversation_file import SavedConversation
 from .engines.engine import Engine, Floats
 from .errors import GenerationError, PromptTooLongError
 from .generation.answer import Answer, Writing
-from .generation.reuse import ArrayCache, StateCache, kept_under
+from .generation.reuse import StateCache, array_cache, kept_under
 from .generation.rows import Choice, Task, tokenise_choices
 from .generation.scoring import checked_choices, score_choices
 from .generation.settings import Decoding, Settings
@@ -56,8 +56,8 @@ class Model:
         self.plan: Plan | None = None  # what `load` runs it with, and why
         # What a pickle holds in place of the weights: a function that loads the model again, and its arguments.
         self.reduction: tuple[object, ...] | None = None
-        self._pictures = ArrayCache()
-        self._vectors = ArrayCache()
+        self._pictures = array_cache()
+        self._vectors = array_cache()
         self.states = StateCache()
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class Model:
         return open_picture(picture, limits=self.limits)
 
     def query_vectors(self, picture: Picture | PreparedPicture, instruction: Sequence[int] = ()) -> Floats:
-        """The picture as the language model sees it: float32 [1,Q,D].
+        """The query vectors of a picture, which are the language model's input: float32 [1,Q,D].
 
         `instruction` is `tokenizer.instruction` of the prompt: where the Q-Former reads it, the vectors are computed
         once per picture and instruction; the picture is encoded once per content either way.
@@ -93,7 +93,7 @@ class Model:
         return vectors
 
     def _encoded(self, picture: Picture | PreparedPicture) -> Floats:
-        """What the picture is to every question."""
+        """The output of `Engine.encode_image`, which does not depend on the question."""
         encoded = self._pictures.get(picture.digest)
         if encoded is None:
             pixels = to_pixels(picture, self.preprocess) if isinstance(picture, Picture) else picture.pixels
@@ -113,9 +113,9 @@ class Model:
     def caption(
         self, picture: PictureSource, start: str | None = None, **settings: Unpack[Settings]
     ) -> Answer:
-        """Describes a picture; `start` are first words to go on from. `settings` are `Decoding`'s.
+        """Describes a picture; `start` is the beginning of the caption, which the model continues.
 
-        Raises `PictureError` and `GenerationError`.
+        `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
         return self.chat(picture, **settings).caption(start)
 
@@ -128,7 +128,7 @@ class Model:
         return self.chat(picture, **settings).ask(question)
 
     def generate(self, picture: PictureSource, prompt: str = "", **settings: Unpack[Settings]) -> Answer:
-        """Goes on from a raw prompt ("this is a picture of"), or captions when it is empty.
+        """Continues a raw prompt ("this is a picture of"), or captions when it is empty.
 
         `settings` are `Decoding`'s. Raises `PictureError` and `GenerationError`.
         """
@@ -191,10 +191,11 @@ class Model:
     ) -> Floats:
         """Which parts of the picture an answer depends on -> float32 [H, W] of the upright picture, 0 to 1.
 
-        `question` None means the caption. `answer` is by default the one that the model gives; any other text can be
-        asked about, such as one the model should have given. By occlusion, the only method: what the answer's
-        log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all is 0 when no
-        region matters. At most 64 pictures are encoded, in batches; `on_progress` is told of them.
+        `question` None means the caption. `answer` is by default the one that the model gives; any other text
+        can be asked about, such as one the model should have given. By occlusion, the only method: what the
+        answer's log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all
+        is 0 when no region matters. At most 64 pictures are encoded, in batches; `on_progress` is called with
+        their number.
 
         Raises `PictureError` and `GenerationError`.
         """
@@ -262,13 +263,13 @@ class Model:
         return config.prompt_budget - answer
 
     def choice_budget(self, choices: Sequence[Choice]) -> int:
-        """Prompt tokens that fit beside any of these answers."""
+        """Prompt tokens that fit into the context with any of these answers."""
         answer = max(len(choice.token_ids) for choice in choices)
         config = self.engine.config
         return config.prompt_budget - (answer if config.text.is_decoder_only else 0)
 
     def load_chat(self, path: str | Path, picture: PictureSource | None = None) -> Chat:
-        """Takes up a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
+        """Resumes a conversation that `Chat.save` wrote; `picture` when the saved path no longer leads to it.
 
         Raises `ConversationError` when the file is not one, or the picture is another.
         """

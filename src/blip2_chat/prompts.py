@@ -50,7 +50,7 @@ class PromptTemplate:
         return " ".join([*turns, _fill(self.question, question=question.strip())])
 
     def begun(self, start: str | None = None) -> str:
-        """The first words of a caption, which the model goes on from: the user's `start`, or the template's."""
+        """The first words of a caption, which the model continues: the user's `start`, or the template's."""
         if start is not None:
             return start.strip()
         return "" if self.asks_for_caption else self.caption

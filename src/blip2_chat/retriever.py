@@ -21,7 +21,7 @@ from .checkpoint.wordpiece import WordPiece
 from .engines.engine import Floats
 from .engines.retrieval import RetrievalEngine
 from .errors import GenerationError, PictureError
-from .generation.reuse import ArrayCache
+from .generation.reuse import array_cache
 from .images import (
     Picture,
     PictureLimits,
@@ -89,7 +89,7 @@ class Retriever:
         self.limits = limits or PictureLimits()
         # What a pickle holds in place of the weights: a function that loads the model again, and its arguments.
         self.reduction: tuple[object, ...] | None = None
-        self._kept = ArrayCache(_KEPT_BYTES)
+        self._kept = array_cache(_KEPT_BYTES)
 
     def __repr__(self) -> str:
         return f"<Retriever {self.name}: {self.engine.name}, {self.engine.precision}, {self.engine.device}>"
@@ -153,7 +153,7 @@ class Retriever:
         return float(self.match_texts(picture, [text])[0])
 
     def match_pictures(self, pictures: Iterable[AnyPicture], text: str) -> Floats:
-        """`match` of every picture with one text, float32 [P]: to order what ITC found anew."""
+        """`match` of every picture with one text, float32 [P]: re-ranks what ITC found."""
         (ids,) = map(self.tokenizer.encode, _checked([text]))
         made = []
         for batch in _pictures(pictures):
@@ -185,7 +185,7 @@ class Retriever:
 
     def close(self) -> None:
         """Frees the model's memory."""
-        self._kept = ArrayCache(_KEPT_BYTES)
+        self._kept = array_cache(_KEPT_BYTES)
         self.engine.close()
 
     def _features(self, batch: Sequence[AnyPicture]) -> Floats:

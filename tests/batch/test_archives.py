@@ -198,7 +198,7 @@ def test_zip_files_that_are_damaged_encrypted_or_bombs(tmp_path: Path) -> None:
 
     path.write_bytes(b"this is no zip file")
     (item,) = found(path)
-    assert item.error is not None and "is damaged or no zip file" in item.error
+    assert item.error is not None and "is damaged or not a zip file" in item.error
 
     make_zip(path, {"bomb.png": bytes(300_000_000), "bomb": bytes(300_000_000), "good.png": png(7)})
     tracemalloc.start()

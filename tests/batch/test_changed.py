@@ -8,8 +8,9 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
 from tests.support.forking import blip2_chat

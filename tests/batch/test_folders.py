@@ -162,7 +162,7 @@ def test_lists_and_tables_in_the_encodings_that_programs_write(
 
 def test_a_list_that_is_not_text_is_reported(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\xd8\x00\xd8a")
-    with pytest.raises(RunError, match=r"list\.txt is no text .*; save it as UTF-8$"):
+    with pytest.raises(RunError, match=r"list\.txt is not text .*; save it as UTF-8$"):
         found(tmp_path / "list.txt")
 
 

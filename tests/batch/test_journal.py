@@ -14,8 +14,9 @@ import pytest
 
 from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.journal import Journal
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
-from blip2_chat.batch.run import Run, RunOptions
+from blip2_chat.batch.run import Run
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures
 from tests.support.forking import blip2_chat
@@ -124,7 +125,7 @@ def test_a_path_that_is_not_a_file_is_reported(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is not a file; give another"):
             Journal(path)
     (tmp_path / "other").write_text("{}" * 1000, encoding="utf-8")
-    with pytest.raises(RunError, match=r"is damaged, or no progress file of blip2-chat .* Move it away"):
+    with pytest.raises(RunError, match=r"is damaged, or not a progress file of blip2-chat .* Move it away"):
         Journal(tmp_path / "other")
     assert (tmp_path / "other").read_text(encoding="utf-8") == "{}" * 1000
 

@@ -18,7 +18,7 @@ from blip2_chat.batch.errors import RunError
 from blip2_chat.batch.inputs.pictures import Opener
 from blip2_chat.batch.items import path_item
 from blip2_chat.batch.journal import Journal
-from blip2_chat.batch.run import RunOptions
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.images import PictureLimits
 from tests.support.batch import (
     TASKS,
@@ -108,7 +108,7 @@ def test_ctrl_c_stops_after_the_batch_and_the_same_command_goes_on(tiny: Path, t
         go_on()
         code, stdout, stderr = finished(process)
     assert code == 130, stderr
-    assert "Stopped: " in stderr and "goes on from here" in stderr and stdout.strip() == str(out)
+    assert "Stopped: " in stderr and "to resume" in stderr and stdout.strip() == str(out)
     assert "Traceback" not in stderr
     some = rows_of(out)
     assert 3 <= len(some) < 300

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.metadata import Metadata
 from blip2_chat.batch.result import Result
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.metadata.caption import in_xml
 from blip2_chat.metadata.files import Places
 from blip2_chat.metadata.keywords import keywords

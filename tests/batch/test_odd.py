@@ -11,9 +11,10 @@ import pytest
 
 from blip2_chat import caption_all
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
 from blip2_chat.batch.ray_run import _start
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures, rows_of
 from tests.support.extras import imported
@@ -39,7 +40,7 @@ def test_an_input_is_never_overwritten(model: Model, tmp_path: Path) -> None:
     make_pictures(tmp_path, 1)
     table = tmp_path / "t.csv"
     table.write_text("path,label\np0000.png,mine\n", encoding="utf-8")
-    with pytest.raises(RunError, match=r"t\.csv is what is read, and would be replaced") as caught:
+    with pytest.raises(RunError, match=r"t\.csv is one of the inputs and would be overwritten") as caught:
         go(model, table, tmp_path / "." / "t.csv")
     assert caught.value.parameter == "out"
     assert "mine" in table.read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.outputs.tar_writer import _Names
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, make_pictures
 from tests.support.extras import imported

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from blip2_chat.batch.captioner import Tasks
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs import writers
 from blip2_chat.batch.result import Result
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from tests.support.batch import load_folder, make_pictures, rows_of
 
 TASKS = Tasks(1, ("how many?",), {"max_new_tokens": 6})

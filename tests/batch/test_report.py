@@ -255,7 +255,7 @@ def test_a_file_that_is_not_a_result_is_reported(tmp_path: Path) -> None:
         (tmp_path / "c.jsonl").write_text(line + "\n", encoding="utf-8")
         with pytest.raises(RunError, match=r"cannot be read as the result of a run \(its "):
             report(str(tmp_path / "c.jsonl"), tmp_path / "c.html")
-        with pytest.raises(RunError, match="is the result itself"):
+        with pytest.raises(RunError, match="is the file of results"):
             report(str(tmp_path / "c.jsonl"), tmp_path / "." / "c.jsonl")
     code, _, err = blip2_chat("report", ".")
     assert code == 1 and "ends in none of" in err and len(err.strip().splitlines()) == 1

@@ -10,8 +10,9 @@ from PIL import Image
 
 from blip2_chat.batch.captioner import Tasks
 from blip2_chat.batch.errors import RunError
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.outputs.sidecar import Sidecar
-from blip2_chat.batch.run import RunOptions, Summary
+from blip2_chat.batch.run import Summary
 from blip2_chat.model import Model
 from tests.support.batch import TASKS, go, make_pictures
 

@@ -185,7 +185,7 @@ def test_a_damaged_shard_gives_what_is_before_the_damage_and_says_so(tmp_path: P
     assert items[-1].error is not None and "copy" in items[-1].error
     path.write_bytes(b"this is no tar file" * 100)
     (item,) = positioned(open_sources([path]))
-    assert item.error is not None and "damaged or no tar file" in item.error
+    assert item.error is not None and "damaged or not a tar file" in item.error
 
 
 @pytest.mark.parametrize("kind", ["", "gz", "xz", "bz2"])
@@ -231,7 +231,7 @@ def test_a_missing_source_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"gone was not found"):
         check([tmp_path / "gone"], Columns())
     if sys.version_info < (3, 13):
-        with pytest.raises(RunError, match=r"is no pattern: \*\* stands for folders"):
+        with pytest.raises(RunError, match=r"is not a pattern: \*\* stands for folders"):
             check([tmp_path / "**.png"], Columns())
     # One missing picture is a row of the outcome.
     (item,) = found(tmp_path / "gone.png")

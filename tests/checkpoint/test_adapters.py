@@ -245,7 +245,7 @@ def test_embeddings_by_lora(checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_no_adapter_at_all(checkpoint: Make, tmp_path: Path) -> None:
-    refused(checkpoint, tmp_path, "is no PEFT adapter: it has no adapter_config.json")
+    refused(checkpoint, tmp_path, "is not a PEFT adapter: it has no adapter_config.json")
     refused(checkpoint, tmp_path / "nowhere" / "else", "is neither a folder nor a hub name")
 
 

@@ -385,5 +385,5 @@ def test_an_adapter_without_safetensors(ask: Ask, served: FakeHub, lora: Path) -
 
 
 def test_a_repository_without_an_adapter(ask: Ask) -> None:
-    assert f"{NAME} is no PEFT adapter: it has no adapter_config.json" in ask(adapter=True)["error"]
+    assert f"{NAME} is not a PEFT adapter: it has no adapter_config.json" in ask(adapter=True)["error"]
     assert "has no model someone/else" in ask("someone/else", adapter=True)["error"]

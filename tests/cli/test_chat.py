@@ -116,7 +116,9 @@ def test_questions_never_go_to_the_wrong_picture(
     result = talk(pictures[0], "/image nowhere.png", "what is it?", f"/image '{pictures[1]}'", "what is it?")
     answer = model.chat(pictures[1], **SETTINGS).ask("what is it?").text
     assert result.stdout.splitlines() == ["", printable(answer)]
-    assert "Error: not asked, for want of its picture (nowhere.png was not found" in result.stderr
+    assert (
+        "Error: skipped, because its picture could not be opened (nowhere.png was not found" in result.stderr
+    )
     assert "now about an other.png" in result.stderr
     assert result.exit_code == 1
 

@@ -83,7 +83,7 @@ def test_wrong_uses(folder: Path, photo: Path, tmp_path: Path) -> None:
     assert code == 2 and "none.txt cannot be read: No such file" in told
     (tmp_path / "labels.txt").write_bytes(b"caf\xe9\n")
     code, _, told = run("match", photo, "--labels", tmp_path / "labels.txt", "--model", folder)
-    assert code == 2 and "is no text; save it as UTF-8" in told
+    assert code == 2 and "is not text; save it as UTF-8" in told
     code, _, told = run("match", tmp_path / "none.png", "a dog", "--model", folder)
     assert code == 1 and "none.png" in told
     code, _, told = run("match", photo, "dog " * 600, "--model", folder)

@@ -55,7 +55,7 @@ def test_index_and_search(tiny: Path, tmp_path: Path) -> None:
     assert code == 0 and stdout.split(maxsplit=1)[1].strip() == str(one)
     one.unlink()
     code, _, stderr = blip2_chat("index", "--out", out)
-    assert "7 pictures are in" in stderr and "1 no longer there and removed" in stderr
+    assert "7 pictures were in" in stderr and "1 no longer there and removed" in stderr
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_faults_are_one_line(tiny: Path, tmp_path: Path) -> None:
         (("index", photos, "--out", tmp_path / "no" / "x.index", "--model", tiny), "there is no folder"),
         (("index", photos, "--out", photos, "--model", tiny), "something else than an index"),
         (("index", "--out", tmp_path / "new.index", "--model", tiny), "give a folder, a pattern"),
-        (("index", "--out", out, "--without", "nowhere"), "is no source of"),
+        (("index", "--out", out, "--without", "nowhere"), "is not a source of"),
         (("index", "--out", out, "--keep-features"), "was made without --keep-features"),
     ):
         code, _, stderr = blip2_chat(*arguments)

@@ -199,7 +199,7 @@ def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_newer_format_is_another_conversion(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keep(source)
-    monkeypatch.setattr(conversion, "FORMAT", 99)
+    monkeypatch.setattr("blip2_chat.conversion.job.FORMAT", 99)
     assert keep(source) != before
 
 
@@ -482,7 +482,7 @@ def test_convert_touches_nothing_that_is_not_its_own(source: Path, tmp_path: Pat
     assert Manifest.from_folder(out).precision == "int4" and (out / "talk.txt").read_text() == "mine"
 
     for other in (source, tmp_path, out / "talk.txt"):
-        with pytest.raises(CheckpointError, match="exists and is no conversion"):
+        with pytest.raises(CheckpointError, match="exists and is not a conversion"):
             convert(checkpoint, other, "int8", name="model", force=True)
     assert inspect(source).kind == "official"
     assert remains(tmp_path) == ["cache", "model", "out"]

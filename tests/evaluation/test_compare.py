@@ -90,7 +90,7 @@ def test_for_a_person_it_is_a_table_with_what_they_disagree_on(
         ('{"picture": "a.png", "question": "?", "answers": [{"answer": "yes"}]}', "no answer for a.png"),
         ("picture,question,answer\na.png,what?,a dog, a cat\n", "line 2 has more cells than the first"),
         ("picture,question,answer\n,what?,a dog\n", "a line without a picture"),
-        ("picture,question,answer\nabsent.png,what?,a dog\n", "absent.png, which is no file"),
+        ("picture,question,answer\nabsent.png,what?,a dog\n", "absent.png, which is not a file"),
         ("picture,answer\na.png," + "x" * 140_000, "field larger than field limit"),
     ],
 )

@@ -222,6 +222,38 @@ def test_sampling_has_transformers_distribution(
     assert chisquare(seen, hoped).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_that_is_begun_continues_as_in_transformers(
+    family: str, checkpoint: Callable[..., Path]
+) -> None:
+    """The first token is one that the model would not have chosen, so the rest depends on it."""
+    pair = Pair(checkpoint(family), family, 0)
+    first = next(
+        token
+        for token in range(10, pair.config.text.vocab_size)
+        if token not in (*pair.config.text.eos_token_ids, *pair.ours(max_new_tokens=1)[0][0])
+    )
+    start = 1
+    if pair.config.text.is_decoder_only:
+        start = pair.config.num_query_tokens + len(pair.prompts[0])
+    every = list(range(pair.config.text.vocab_size))
+    (expected,), _ = pair.theirs(
+        max_new_tokens=8,
+        do_sample=False,
+        prefix_allowed_tokens_fn=lambda _, ids: [first] if ids.shape[-1] == start else every,
+    )
+    task = Task(
+        pair.prompts[0],
+        Decoding(max_new_tokens=8),
+        instruction=pair.instructions[0],
+        begun=(first,),
+    )
+    encoded = pair.engine.encode_image(pair.pixels[:1])
+    vectors = pair.engine.query(encoded, [pair.instructions[0]])
+    ((ours,),) = generate(pair.engine, pair.tokenizer, vectors, [task])
+    assert ours.token_ids == expected and expected[0] == first
+
+
 def test_a_seed_repeats_the_draws_and_another_seed_does_not(checkpoint: Callable[..., Path]) -> None:
     pair = Pair(checkpoint("opt", 3), "opt", 3)
     settings: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 12, "num_answers": 3}

@@ -12,7 +12,7 @@ from PIL import Image
 
 import blip2_chat
 from blip2_chat.engines.engine import Floats, State, common_prefix
-from blip2_chat.generation.reuse import ArrayCache, StateCache
+from blip2_chat.generation.reuse import StateCache, array_cache
 from blip2_chat.model import Model
 from tests.support.extras import needs
 
@@ -185,7 +185,7 @@ def test_states_are_bounded_in_bytes_and_the_oldest_goes_first() -> None:
 
 
 def test_query_vectors_are_bounded_and_the_least_recently_used_goes_first() -> None:
-    cache = ArrayCache(max_bytes=3 * 400)
+    cache = array_cache(max_bytes=3 * 400)
     vectors = np.zeros((1, 10, 10), np.float32)
     for key in "abc":
         cache.put(key, vectors)

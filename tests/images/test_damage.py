@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -202,3 +203,24 @@ def test_a_progressive_picture_of_many_scans_is_refused_before_it_is_decoded() -
         with pytest.raises(PictureError, match=r"3,\d\d\d scans"):
             open_picture(bomb)
     assert PictureLimits().max_scans < 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("TIFF", {}), ("BMP", {}), ("GIF", {})],
+)
+def test_decoding_ends_once_nobody_wants_the_picture(kind: str, settings: dict[str, Any]) -> None:
+    data = io.BytesIO()
+    Image.effect_noise((1200, 1200), 100).save(data, kind, **settings)
+    whole: list[None] = []
+    open_picture(data.getvalue(), is_abandoned=lambda: bool(whole.append(None)))
+    asked: list[None] = []
+
+    def is_abandoned() -> bool:
+        asked.append(None)
+        return len(asked) > len(whole) // 2
+
+    with pytest.raises(PictureError) as caught:
+        open_picture(data.getvalue(), is_abandoned=is_abandoned)
+    assert caught.value.fault == "abandoned"
+    assert len(asked) == len(whole) // 2 + 1 < len(whole), "nothing was read after that"

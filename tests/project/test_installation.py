@@ -50,7 +50,7 @@ def test_names_the_clone_that_it_was_installed_from(tmp_path: Path, monkeypatch:
 def test_names_the_wheel_repository_or_index_that_it_was_installed_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = tmp_path / "blip2_chat-0.1.0-py3-none-any.whl"
+    wheel = tmp_path / "blip2_chat-0.2.0-py3-none-any.whl"
     wheel.touch()
     assert command(monkeypatch, {"url": wheel.as_uri(), "archive_info": {}}) == f"pip install '{wheel}[web]'"
     address = "https://example.org/b.whl"

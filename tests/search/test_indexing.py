@@ -96,7 +96,7 @@ def test_sources_are_remembered_added_and_taken_out(
     assert indexed(retriever, IndexOptions(out, exclude=())).rows == 15, "the pattern is no longer given"
     assert indexed(retriever, IndexOptions(out, without=(str(photos),))).vanished == 12
     assert set(contents(out)) == {str(path) for path in more.rglob("*.png")}
-    with pytest.raises(RunError, match=r"nowhere is no source of .*x\.index"):
+    with pytest.raises(RunError, match=r"nowhere is not a source of .*x\.index"):
         Indexing(IndexOptions(out, without=("/nowhere",)))
     shutil.rmtree(more)
     with pytest.raises(RunError, match=r"more was not found; check the path; without=.* takes it out"):

@@ -15,8 +15,9 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from blip2_chat.batch.captioner import Tasks
+from blip2_chat.batch.options import RunOptions
 from blip2_chat.batch.result import Result
-from blip2_chat.batch.run import Run, RunOptions, Summary
+from blip2_chat.batch.run import Run, Summary
 from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.engines.onnx.run.session import load_onnx_engine
 from blip2_chat.images import Preprocess

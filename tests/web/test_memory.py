@@ -15,14 +15,18 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import psutil
 import pytest
 from PIL import Image
 
+from blip2_chat.errors import PictureError
+from blip2_chat.images import Picture, PictureLimits, Preprocess, open_picture
 from blip2_chat.images.data_url import unquoted
 from blip2_chat.web.memory import _trim
+from blip2_chat.web.pictures.open import Pictures
 from blip2_chat.web.pictures.workers import Workers
 from tests.support.waiting import wait_until
 from tests.support.web_server import Running, data_url, picture, post, process
@@ -85,6 +89,45 @@ def test_one_client_cannot_hold_all_threads_and_what_nobody_waits_for_never_star
 
     asyncio.run(check())
     assert wait_until(gate.is_set)
+
+
+def test_decoding_ends_when_its_client_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = io.BytesIO()
+    Image.effect_noise((3000, 3000), 100).save(large, "PNG")
+    began = threading.Event()
+    ended: list[str | None] = []
+
+    def observed(source: object, **how: Any) -> Picture:
+        asked = how["is_abandoned"]
+
+        def is_abandoned() -> bool:
+            # The client leaves at the third block: that cannot be missed, however fast this machine is.
+            blocks.append(None)
+            if len(blocks) == 3:
+                began.set()
+                assert wait_until(asked)
+            return bool(asked())
+
+        blocks: list[None] = []
+        try:
+            return open_picture(source, **{**how, "is_abandoned": is_abandoned})  # type: ignore[arg-type]
+        except PictureError as error:
+            ended.append(error.fault)
+            raise
+
+    monkeypatch.setattr("blip2_chat.web.pictures.open.open_picture", observed)
+
+    async def check() -> None:
+        pictures = Pictures(PictureLimits())
+        request = asyncio.create_task(pictures.open(large.getvalue(), Preprocess()))
+        await asyncio.to_thread(began.wait, 60)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert await asyncio.to_thread(wait_until, lambda: ended)
+        pictures.close()
+
+    asyncio.run(check())
+    assert ended == ["abandoned"]
 
 
 @pytest.mark.skipif(sys.platform != "linux" or _trim is None, reason="only glibc keeps what was freed")

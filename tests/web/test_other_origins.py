@@ -67,7 +67,7 @@ def test_origins_are_checked_at_the_start() -> None:
         "https://app.example", "*", "null", "http://localhost:3000",
     )  # fmt: skip
     for wrong in ("app.example", "https://app.example/path", "", "https://"):
-        with pytest.raises(Blip2ChatError, match="is no origin"):
+        with pytest.raises(Blip2ChatError, match="is not an origin"):
             origins([wrong])
 
 

@@ -96,7 +96,7 @@ class Pictures:
                 about = os.fstat(file.fileno())
                 if not stat.S_ISREG(about.st_mode):
                     raise PictureError(
-                        f"{name} is no file{self._others(str(path / name))}", name=name, fault="missing"
+                        f"{name} is not a file{self._others(str(path / name))}", name=name, fault="missing"
                     )
                 return file.read(self._limits.max_bytes + 1)
         except OSError as error:

@@ -138,7 +138,8 @@ def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
         ],
         context: Context,
         start: Annotated[
-            str | None, Field(description='First words to go on from, such as "a photo of".')
+            str | None,
+            Field(description='First words of the caption, which the model continues, such as "a photo of".'),
         ] = None,
     ) -> Captions:
         """Describes each picture in one sentence. A picture that cannot be read has an error in its place."""

@@ -60,7 +60,7 @@ class Page:
         """Raises `PageError`."""
         try:
             if not path.is_file():
-                raise PageError(f"{one_line(str(path))} was not found, or is no file", path=path)
+                raise PageError(f"{one_line(str(path))} was not found, or is not a file", path=path)
             if path.stat().st_size > MOST_BYTES:
                 raise PageError(
                     f"{one_line(str(path))} is larger than {MOST_BYTES / 1e6:.0f} MB, which no page is",

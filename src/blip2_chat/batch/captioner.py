@@ -20,7 +20,7 @@ from .result import Result, Written
 
 @dataclass(frozen=True)
 class Tasks:
-    """What is wanted of every picture: so many captions, and answers to questions.
+    """The tasks for every picture: a number of captions, and questions to answer.
 
     settings: `Decoding`'s. start: first words of each caption, which the model continues (None: its own prompt).
     choices: answers of which every question gets the most probable one, in place of one that is generated.

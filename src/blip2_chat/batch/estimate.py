@@ -11,8 +11,9 @@ from .captioner import Captioner
 from .inputs.sources import check
 from .items import count, positioned
 from .journal import Journal
+from .options import RunOptions, progress_path
 from .pipeline import Pipeline
-from .run import RunOptions, parts, progress_path
+from .run import parts
 from .sizing import BatchSize
 
 # Enough for the batch size to grow, in a time that people are willing to wait.

@@ -189,7 +189,7 @@ class Journal:
                         key,
                         result.error is None,
                         result.digest,
-                        json.dumps(result.as_row(), ensure_ascii=False),
+                        result.to_json(),
                         stamp or "",
                     )
                     for key, stamp, result in results
@@ -216,10 +216,7 @@ class Journal:
 
     def commit(self, results: Iterable[tuple[str, Result]]) -> None:
         """Stores a batch in one transaction. A key that already has a result for the same file keeps it."""
-        rows = [
-            (key, result.error is None, result.digest, json.dumps(result.as_row(), ensure_ascii=False))
-            for key, result in results
-        ]
+        rows = [(key, result.error is None, result.digest, result.to_json()) for key, result in results]
         with self._transaction():
             # A missing file is stored with an empty stamp, so its later appearance counts as a change.
             self._db.executemany(
@@ -236,7 +233,7 @@ class Journal:
             found = self._db.execute(
                 "SELECT result FROM results WHERE digest = ? AND ok LIMIT 1", (digest,)
             ).fetchone()
-            return None if found is None else _result(found[0])
+            return None if found is None else Result.from_json(found[0])
 
     def located(self, batch: Iterable[tuple[str, Result]]) -> Iterator[tuple[str, str | None, Result]]:
         """Each result of a batch with the local paths that are listed under its key."""
@@ -290,7 +287,7 @@ class Journal:
                 " ORDER BY l.part, l.place LIMIT ?",
                 (most,),
             ).fetchall()
-            return tuple((path, _result(result).error or "") for path, result in found)
+            return tuple((path, Result.from_json(result).error or "") for path, result in found)
 
     def rows(self, block: int = 500) -> Iterator[Row]:
         """The rows of this run that have a result, in the order of the sources, a few in memory at a time."""
@@ -319,7 +316,7 @@ class Journal:
             for part, place, key, file, path, result, sidecar, stamp, first in found:
                 after = (part, place)
                 with self._told():
-                    made = replace(_result(result), path=path, duplicate_of=first)
+                    made = replace(Result.from_json(result), path=path, duplicate_of=first)
                 yield Row(key, unpacked(file), made, sidecar, after, stamp)
 
     @contextmanager
@@ -355,7 +352,7 @@ class Journal:
             )
         if "full" in what:
             return RunError(
-                "the disk is full; what was done stays done: free some space and give the same command again"
+                "the disk is full; what was done is saved: free some space and run the same command again"
             )
         # Messages of SQLite for damage: a wrong header, a malformed page, a different table.
         signs = (
@@ -371,34 +368,12 @@ class Journal:
         if any(sign in what for sign in signs) or not isinstance(error, sqlite3.OperationalError):
             return self._damaged(what)
         return RunError(
-            f"{self.path} cannot be opened or written ({one_line(what)}); what was done stays done: "
-            "give the same command again when it can be"
+            f"{self.path} cannot be opened or written ({one_line(what)}); what was done is saved: "
+            "run the same command again when it can be"
         )
 
     def _damaged(self, what: str) -> RunError:
         return RunError(
-            f"{self.path} is damaged, or no progress file of blip2-chat ({one_line(what)}). Move it away to start "
-            "over; what was written before stays as it is"
+            f"{self.path} is damaged, or not a progress file of blip2-chat ({one_line(what)}). Move it away to start "
+            "over; what was written before is kept"
         )
-
-
-# Types of the fields of a result that are not None.
-_TEXTS = ("path", "error", "digest", "model", "precision", "duplicate_of")
-_NUMBERS = ("score", "seconds", "width", "height")
-
-
-def _result(text: str) -> Result:
-    """A result as `commit` keeps it. Raises `ValueError` for anything else."""
-    row = json.loads(text)
-    captions, answers = (row.get("captions"), row.get("answers")) if isinstance(row, dict) else (None, None)
-    is_sound = (
-        isinstance(captions, list)
-        and isinstance(answers, dict)
-        and all(isinstance(one, str) for one in (*captions, *answers.values()))
-        and isinstance(row.get("path"), str)
-        and all(isinstance(row.get(name), (str, type(None))) for name in _TEXTS)
-        and all(isinstance(row.get(name), (int, float, type(None))) for name in _NUMBERS)
-    )
-    if not is_sound:
-        raise ValueError("a result in it is none that a run writes")
-    return Result.from_row(row)

@@ -9,7 +9,6 @@ picture twice.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -29,9 +28,10 @@ from .captioner import Captioner, Tasks
 from .errors import RunError
 from .inputs.pictures import Opener
 from .items import Head, Item, Part, is_same, packed, stamped, unpacked
+from .options import RunOptions
 from .outputs.sidecar import Sidecar, is_left_alone
 from .result import Result, Written
-from .run import Run, RunOptions, parts
+from .run import Run, parts
 from .storage import reason
 
 # Pictures per reading task: few, so that a lost task costs little, but enough to be worth a task.
@@ -278,7 +278,7 @@ class _Actor:
         result = self._captioner.result(**about, advice=tuple(row["advice"] or ()))
         if written is not None:
             result = result.saying(written, seconds=seconds)
-        return json.dumps(result.as_row())
+        return result.to_json()
 
 
 def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
@@ -296,7 +296,7 @@ def _new(run: Run, rows: list[dict[str, Any]]) -> list[tuple[str, Result]]:
     ]
     new = run.journal.list(items)
     run.left_alone["sidecar"] += sum(item.key not in results for item in new)
-    return [(item.key, Result.from_row(json.loads(results[item.key]))) for item in new if item.key in results]
+    return [(item.key, Result.from_json(results[item.key])) for item in new if item.key in results]
 
 
 def _told(error: BaseException) -> RunError:
@@ -308,4 +308,4 @@ def _told(error: BaseException) -> RunError:
             break
         cause = inner
     text = str(cause).strip().splitlines() or [type(cause).__name__]
-    return RunError(f"{one_line(text[-1])}; what was done stays done: give the same command again")
+    return RunError(f"{one_line(text[-1])}; what was done is saved: run the same command again")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+# Types of the fields that are not None, checked in what is read back.
+_TEXTS = ("path", "error", "digest", "model", "precision", "duplicate_of")
+_NUMBERS = ("score", "seconds", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,26 @@ class Result:
         # Parquet has every question in every row.
         known["answers"] = {name: text for name, text in known.get("answers", {}).items() if text is not None}
         return cls(**known)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.as_row(), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """The inverse of `to_json`. Raises `ValueError` for anything else."""
+        row = json.loads(text)
+        captions, answers = (
+            (row.get("captions"), row.get("answers")) if isinstance(row, dict) else (None, None)
+        )
+        is_sound = (
+            isinstance(captions, list)
+            and isinstance(answers, dict)
+            and all(isinstance(one, str) for one in (*captions, *answers.values()))
+            and isinstance(row.get("path"), str)
+            and all(isinstance(row.get(name), (str, type(None))) for name in _TEXTS)
+            and all(isinstance(row.get(name), (int, float, type(None))) for name in _NUMBERS)
+        )
+        if not is_sound:
+            raise ValueError("a result in it is not one that a run writes")
+        return cls.from_row(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import threading
@@ -10,66 +9,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .._version import __version__
 from ..errors import MetadataError, Parameter
-from ..images import PictureLimits
 from ..images.naming import one_line
 from ..model import Model
-from ..system.paths import cache_folder
-from .captioner import Captioner, Tasks
+from .captioner import Captioner
 from .errors import RunError
-from .inputs.shards import SHARD_SUFFIXES
-from .inputs.sources import Source, check, open_sources
-from .inputs.tables import Columns
-from .inputs.zips import ZIP_SUFFIXES
+from .inputs.sources import open_sources
 from .items import Item, Part, count, positioned, stamped
 from .journal import Journal
-from .outputs.metadata import Metadata, MetadataWriter
+from .options import RunOptions, absolute, check_options, progress_path
+from .outputs.metadata import MetadataWriter
 from .outputs.outcome import Pictured, in_folder, is_metadata
-from .outputs.sidecar import Sidecar, SidecarWriter
-from .outputs.writers import Shape, ending, write
+from .outputs.sidecar import SidecarWriter
+from .outputs.writers import Shape, write
 from .pipeline import Pipeline
 from .result import Result
 from .sizing import BatchSize
-from .storage import is_remote, parent, reason, scheme
+from .storage import is_remote, parent
 
 # Items that are looked up together; items of shards are held in memory with their bytes.
 _LOOKED_UP = 16
 # Number of failed pictures named in a summary.
 _FAILURES = 5
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What to read, what to write, and where.
-
-    out: ends in .parquet, .jsonl, .csv or .tar (WebDataset), and may be a remote URL. sidecar: a text file
-        beside each picture. metadata: in each picture's metadata. At least one of the three.
-    progress: the journal's path; by default beside what is written.
-    with_pictures: put the pictures themselves into a .tar, too.
-    exclude: patterns of files and folders to skip.
-    fresh: discard the progress of an earlier run. retry_failed: try pictures again that could not be opened.
-    limits: as the model's, for pictures that are read once more to be put into a .tar.
-    """
-
-    sources: tuple[Source, ...]
-    tasks: Tasks = field(default_factory=Tasks)
-    out: str | None = None
-    sidecar: Sidecar | None = None
-    metadata: Metadata | None = None
-    columns: Columns = field(default_factory=Columns)
-    exclude: tuple[str, ...] = ()
-    with_pictures: bool = False
-    limit: int | None = None
-    batch_size: int | None = None
-    workers: int | None = None
-    progress: Path | None = None
-    fresh: bool = False
-    retry_failed: bool = False
-    limits: PictureLimits = field(default_factory=PictureLimits)
 
 
 @dataclass(frozen=True)
@@ -79,12 +43,12 @@ class Summary:
     rows: all of them; done: those of them that this run did, in `seconds`; changed: of those, done before when the
     file was another; failed, duplicates: of all rows.
     stopped: the run was asked to stop before the end. sidecars: files "written", files of others "kept" (their
-    pictures are no rows, unless there is an outcome as well), pictures "nowhere" on this machine.
+    pictures have no rows, unless there is an output file as well), pictures "nowhere" on this machine.
     failures: the first failed pictures, each with its error.
-    passed_over: how many files were no pictures, by kind, as `passed_over.told` tells it.
-    without_picture: rows of a .tar whose picture was to be put into it and could not be read again.
-    metadata: pictures whose metadata was "written", was there already ("unchanged"), has a text of somebody else
-    that was "kept", could not be written ("failed"), or that are no files of this machine ("nowhere").
+    passed_over: how many files were not pictures, by kind, as `passed_over.told` formats it.
+    without_picture: rows of a .tar whose picture could not be read again to be stored in it.
+    metadata: pictures whose metadata was "written", was there already ("unchanged"), has a text of another program
+    that was "kept", could not be written ("failed"), or that are not files on this machine ("nowhere").
     unwritten: the first pictures whose metadata could not be written, each with its error.
     """
 
@@ -112,26 +76,8 @@ class Run:
     def __init__(self, options: RunOptions, model_settings: dict[str, Any]) -> None:
         """`model_settings`: how the model was asked for, part of what must not change between two runs."""
         self.options = options
-        if options.out is None and options.sidecar is None and options.metadata is None:
-            raise RunError(
-                "there is nowhere to write: give ",
-                Parameter("out"),
-                " (a .parquet, .jsonl, .csv or .tar file), ",
-                Parameter("sidecar"),
-                " or ",
-                Parameter("write", "xmp"),
-            )
-        if options.out is not None:
-            if options.with_pictures and ending(options.out) != ".tar":
-                raise RunError(Parameter("with_pictures"), " needs a .tar file; other files hold no pictures")
-            ending(options.out)
-        check(options.sources, options.columns, options.exclude)
-        _require_not_read(options)
-        _require_in_folder(options)
+        check_options(options)
         self.progress = progress_path(options)
-        _require_writable(self.progress.parent)
-        if options.out is not None and not is_remote(options.out):
-            _require_writable(Path(options.out).absolute().parent)
         self.journal = Journal(self.progress)
         self._stopping = threading.Event()
         self._pipeline: Pipeline[Result] | None = None
@@ -324,7 +270,7 @@ def _settings(options: RunOptions, model_settings: dict[str, Any]) -> dict[str, 
     """The settings that influence results. The names are shown in messages."""
     tasks = options.tasks
     return {
-        "sources": [_address(source) for source in options.sources],
+        "sources": [absolute(source) for source in options.sources],
         "columns": [options.columns.picture, options.columns.name],
         **model_settings,
         "captions": tasks.captions,
@@ -341,83 +287,9 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _address(source: Source) -> str:
-    """An absolute source, so that it is the same from any working directory."""
-    if not isinstance(source, str | os.PathLike):
-        return type(source).__name__
-    address = os.fspath(source)
-    return address if scheme(address) else os.path.abspath(os.path.expanduser(address))
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return one_line(", ".join(map(_shown, value))) or "nothing"
     if isinstance(value, dict):
         return one_line(", ".join(f"{name}={_shown(one)}" for name, one in value.items())) or "the defaults"
     return "nothing" if value is None else one_line(str(value))
-
-
-def progress_path(options: RunOptions) -> Path:
-    """The path of the journal: as given, next to the output, or in the folder of pictures that get sidecar
-    files."""
-    if options.progress is not None:
-        return options.progress.absolute()
-    if options.out is not None and not is_remote(options.out):
-        return Path(f"{options.out}.progress").absolute()
-    if options.out is not None:
-        name = hashlib.sha256(options.out.encode()).hexdigest()[:16]
-        folder = cache_folder() / "runs"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be made ({reason(error)}); give ", Parameter("progress")
-            ) from error
-        return folder / f"{name}.progress"
-    first = options.sources[0]
-    address = os.path.expanduser(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""
-    if os.path.isdir(address):
-        return Path(address).absolute() / ".blip2-chat.progress"
-    if address and not scheme(address) and os.path.isdir(parent(address)):
-        return Path(parent(address)).absolute() / f".{os.path.basename(address)}.progress".replace("*", "all")
-    return Path("blip2-chat.progress").absolute()
-
-
-def _require_not_read(options: RunOptions) -> None:
-    if options.out is None:
-        return
-    for source in options.sources:
-        if isinstance(source, str | os.PathLike) and _address(source) == _address(options.out):
-            raise RunError(
-                f"{one_line(options.out)} is what is read, and would be replaced; give another ",
-                Parameter("out"),
-            )
-
-
-def _require_in_folder(options: RunOptions) -> None:
-    """Checks the sources for `metadata.jsonl`, which names pictures by their path relative to its folder."""
-    if options.out is None or not is_metadata(options.out):
-        return
-    folder = os.path.abspath(parent(options.out))
-    for source in options.sources:
-        address = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-        is_inside = os.path.abspath(os.path.expanduser(address)).startswith(os.path.join(folder, ""))
-        is_same = os.path.abspath(os.path.expanduser(address)) == folder
-        if not address or scheme(address) or not (is_inside or is_same):
-            raise RunError(
-                f"{one_line(options.out)} is for pictures in its own folder, which `datasets` reads with it; "
-                "put it into the folder of the pictures, or give another name as ",
-                Parameter("out"),
-            )
-        if address.lower().endswith((*SHARD_SUFFIXES, *ZIP_SUFFIXES)):
-            raise RunError(
-                f"{one_line(options.out)} is for pictures that are files, and those in {one_line(address)} are not; "
-                "give another name"
-            )
-
-
-def _require_writable(folder: Path) -> None:
-    if not folder.is_dir():
-        raise RunError(f"there is no folder {folder}; make it, or give another place")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"{folder} is not writable for you; give another place")

@@ -106,8 +106,8 @@ def container_error(path: str, error: OSError) -> str:
     shown = one_line(path)
     if error.errno in UNPLUGGED or (not is_remote(path) and not os.path.isdir(parent(path))):
         raise RunError(
-            f"{shown} cannot be read ({reason(error)}): was the disk unplugged? What was done stays done: "
-            "give the same command again when it is back"
+            f"{shown} cannot be read ({reason(error)}): was the disk unplugged? What was done is saved: "
+            "run the same command again when it is back"
         ) from error
     if isinstance(error, FileNotFoundError):
         return f"{shown} was not found; check the path"

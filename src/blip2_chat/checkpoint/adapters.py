@@ -106,7 +106,7 @@ def check_files(folder: Path) -> None:
     """`CheckpointError` unless the folder has the files of an adapter, and its weights as safetensors."""
     names = sorted(path.name for path in folder.iterdir())
     if CONFIG not in names:
-        raise CheckpointError(f"{folder} is no PEFT adapter: it has no {CONFIG}", path=folder)
+        raise CheckpointError(f"{folder} is not a PEFT adapter: it has no {CONFIG}", path=folder)
     if WEIGHTS not in names:
         raise without_weights(str(folder), names, folder)
 
@@ -217,7 +217,7 @@ def _low_rank(
             raise CheckpointError(f"{path} lacks {part} of {module}: fetch it again", path=path)
     a, b, magnitude = parts["lora_A"], parts["lora_B"], parts.get("lora_magnitude_vector")
     if len(shape) not in (2, 4):
-        raise CheckpointError(f"{path}: {module} is no layer that LoRA applies to", path=path)
+        raise CheckpointError(f"{path}: {module} is not a layer that LoRA applies to", path=path)
     rank = a.shape[0] if a.shape else 0
     if rank == 0 or prod(b.shape) != shape[0] * rank or b.shape[:2] != (shape[0], rank):
         raise CheckpointError(

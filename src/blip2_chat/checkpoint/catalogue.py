@@ -1,4 +1,4 @@
-"""The official checkpoints by name, each with its shape: sizes are computed from it, never typed."""
+"""The official checkpoints by name, each with its shape: sizes are computed from it, not hard-coded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class KnownCheckpoint(Generic[_Config]):
         return self.config.vision.image_size
 
 
-# What the official configurations say beyond transformers' defaults.
+# Where the official configurations differ from transformers' defaults.
 _OPT_EOS = 50118  # the newline: the model was trained to end its answer with one
 _OPT_2_7B = OptConfig(
     vocab_size=50304,

@@ -34,9 +34,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _of_type(name: str, annotation: str, value: Any) -> Any:
-    """The value, if it can be this field's: a size of nothing would be a division by zero somewhere else."""
+    """The value, if this field can have it: a size of 0, for example, would be a division by zero later."""
     types = _TYPES.get(annotation)
-    # How many layers a model may have, `tensor_names.py` says.
+    # `tensor_names.py` limits the number of layers.
     least, most = (0, None) if name.endswith("layers") else (1, _LARGEST_SIZE)
     is_size = types == (int,) and not name.endswith("token_id")
     if (types and type(value) not in types) or (is_size and (value < least or (most and value > most))):

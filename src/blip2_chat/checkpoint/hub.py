@@ -45,11 +45,10 @@ def download(
 ) -> Path:
     """The snapshot folder of `org/name`, or the folder in it of `org/name/folder`, from the cache or the hub.
 
-    Of other folders nothing is fetched: repositories carry exports for other programs in them. Without `weights`,
-    only the small files are, whatever they are of.
-    Without a network, and with HF_HUB_OFFLINE, it is the cached one. With `on_progress`, no progress bar is
-    drawn. Raises `CheckpointError`, one line: not found, not permitted, not reachable, disk full, not BLIP-2,
-    only pickles.
+    Other folders are not downloaded: repositories have exports for other programs in them. Without `weights`,
+    only the small files are downloaded, and not checked for being a BLIP-2 model's. Without a network, and with
+    HF_HUB_OFFLINE, it is the cached one. With `on_progress`, no progress bar is drawn. Raises `CheckpointError`,
+    one line: not found, not permitted, not reachable, disk full, not BLIP-2, only pickles.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -95,7 +94,7 @@ def download(
     for file in missing:
         if not (folder / file).is_file():
             raise CheckpointError(
-                f"{name}: {file} did not arrive; try again, the download goes on where it stopped"
+                f"{name}: {file} did not arrive; try again, the download resumes where it stopped"
             )
     return folder
 
@@ -119,7 +118,7 @@ def download_adapter(
         )
     folder = snapshot / inside
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{name} is no PEFT adapter: it has no {CONFIG}")
+        raise CheckpointError(f"{name} is not a PEFT adapter: it has no {CONFIG}")
     if (folder / WEIGHTS).is_file():
         return folder
     commit = snapshot.name
@@ -209,7 +208,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> CheckpointErr
     detail = f"{type(error).__name__}: {_first_line(error)}"
     return CheckpointError(
         f"{name} could not be downloaded from {constants.ENDPOINT} ({detail}); "
-        "try again, the download goes on where it stopped"
+        "try again, the download resumes where it stopped"
     )
 
 
@@ -259,7 +258,7 @@ def _bar_class(on_progress: Downloaded | None) -> Any:
         def update(self, n: float | None = 1) -> Any:
             drawn = super().update(n)
             if on_progress and bars:
-                # Newer clients count bytes received and bytes written in two bars: the one ahead is the news.
+                # Newer clients count bytes received and bytes written in two bars; the larger is reported.
                 on_progress(max(int(bar.n) for bar in bars), max(int(bar.total or 0) for bar in bars))
             return drawn
 

@@ -1,8 +1,8 @@
 """A name -> a local folder that is complete and safe.
 
 `find` brings a folder: the embedded model, a directory, or a name on the hub. `inspect` looks it over without
-reading any weight: what is missing, cut off, of the wrong shape or only a pickle is said in one line, before
-anything heavy happens.
+reading any weight: files that are missing, truncated, of the wrong shape or pickles are reported in one line,
+before anything heavy happens.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ _Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=Tru
 
 @dataclass(frozen=True)
 class Checkpoint(Generic[_Config]):
-    """A folder that passed `inspect`, or one of the functions beside it: `config` says what for."""
+    """A folder that passed `inspect` or `inspect_retriever`; the type of `config` tells which kind of model it
+    is."""
 
     folder: Path
     config: _Config
@@ -67,13 +68,13 @@ class Checkpoint(Generic[_Config]):
     parameters: dict[Part, int]
     # By name, those we do not use included; empty for a converted folder, whose weights are in its graphs.
     tensors: dict[str, TensorInfo] = field(default_factory=dict, repr=False)
-    # Where tokenizer and picture settings are, when another checkpoint's were asked for.
+    # The folder with tokenizer and picture settings, if another checkpoint's are used.
     processor: Path | None = None
-    # What is merged with the tensors as they are read.
+    # Merged with the tensors as they are read.
     adapter: Adapter | None = None
 
     def companion(self, name: str) -> Path:
-        """Where the small file of that name is, if it is anywhere."""
+        """The path of the small file of that name, which need not exist."""
         if name == OWN_QFORMER_TOKENIZER and self.kind == "official":
             name = QFORMER_TOKENIZER
         if self.processor is None or name in ("config.json", "generation_config.json"):
@@ -82,7 +83,7 @@ class Checkpoint(Generic[_Config]):
 
     @property
     def tied_head(self) -> bool:
-        """Whether the language model's head is its token embeddings: only the weights tell."""
+        """Whether the language model's head is its token embeddings, which depends on the weights."""
         if self.adapter is not None and self.adapter.unties_head:
             return False
         return HEAD not in self.tensors or self.stored_name(aliases(self.config)[0]) == HEAD
@@ -152,7 +153,7 @@ def find(
         except CheckpointError as error:
             if hub_name.count("/") == 1:
                 raise
-            # As likely a path with a typing error.
+            # It may as well be a mistyped path.
             raise CheckpointError(f"there is no folder {hub_name} here, and on the hub: {error}") from error
     if path.is_absolute() or name.startswith((".", "~")) or isinstance(name_or_path, Path):
         raise CheckpointError(f"there is no folder {path}", path=path)
@@ -273,7 +274,7 @@ def _check_converted(folder: Path) -> None:
     for name, size in sizes.items():
         if not is_safe_name(name):
             raise CheckpointError(
-                f"{folder / MANIFEST} names {shown(name)}, which is no file of this folder: refused",
+                f"{folder / MANIFEST} names {shown(name)}, which is not a file of this folder: refused",
                 path=folder / MANIFEST,
             )
         if not (folder / name).is_file():

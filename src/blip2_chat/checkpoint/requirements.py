@@ -1,4 +1,5 @@
-"""What a model needs against what the machine has, before anything is loaded. All sizes are bytes."""
+"""Compares the memory that a model needs with that of the machine, before anything is loaded. All sizes are in
+bytes."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ COSTS: dict[str, Costs] = {
 _TOKENS = 288
 # Pictures that a retrieval model matches with a text in one batch.
 MATCHED_AT_ONCE = 16
-# Models below this many numbers run at full precision anywhere: nothing is gained by less.
+# Models with fewer parameters run at full precision anywhere, because less would gain nothing.
 _SMALL = 200_000_000
 # "Comfortably" leaves this share of the available memory to everything else on the machine.
 _SPARE = 0.2
@@ -137,7 +138,7 @@ def _weights(config: AnyConfig, precision: str, costs: Costs) -> float:
 
 
 def _activations(config: AnyConfig) -> int:
-    """The busiest moment, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
+    """The peak, in fp32: a layer of the picture encoder, or of the language model on the prompt."""
     vision = config.vision
 
     def layer(tokens: int, width: int, inner: int, heads: int) -> int:

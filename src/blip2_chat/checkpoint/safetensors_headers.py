@@ -32,7 +32,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what it is. `offset` and `nbytes` are in its file."""
+    """The place and type of a tensor. `offset` and `nbytes` are in its file."""
 
     file: str
     dtype: str
@@ -46,7 +46,7 @@ def is_pickle(name: str) -> bool:
 
 
 def is_safe_name(name: object) -> bool:
-    """A plain file name on every system: no folder, no drive, no way up, and no longer than they take."""
+    """A plain file name on every system: no folder, drive or `..`, and not too long."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -133,7 +133,8 @@ def indexed_tensors(folder: Path) -> dict[str, str]:
     for file in files.values():
         if not _is_weight_file(file):
             raise CheckpointError(
-                f"{path} names {shown(file)}, which is no safetensors file of this folder: refused", path=path
+                f"{path} names {shown(file)}, which is not a safetensors file of this folder: refused",
+                path=path,
             )
     return files
 

@@ -74,7 +74,7 @@ class Tokenizer:
         return ids[len(self._before) : len(ids) - len(self._after)]
 
     def instruction(self, text: str) -> tuple[int, ...]:
-        """What the Q-Former reads of a prompt, in its own ids; nothing where it reads the picture alone."""
+        """The prompt in the Q-Former's token ids; empty where the Q-Former reads only the picture."""
         return () if self._qformer is None else self._qformer.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -128,7 +128,7 @@ def _byte_pieces(tokenizer: _Tokenizer) -> dict[int, int]:
 
 
 def _plain(text: str) -> str:
-    """Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes."""
+    """No tokenizer accepts lone surrogates, which Python makes of undecodable bytes."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -44,7 +44,7 @@ class Weights:
         info = self._checkpoint.tensors[self._checkpoint.stored_name(name)]
         path = self._checkpoint.folder / info.file
         values = _read(path, info, name)
-        # A file that was given its size before its content, and never all of that; biases may be zero.
+        # All zeros: a file that was allocated in full, but not completely written. Biases may be zero.
         if values.ndim in (2, 4) and not values.any():
             raise CheckpointError(
                 f"{path} was not written whole: {name} is nothing but zeros; fetch it again", path=path

@@ -53,7 +53,7 @@ class WordPiece:
     def encode(self, text: str, most: int | None = None) -> list[int]:
         """`GenerationError` for a text of more tokens than the model has positions, unless `most` is given: then a
         text of more tokens is cut to so many, the last of which stays `[SEP]`."""
-        # Half a pair of surrogates, as Python reads bytes that are no text, no tokenizer takes.
+        # No tokenizer accepts lone surrogates, which Python makes of undecodable bytes.
         ids: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8")).ids
         longest = self._longest if most is None else min(most, self._longest)
         if most is not None and len(ids) > longest:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
+from .collection_options import (
+    INPUT,
+    PROGRESS,
+    SOURCES_HELP,
+    SPEED,
+    InputOptions,
+    RetryFailed,
+    SpeedOptions,
+    tell_before,
+    tell_failures,
+    tell_next,
+    tell_passed_over,
+)
+from .display.run_progress import RunProgress, duration, pictures_noun, rate
 from .display.terminal import note, say
 from .options import IndexModelOptions
 from .stopping import FAILED_PICTURES, STOPPED, stopping
@@ -16,19 +29,13 @@ if TYPE_CHECKING:
     from ..retriever import Retriever
     from ..search.indexing import Indexing, IndexOptions, Summary
 
-_INPUT = "Input"
-_PROGRESS = "Progress"
-_SPEED = "Speed"
-
 
 def index(
     pictures: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="What `run` reads: a folder, a pattern such as 'photos/**/*.jpg', a list (.txt, or - for standard "
-            "input), a table (.csv, .jsonl, .parquet), WebDataset shards (.tar) or a .zip file. None: those that the "
-            "index was made of, to bring it up to date.",
+            help=f"{SOURCES_HELP} Without one, the index is brought up to date with the sources it was made from.",
         ),
     ] = None,
     *,
@@ -43,75 +50,26 @@ def index(
         typer.Option(
             metavar="SOURCE",
             help="Take this source and its pictures out of the index; may be repeated.",
-            rich_help_panel=_INPUT,
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Column of a table that holds the pictures: paths, URLs or bytes.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    name_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Column of a table that names the pictures.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Skip matching files and folders, such as @eaDir; may be repeated (default: as the last time).",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Stop after the first N pictures.", rich_help_panel=_INPUT),
-    ] = None,
+    source: InputOptions,
     keep_features: Annotated[
         bool,
         typer.Option(
             "--keep-features",
-            help="Keep what the picture encoder makes of each picture (0.7 MB at the size of the official model), so "
-            "that `search` need not encode pictures again.",
-            rich_help_panel=_SPEED,
+            help="Store the encoded pictures (0.7 MB each with the official model), so that `search` need not encode "
+            "them again when it ranks results.",
+            rich_help_panel=SPEED,
         ),
     ] = False,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Make the index anew.", rich_help_panel=_PROGRESS),
+        typer.Option("--fresh", help="Start over: discard what the index holds.", rich_help_panel=PROGRESS),
     ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Try pictures again that could not be opened before.",
-            rich_help_panel=_PROGRESS,
-        ),
-    ] = False,
+    retry_failed: RetryFailed = False,
     model: IndexModelOptions,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Number of pictures per batch (default: chosen by measuring).",
-            rich_help_panel=_SPEED,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Number of threads that open pictures (default: one per core).",
-            rich_help_panel=_SPEED,
-        ),
-    ] = None,
+    speed: SpeedOptions,
 ) -> None:
     """Make an index of pictures, for `search`, or bring it up to date.
 
@@ -120,28 +78,25 @@ def index(
     success, 3 finished but some pictures failed, 130 stopped by Ctrl-C, 1 it could not continue.
     """
     from ..batch.inputs.lists import stdin_lines
-    from ..batch.inputs.tables import Columns
     from ..search.indexing import Indexing, IndexOptions
 
     options = IndexOptions(
         out=out,
         sources=tuple(path for one in pictures or () for path in (stdin_lines() if one == "-" else (one,))),
         without=tuple(without or ()),
-        columns=Columns(column, name_column),
-        exclude=None if exclude is None else tuple(exclude),
+        columns=source.columns(),
+        exclude=None if source.exclude is None else tuple(source.exclude),
         keep_features=keep_features,
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
+        limit=source.limit,
+        batch_size=speed.batch_size,
+        workers=speed.workers,
         fresh=fresh,
         retry_failed=retry_failed,
         revision=model.revision,
         processor=model.processor,
     )
     with Indexing(options) as task:
-        if task.before:
-            were = "is" if task.before == 1 else "are"
-            note(f"{task.before:,} {pictures_noun(task.before)} {were} in {out} from before; going on")
+        tell_before(task.before, f"in {out} from before")
         with stopping(task):
             summary = _go(task, _load(task, model))
     _tell(options, summary)
@@ -195,21 +150,12 @@ def _tell(options: IndexOptions, summary: Summary) -> None:
         parts.append(f"{summary.duplicates:,} the same as another")
     parts.append(f"{summary.failed:,} failed")
     note(f"{'Stopped' if summary.stopped else 'Done'}: {', '.join(parts)}")
-    for path, error in summary.failures:
-        note(f"  {named(path, error)}")
-    if more := summary.failed - len(summary.failures):
-        note(f"  and {more:,} more")
-    if summary.passed_over:
-        from ..batch.inputs.passed_over import told
-
-        note(f"passed over: {told(summary.passed_over)}")
+    tell_failures(summary.failures, summary.failed - len(summary.failures))
+    tell_passed_over(summary.passed_over)
     if (found := summary.approximate) is not None:
         note(
             f"approximate search: {found.recall:.1%} of the first {found.of} results of an exact one "
             f"(`search --exact` for all)"
         )
-    if summary.stopped:
-        note("the same command goes on from here")
-    elif summary.failed:
-        note("--retry-failed tries the failed pictures again")
+    tell_next(summary.stopped, summary.failed)
     say(options.out)

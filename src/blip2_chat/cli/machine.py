@@ -56,7 +56,7 @@ def facts() -> dict[str, Any]:
 
 
 def _safely(find: Callable[[], Any]) -> Any:
-    """A report with a gap is better than none; and nobody's name is in it."""
+    """A report with a gap is better than none. The user's name is not in it."""
     try:
         value = find()
     except Exception as error:

@@ -68,7 +68,7 @@ def _lines(labels: Path | None) -> list[str]:
     except OSError as error:
         raise typer.BadParameter(f"--labels {labels} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise typer.BadParameter(f"--labels {labels} is no text; save it as UTF-8") from None
+        raise typer.BadParameter(f"--labels {labels} is not text; save it as UTF-8") from None
 
 
 def _print(ranked: list[Match]) -> None:

@@ -87,7 +87,7 @@ def tell_metadata(summary: Summary) -> None:
     if there := counts.get("unchanged"):
         parts.append(f"{there:,} there already")
     if kept := counts.get("kept"):
-        parts.append(f"{kept:,} kept, because they have a text of somebody else (see --overwrite)")
+        parts.append(f"{kept:,} kept, because they have a text from another program (see --overwrite)")
     if counts.get("failed"):
         parts.append(f"{counts['failed']:,} failed")
     if nowhere := counts.get("nowhere"):

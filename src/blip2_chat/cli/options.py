@@ -166,7 +166,7 @@ class ModelOptions(_LoadOptions):
         return self.model == EMBEDDED and self.adapter is None
 
     def load(self, watch: Progress | None = None) -> Model:
-        """The running model; `watch` is told the progress in place of a bar."""
+        """The running model. `watch` receives the progress instead of a bar."""
         from ..loading import load
 
         return self._loaded(load, watch, adapter=self.adapter)

@@ -48,7 +48,7 @@ class Talk:
         questions: Sequence[str] = (),
         screen: Screen | None = None,
     ) -> None:
-        """`questions` to suggest to whoever does not know what to ask."""
+        """`questions`: suggested to users at the start."""
         self._model = model
         self._questions = tuple(questions) or ("what is in the picture?",)
         self.screen = screen or Screen(interactive)
@@ -115,7 +115,7 @@ class Talk:
     def _answer(self, pieces: Callable[[], Iterator[str]]) -> None:
         try:
             if self._no_picture:
-                raise PictureError(f"not asked, for want of its picture ({self._no_picture})")
+                raise PictureError(f"skipped, because its picture could not be opened ({self._no_picture})")
             self.screen.answer(pieces())
         except Blip2ChatError:
             if not self._interactive:

@@ -9,20 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from .display.run_progress import RunProgress, duration, named, pictures_noun, rate
+from .collection_options import (
+    PROGRESS,
+    SOURCES_HELP,
+    InputOptions,
+    RetryFailed,
+    SpeedOptions,
+    tell_before,
+    tell_failures,
+    tell_next,
+    tell_passed_over,
+)
+from .display.run_progress import RunProgress, duration, pictures_noun, rate
 from .display.terminal import note, say
 from .metadata_options import MetadataOptions, tell_metadata
 from .options import CHOICES_HELP, DecodingOptions, ModelOptions, Start, choices_of
 from .stopping import FAILED_PICTURES, STOPPED, stopping
 
 if TYPE_CHECKING:
+    from ..batch.options import RunOptions
     from ..batch.outputs.sidecar import Sidecar
-    from ..batch.run import Run, RunOptions, Summary
+    from ..batch.run import Run, Summary
 
 _TASK = "Captions and questions"
-_INPUT = "Input"
-_PROGRESS = "Progress"
-_SPEED = "Speed"
 
 
 @dataclass(frozen=True)
@@ -115,14 +124,7 @@ class RayOptions:
 
 
 def run(
-    pictures: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help="A folder, a pattern such as 'photos/**/*.jpg', a list (.txt, or - for standard input), a table "
-            "(.csv, .jsonl, .parquet), WebDataset shards (.tar) or a .zip file.",
-        ),
-    ],
+    pictures: Annotated[list[str], typer.Argument(metavar="SOURCE", help=SOURCES_HELP)],
     *,
     ask: Annotated[
         list[str] | None,
@@ -144,32 +146,7 @@ def run(
     choices: Annotated[
         str | None, typer.Option(metavar="A,B,...", help=CHOICES_HELP, rich_help_panel=_TASK)
     ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Column of a table that holds the pictures: paths, URLs or bytes.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    name_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Column of a table that names the pictures.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Skip matching files and folders, such as @eaDir; may be repeated.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Stop after the first N pictures.", rich_help_panel=_INPUT),
-    ] = None,
+    source: InputOptions,
     output: OutputOptions,
     metadata: MetadataOptions,
     dry_run: Annotated[
@@ -177,7 +154,7 @@ def run(
         typer.Option(
             "--dry-run",
             help="Process a few pictures, estimate the time for all, and write nothing.",
-            rich_help_panel=_PROGRESS,
+            rich_help_panel=PROGRESS,
         ),
     ] = False,
     fresh: Annotated[
@@ -185,38 +162,14 @@ def run(
         typer.Option(
             "--fresh",
             help="Start over instead of resuming an earlier run.",
-            rich_help_panel=_PROGRESS,
+            rich_help_panel=PROGRESS,
         ),
     ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Try pictures again that failed in an earlier run.",
-            rich_help_panel=_PROGRESS,
-        ),
-    ] = False,
+    retry_failed: RetryFailed = False,
     start: Start = None,
     decoding: DecodingOptions,
     model: ModelOptions,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Number of pictures per batch (default: chosen by measuring).",
-            rich_help_panel=_SPEED,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Number of threads that open pictures (default: one per core).",
-            rich_help_panel=_SPEED,
-        ),
-    ] = None,
+    speed: SpeedOptions,
     cluster: RayOptions,
 ) -> None:
     """Caption a whole collection, or ask questions about each picture.
@@ -227,8 +180,7 @@ def run(
     """
     from ..batch.captioner import Tasks
     from ..batch.inputs.sources import stdin_list
-    from ..batch.inputs.tables import Columns
-    from ..batch.run import RunOptions
+    from ..batch.options import RunOptions
 
     questions = tuple(dict.fromkeys(ask or ()))
     if captions is None:
@@ -240,11 +192,11 @@ def run(
         with_pictures=output.with_pictures,
         sidecar=output.as_sidecar(metadata.is_given),
         metadata=metadata.as_metadata(output.overwrite),
-        columns=Columns(column, name_column),
-        exclude=tuple(exclude or ()),
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
+        columns=source.columns(),
+        exclude=tuple(source.exclude or ()),
+        limit=source.limit,
+        batch_size=speed.batch_size,
+        workers=speed.workers,
         progress=output.progress,
         fresh=fresh,
         retry_failed=retry_failed,
@@ -261,11 +213,7 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
 
     model.tell_limits()
     with Run(options, _asked(model)) as task:
-        if task.before:
-            were = "was" if task.before == 1 else "were"
-            note(
-                f"{task.before:,} {pictures_noun(task.before)} {were} done before (in {task.progress}); going on"
-            )
+        tell_before(task.before, f"done before (in {task.progress})")
         with stopping(task):
             if cluster.ray is not None:
                 from ..batch.ray_run import RayPlan, ray_batches
@@ -317,7 +265,7 @@ def _loading(model: ModelOptions) -> dict[str, Any]:
 
 
 def _load(model: ModelOptions, task: Run) -> Any:
-    """The model as asked for; what was left to `load` is what the run that is gone on with had."""
+    """The model as asked for. An "auto" is replaced by what the resumed run had."""
     from dataclasses import replace
 
     from ..batch.sizing import threads
@@ -350,37 +298,26 @@ def _tell(task: Run, summary: Summary) -> None:
             f"{sidecars['kept']:,} {were} there already and left alone (see --overwrite, --append and --prepend)"
         )
     if sidecars.get("nowhere"):
-        note(f"{sidecars['nowhere']:,} pictures are no files of this machine and have no sidecar")
+        note(f"{sidecars['nowhere']:,} pictures are not files on this machine and have no sidecar")
     tell_metadata(summary)
-    if summary.failed:
-        _tell_failures(task, summary)
+    tell_failures(summary.failures, summary.failed - len(summary.failures), _all_failures(task))
     if summary.without_picture:
         note(
             f"{summary.without_picture:,} {pictures_noun(summary.without_picture)} could not be read again for "
             f"{task.options.out}, which has their rows alone"
         )
-    if summary.passed_over:
-        from ..batch.inputs.passed_over import told
-
-        note(f"passed over: {told(summary.passed_over)}")
-    if summary.stopped:
-        note("the same command goes on from here")
-    elif summary.failed:
-        note("--retry-failed tries the failed pictures again")
+    tell_passed_over(summary.passed_over)
+    tell_next(summary.stopped, summary.failed)
     if task.options.out is not None:
         say(task.options.out)
 
 
-def _tell_failures(task: Run, summary: Summary) -> None:
-    """The first failed pictures, and where all of them are."""
-    for path, error in summary.failures:
-        note(f"  {named(path, error)}")
+def _all_failures(task: Run) -> str:
+    """Where every failed picture is listed."""
     out = task.options.out
-    if more := summary.failed - len(summary.failures):
-        where = f"--out FILE.csv --progress {shlex.quote(str(task.progress))} lists them all"
-        if out is not None:
-            where = f"all of them have an error in {out} (`blip2-chat report {shlex.quote(out)}` shows them)"
-        note(f"  and {more:,} more: {where}")
+    if out is None:
+        return f"--out FILE.csv --progress {shlex.quote(str(task.progress))} lists them all"
+    return f"all of them have an error in {out} (`blip2-chat report {shlex.quote(out)}` shows them)"
 
 
 def _estimate(options: RunOptions, model: ModelOptions) -> None:

@@ -1,4 +1,4 @@
-"""`--also NAME[+ADAPTER][:PRECISION]`: the models that one process holds beside the first."""
+"""`--also NAME[+ADAPTER][:PRECISION]`: further models in the same process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class AlsoError(Blip2ChatError):
-    """An `--also` that names no model, one that is there already, or one that does not fit beside the others."""
+    """An `--also` without a model, with one that is loaded already, or with one that does not fit into memory
+    with the others."""
 
 
 def read(text: str) -> tuple[str, str | None, str]:
@@ -91,7 +92,7 @@ def _require_another(name: str, precision: str, others: Sequence[tuple[str, str]
 
 
 def _advice(error: NotEnoughMemoryError) -> str:
-    """What would fit beside the models that are loaded, as `--also` has it."""
+    """What would fit into memory with the loaded models, as an `--also` option."""
     instead = error.suggestion
     if instead is None or instead.engine != error.engine:  # one engine is for all of them
         return "no precision of it fits, nor any official checkpoint"

@@ -41,7 +41,7 @@ def save(chat: Chat, where: Path) -> None:
     from ..system.whole_files import replacing
 
     if not chat.turns or not chat.turns[-1].text:
-        note(f"There is no answer, and so nothing to show in {where}")
+        note(f"There is no answer, so there is nothing to show in {where}")
         return
     seconds = ENCODINGS * chat.turns[-1].answer.first_word_seconds
     if seconds > _WORTH_SAYING:

@@ -1,7 +1,7 @@
-"""The user's cache of conversions: where it is, what is in it, and who may write to it.
+"""The user's cache of conversions: its folders, its contents and its locks.
 
     <cache>/converted/NAME-PRECISION-FINGERPRINT/   a finished conversion
-    <cache>/converted/.NAME-….partial/              one in the making, or what a killed one left
+    <cache>/converted/.NAME-….partial/              one being written, or left by a killed process
     <cache>/locks/                                  empty files that processes lock; they stay
 
 A conversion is written under the lock of its name and appears by a rename. The system frees the locks of a
@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.2
 
 
 class CannotWriteError(CheckpointError):
-    """A conversion has no place: its folder cannot be written to, or the disk is full."""
+    """A conversion cannot be stored: its folder is not writable, or the disk is full."""
 
 
 class BusyError(CheckpointError):
@@ -72,10 +72,9 @@ def is_whole(folder: Path) -> bool:
 def sole_writer(
     target: Path, *, waiting: Callable[[], None] | None = None, locks: Path | None = None
 ) -> Iterator[None]:
-    """Nobody else who asks for the same `target` is in the block, in any thread or process of this machine.
-
-    While another one is, `waiting` is called several times a second; without it, that is a `BusyError`.
-    `CannotWriteError` when the cache cannot hold locks.
+    """Holds the lock of `target` against all threads and processes of this machine. While another one has it,
+    `waiting` is called several times a second; without `waiting`, raises `BusyError`. Raises `CannotWriteError`
+    if locks cannot be created.
     """
     locks = locks or locks_folder()
     key = hashlib.sha256(os.path.normcase(os.path.realpath(target)).encode()).hexdigest()[:24]
@@ -91,7 +90,7 @@ def sole_writer(
                     raise BusyError(f"another process is writing {target} right now", path=target) from None
                 waiting()
                 time.sleep(_POLL_SECONDS)
-    # filelock says by NotImplementedError that the file system has no locks.
+    # filelock's error for a file system without locks.
     except (OSError, NotImplementedError) as error:
         raise unwritable(locks.parent, error) from None
     try:
@@ -107,8 +106,8 @@ def unwritable(folder: Path, error: Exception, way_out: str = WAY_OUT) -> Cannot
 
 
 def sweep(but: Path | None = None) -> None:
-    """Removes what killed conversions left in the cache; those in the making are let be, and the one of `but`,
-    whose sole writer the caller is."""
+    """Removes what killed conversions left in the cache, but not those being written, nor that of `but`, whose
+    lock the caller holds."""
     for partial in sorted(conversions_folder().glob(".*.partial")):
         target = partial.with_name(partial.name[1 : -len(".partial")])
         if target != but:
@@ -117,7 +116,8 @@ def sweep(but: Path | None = None) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a conversion, to be called by its sole writer: half-removed, it has another name already."""
+    """Removes a conversion, whose lock the caller holds. It is renamed first, so that no half-removed one has
+    its name."""
     partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     folder.rename(partial)
@@ -134,17 +134,17 @@ class Cached:
     size: int  # bytes
     is_usable: bool  # whole, and of the format that this version reads
     revision: str | None = None  # the commit, of a hub name
-    fidelity: Fidelity | None = None  # how closely it follows fp32, where that was measured
-    adapter: str | None = None  # the name or folder of what was merged with it
+    fidelity: Fidelity | None = None  # how closely it follows fp32, if measured
+    adapter: str | None = None  # the name or folder of the merged adapter
 
     @property
     def title(self) -> str:
-        """The model and its adapter, as they are told to people."""
+        """The model and its adapter, as shown to users."""
         return self.source if self.adapter is None else f"{self.source} with {self.adapter}"
 
     def is_called(self, name: str) -> bool:
-        """Whether a user means this one by `name`: a model's name, with or without "+" and its adapter's, or that of
-        the cached folder."""
+        """Whether `name` is this one's: the model's name, with or without "+" and the adapter's, or that of the
+        folder."""
         names = [self.source, self.source.split("@")[0]]
         return name in (self.folder.name, *names, *(f"{one}+{self.adapter}" for one in names))
 
@@ -172,8 +172,8 @@ def _cached(folder: Path) -> Cached:
 
 
 def foreign_file(folder: Path) -> str | None:
-    """The first thing in a conversion's folder that is no part of it, by its manifest; None when all is. Raises
-    `CheckpointError` when the manifest cannot be read."""
+    """The first file or folder in a conversion's folder that its manifest does not list; None if there is none.
+    Raises `CheckpointError` when the manifest cannot be read."""
     raw = read_json(folder / MANIFEST)
     sizes = raw.get("sizes") if isinstance(raw, dict) else None
     known = {MANIFEST, *(sizes if isinstance(sizes, dict) else ())}
@@ -193,7 +193,7 @@ def folder_size(folder: Path) -> int:
 def clear(name: str | None = None) -> list[Cached]:
     """Removes the conversions of that name, or all, and returns them.
 
-    `CheckpointError` when none has that name, or one is in the making or, on Windows, in use.
+    Raises `CheckpointError` if none has that name, or one is being written or, on Windows, in use.
     """
     chosen = [entry for entry in cached() if name is None or entry.is_called(name)]
     if name is not None and not chosen:

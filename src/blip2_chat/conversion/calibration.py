@@ -1,8 +1,8 @@
-"""What a conversion is calibrated by: a few pictures, and prompts with answers about each.
+"""Calibration of a conversion, with a few pictures and prompts with answers about each.
 
-The float32 model reads them once, layer by layer. So int4's integers are chosen for inputs that each layer really
-gets, and what integers shift a layer's outputs by on average is taken back. The answers need not be true: what
-matters is that words of the usual kinds pass through every layer.
+The float32 model reads them once, layer by layer. So int4's integers are chosen for realistic inputs of each
+layer, and the mean error of each layer's outputs is corrected. The answers need not be true: what matters is
+that usual words pass through every layer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TALKS: tuple[tuple[Exchange, ...], ...] = (
 )
 # Tokens of a sample's prompt and answer together, usually.
 _USUAL_TOKENS = 14
-# Raised when the same samples make other integers, so that what was made before is made again.
+# Raise this if the same samples give other integers, so that older conversions are repeated.
 _METHOD = "gptq-1"
 
 

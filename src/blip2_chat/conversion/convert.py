@@ -1,4 +1,4 @@
-"""From an official checkpoint to the folder that the onnx engine maps: once, and safely.
+"""Converts an official checkpoint to the folder that the onnx engine loads.
 
 `converted` keeps the result in the user's cache, `convert` writes it where the user says. Either way a folder
 appears under its name when it is complete, by one rename; whatever ends a conversion before that (an error, a
@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import re
@@ -18,15 +17,12 @@ import shutil
 import tempfile
 import threading
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from .._version import __version__
-from ..checkpoint.embedded import is_embedded
 from ..checkpoint.inspect import AnyCheckpoint
 from ..engines.onnx import convert as engine
-from ..engines.onnx.manifest import FORMAT, Fidelity, Manifest, Precision, Verified
+from ..engines.onnx.manifest import Fidelity, Manifest, Verified
 from ..engines.onnx.reference import Sample
 from ..engines.onnx.verify import verify
 from ..errors import CheckpointError, Parameter
@@ -48,7 +44,8 @@ from .cache import (
 )
 from .calibration import DEFAULT, NONE, Calibration
 from .fidelity import fidelity_samples, measured
-from .fingerprint import Hashing, adapter_hashes, fingerprint, hub_commit, hub_name
+from .fingerprint import Hashing
+from .job import Job, identity
 
 # Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
 _SMALL = 256_000_000
@@ -73,7 +70,7 @@ def converted(
     small model is converted into a temporary folder, and a warning says so, when the cache cannot be written to.
     Raises `CheckpointError`.
     """
-    job = _Job.of(checkpoint, precision, name, block_size, DEFAULT)
+    job = Job.of(checkpoint, precision, name, block_size, DEFAULT)
     target = conversions_folder() / job.key
     if found := whole(target):
         return found
@@ -82,7 +79,8 @@ def converted(
 
     def waiting() -> None:
         written = folder_size(partial_of(target))
-        # The other process has just finished when its folder has its name: it would seem to begin again.
+        # If the folder has its final name, the other process has just finished; no progress, which would
+        # begin at 0.
         if written or not target.is_dir():
             tell(f"waiting for another process, which is {job.title}", min(written, size), size)
 
@@ -119,7 +117,7 @@ def convert(
     Raises `CheckpointError`.
     """
     out = Path(os.path.realpath(Path(out).expanduser()))
-    job = _Job.of(checkpoint, precision, name, block_size, calibration, check)
+    job = Job.of(checkpoint, precision, name, block_size, calibration, check)
     job.size()
     _require_replaceable(out, force)
     with sole_writer(out, locks=_locks_anywhere()):
@@ -127,114 +125,8 @@ def convert(
     return out
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is to be converted."""
-
-    checkpoint: AnyCheckpoint
-    precision: Precision
-    block_size: int
-    name: str  # as the user says it
-    fingerprint: str
-    calibration: Calibration
-    how: engine.Schemes | None  # other schemes than the precision's own
-    check: bool = True  # compare the result with float32
-
-    @classmethod
-    def of(
-        cls,
-        checkpoint: AnyCheckpoint,
-        precision: str,
-        name: str,
-        block_size: int | None,
-        calibration: Calibration,
-        check: bool = True,
-    ) -> _Job:
-        if checkpoint.kind == "converted":
-            raise CheckpointError(
-                f"{checkpoint.folder} is converted already; name the checkpoint that it was made from",
-                path=checkpoint.folder,
-            )
-        identity = _identity(checkpoint)
-        # `size` checks the word, with the engine's own list of them.
-        kind = cast(Precision, precision)
-        # Whoever asks for a block size asks for blocks.
-        how = None if block_size else engine.schemes_here(kind)
-        block_size = block_size or engine.BLOCK_SIZES.get(kind, 0)
-        return cls(checkpoint, kind, block_size, name, identity, calibration, how, check)
-
-    @property
-    def key(self) -> str:
-        """The name of the folder in the cache."""
-        # Of a newer format another: the package that reads it converts again, and the older one goes on.
-        made_of = f"{self.fingerprint} {FORMAT} {self.block_size}"
-        if self.precision != "fp32":
-            made_of += f" {self.calibration.identity}"
-        if self.how is not None:
-            made_of += f" {self.how}"
-        digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
-        has_name = is_embedded(self.name) or hub_commit(self.checkpoint.folder)
-        name = self.name.split("@")[0] if has_name else self.checkpoint.folder.resolve().name
-        if self.checkpoint.adapter is not None:
-            name += f"-{self.checkpoint.adapter.folder.resolve().name}"
-        # Short: Windows allows paths of 260 characters.
-        readable = re.sub(r"[^\w.-]+", "-", name.replace("/", "--"), flags=re.ASCII).strip("-.")[:40]
-        return f"{readable or 'model'}-{self.precision}-{digest}"
-
-    @property
-    def title(self) -> str:
-        """What progress says."""
-        adapter = self.checkpoint.adapter
-        merged = "" if adapter is None else f" with {adapter.folder.resolve().name}"
-        return f"converting {self.name}{merged} to {self.precision}"
-
-    def size(self) -> int:
-        """Bytes of the result, nearly. `CheckpointError` for a precision or block size that does not exist."""
-        try:
-            planned = engine.plan(
-                self.checkpoint.config,
-                self.precision,
-                self.block_size,
-                tied_head=self.checkpoint.tied_head,
-                how=self.how,
-            )
-        except ValueError as error:
-            raise CheckpointError(str(error)) from None
-        return planned.nbytes
-
-    def source(self, is_private: bool) -> dict[str, Any]:
-        """What the manifest says of the checkpoint; where it lies on this disk, only in a private place."""
-        commit = hub_commit(self.checkpoint.folder)
-        folder = self.checkpoint.folder.resolve()
-        is_path = commit is None and not is_embedded(self.name)
-        own_name = (str(folder) if is_private else folder.name) if is_path else self.name
-        return {
-            "name": own_name,
-            "revision": commit,
-            "blip2_chat": __version__,
-            **self._adapter_source(is_private),
-        }
-
-    def _adapter_source(self, is_private: bool) -> dict[str, Any]:
-        """The same of the adapter: its name on the hub or its folder, and the hash of its weights."""
-        adapter = self.checkpoint.adapter
-        if adapter is None:
-            return {}
-        folder = adapter.folder.resolve()
-        snapshot = hub_name(adapter.folder)
-        name = snapshot or (str(folder) if is_private else folder.name)
-        return {"adapter": {"name": name, "sha256": adapter_hashes(adapter)[1]}}
-
-    def weight_paths(self) -> list[Path]:
-        return [self.checkpoint.folder / file for file in self.checkpoint.weight_files]
-
-
-def _identity(checkpoint: AnyCheckpoint) -> str:
-    return fingerprint(checkpoint.folder, checkpoint.weight_files, checkpoint.processor, checkpoint.adapter)
-
-
-def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: Progress) -> None:
-    """Makes `target`, or replaces it, as its sole writer."""
+def _make(job: Job, target: Path, source: dict[str, Any], way_out: str, tell: Progress) -> None:
+    """Makes or replaces `target`, whose lock the caller holds."""
     partial = partial_of(target)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -268,7 +160,7 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
                 samples=samples,
             )
         checkpoint = job.checkpoint
-        if _identity(checkpoint) != job.fingerprint:
+        if identity(checkpoint) != job.fingerprint:
             raise CheckpointError(
                 f"{job.checkpoint.folder} changed while it was being converted; try again",
                 path=job.checkpoint.folder,
@@ -285,8 +177,8 @@ def _make(job: _Job, target: Path, source: dict[str, Any], way_out: str, tell: P
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _samples(job: _Job) -> list[Sample]:
-    """What the conversion is calibrated by; none where it is not."""
+def _samples(job: Job) -> list[Sample]:
+    """The samples to calibrate with; none without calibration."""
     if job.precision == "fp32" or not job.calibration.is_on:
         return []
     samples = job.calibration.samples(job.checkpoint)
@@ -298,7 +190,7 @@ def _samples(job: _Job) -> list[Sample]:
     return samples
 
 
-def _fidelity(job: _Job, made: Path, tell: Progress) -> Fidelity | None:
+def _fidelity(job: Job, made: Path, tell: Progress) -> Fidelity | None:
     """How closely the conversion follows fp32, or None if it is not to be checked."""
     if not job.check or job.precision == "fp32":
         return None
@@ -309,7 +201,7 @@ def _fidelity(job: _Job, made: Path, tell: Progress) -> Fidelity | None:
 
 
 def _flush(folder: Path) -> None:
-    """Brings the files to the disk before their folder gets its name, in case the power fails."""
+    """Syncs the files before their folder gets its final name, in case the power fails."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -317,12 +209,12 @@ def _flush(folder: Path) -> None:
 
 def _put(made: Path, target: Path, partial: Path) -> None:
     if target.is_dir():
-        # Empty, damaged, or a conversion to replace; Windows renames onto none of them.
+        # Empty, damaged, or a conversion to replace; Windows cannot rename onto any of them.
         target.rename(partial / "replaced")
     made.rename(target)
 
 
-def _require_disk(job: _Job, folder: Path, way_out: str) -> None:
+def _require_disk(job: Job, folder: Path, way_out: str) -> None:
     size, free = job.size() + _DISK_MARGIN, shutil.disk_usage(folder).free
     if size > free:
         raise CannotWriteError(
@@ -331,7 +223,7 @@ def _require_disk(job: _Job, folder: Path, way_out: str) -> None:
         )
 
 
-def _explain(error: OSError, job: _Job, folder: Path, way_out: str) -> CheckpointError:
+def _explain(error: OSError, job: Job, folder: Path, way_out: str) -> CheckpointError:
     # numpy says that a disk is full without an errno: "… requested and … written", "Not enough free space …".
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or (
         error.errno is None and re.search(r"written|free space", str(error))
@@ -344,7 +236,7 @@ def _explain(error: OSError, job: _Job, folder: Path, way_out: str) -> Checkpoin
     return CheckpointError(f"{job.title} stopped: {error.strerror or error}{where}")
 
 
-def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) -> Verified:
+def _converted_for_this_run(job: Job, why: CannotWriteError, tell: Progress) -> Verified:
     with _temporary_lock:
         folder = _temporary.get(job.key)
         if folder is not None and (found := whole(folder)):
@@ -355,7 +247,7 @@ def _converted_for_this_run(job: _Job, why: CannotWriteError, tell: Progress) ->
             raise why from None
         # A forked child, which inherits this, must not remove what its parent uses.
         atexit.register(_remove_if_owner, parent, os.getpid())
-        # To whoever called `load`.
+        # Attributed to the caller of `load`.
         warnings.warn(f"{why}; {job.name} is converted for this run only", stacklevel=5)
         target = parent / job.key
         _make(job, target, job.source(is_private=True), "set TMPDIR to a folder elsewhere", tell)
@@ -377,7 +269,7 @@ def _require_replaceable(out: Path, force: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        raise CheckpointError(f"{out} exists and is no conversion; name a new folder", path=out)
+        raise CheckpointError(f"{out} exists and is not a conversion; name a new folder", path=out)
     if not force:
         raise CheckpointError(
             f"{out} holds a conversion already; ",
@@ -387,7 +279,7 @@ def _require_replaceable(out: Path, force: bool) -> None:
         )
     if foreign := foreign_file(out):
         raise CheckpointError(
-            f"{out} holds {foreign}, which is no part of the conversion in it; move that, or name a new folder",
+            f"{out} holds {foreign}, which does not belong to the conversion in it; move that, or name a new folder",
             path=out,
         )
 

@@ -21,9 +21,9 @@ from .calibration import SHIPPED_PICTURES
 from .retrieval_samples import pairs
 from .samples import shipped_samples
 
-# The shipped pictures that nothing is calibrated by: on those the integers would look better than they are. Each text
-# takes float32 as long as a few tokens of an answer, and at opt-2.7b's size the whole should not take longer than the
-# conversion.
+# Shipped pictures that calibration does not use: on those that it does, the integers would look better than
+# they are. Each text takes float32 as long as a few tokens of an answer, and at opt-2.7b's size the whole
+# should not take longer than the conversion.
 _FIRST, _QUESTIONS = SHIPPED_PICTURES, 2
 _PICTURES = 2
 # Of a shipped sample's prompt and answer together.

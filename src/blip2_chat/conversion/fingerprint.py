@@ -1,4 +1,4 @@
-"""Which checkpoint a conversion was made from: told apart cheaply at every load, hashed whole when converting."""
+"""Identifies the checkpoint of a conversion: a cheap fingerprint at every load, a full hash when converting."""
 
 from __future__ import annotations
 

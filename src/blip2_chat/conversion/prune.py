@@ -1,4 +1,4 @@
-"""Conversions that nothing can load any more, because what they were made from is gone: found, and removed."""
+"""Finds and removes conversions whose checkpoint is gone, which nothing can load any more."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def _remove_unless(entry: Cached) -> str | None:
 
 
 def _foreign(folder: Path) -> str | None:
-    """What is not ours: something in the folder that its manifest does not list, or a folder that is elsewhere."""
+    """What does not belong to the conversion: a file that its manifest does not list, or a link to another
+    folder."""
     if folder.is_symlink() or folder.parent != conversions_folder():
         return f"a link to {os.path.realpath(folder)}"
     return foreign_file(folder)

@@ -51,8 +51,8 @@ class SampleMaker:
 def shipped_samples(
     checkpoint: Checkpoint, pictures: slice, questions: int, with_conversation: bool = False
 ) -> list[Sample]:
-    """Of some of the pictures that ship with the package: their captions, so many questions about each, and the
-    last turn of a conversation."""
+    """Samples of some shipped pictures: their captions, a number of questions about each, and the last turn of a
+    conversation."""
     make = SampleMaker(checkpoint)
     samples: list[Sample] = []
     for one in sample_pictures()[pictures]:
@@ -67,7 +67,7 @@ def shipped_samples(
 
 @lru_cache(maxsize=1)
 def shipped_identity() -> str:
-    """Another one for other shipped pictures or texts."""
+    """A hash that changes with the shipped pictures and texts."""
     digest = hashlib.sha256()
     for path in sorted(SAMPLES.iterdir()):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -53,14 +53,15 @@ class Engine(Protocol):
     device: str  # "cpu", "cuda", ...
 
     def encode_image(self, pixels: Floats) -> Floats:
-        """float32 pixels [B,3,H,W] -> what pictures are to every question: query vectors [B,Q,D], D the language
-        model's width; where the Q-Former reads the instruction, the picture encoder's features [B,T,W]."""
+        """float32 pixels [B,3,H,W] -> what does not depend on the question: query vectors [B,Q,D] (D is the
+        language model's width), or, where the Q-Former reads the instruction, the picture encoder's features
+        [B,T,W]."""
 
     def query(self, pictures: Floats, instructions: Sequence[Sequence[int]]) -> Floats:
-        """What `encode_image` made of B pictures -> query vectors [B,Q,D].
+        """The output of `encode_image` for B pictures -> query vectors [B,Q,D].
 
-        `instructions`: B rows of the Q-Former's token ids, each at least one. A Q-Former that reads none of them has
-        made the vectors already, and they are returned.
+        `instructions`: B rows of the Q-Former's token ids, each at least one. Where the Q-Former does not read
+        instructions, `encode_image` has already made the vectors, and they are returned unchanged.
         """
 
     def prefill(

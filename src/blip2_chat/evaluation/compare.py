@@ -1,4 +1,4 @@
-"""What a precision costs: the same pictures and questions for every engine and precision at hand.
+"""Compares precisions: the same pictures and questions for every available engine and precision.
 
 Each contestant runs in a process of its own, so that its memory is its own; what is measured is what a user has:
 loading, answers one after the other, the largest resident set.
@@ -78,7 +78,7 @@ class Questions:
         # Now, and not for each contestant after all that it answered before.
         absent = next((item.picture for item in items if not Path(item.picture).is_file()), None)
         if absent is not None:
-            raise Blip2ChatError(f"{path} names {absent}, which is no file")
+            raise Blip2ChatError(f"{path} names {absent}, which is not a file")
         return cls(path.name, items)
 
 

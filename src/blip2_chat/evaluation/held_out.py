@@ -149,7 +149,8 @@ class Evaluation:
         self.report = Report()
 
     def run(self, on_progress: Progress = silent) -> Report:
-        """Asks everything; `on_progress` is told what, how many are done, and how many there are."""
+        """Asks all questions. `on_progress` is called with a description, the number done and the number of
+        all."""
         started = time.perf_counter()
         try:
             with zipfile.ZipFile(self._set.path) as archive:

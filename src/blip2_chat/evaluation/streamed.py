@@ -33,6 +33,9 @@ from ..engines.onnx.manifest import Fidelity
 from ..engines.onnx.reference import Sample
 from ..engines.onnx.run.session import load_onnx_engine
 from ..errors import Blip2ChatError, CheckpointError
+from ..generation.loop import generate
+from ..generation.rows import Task
+from ..generation.settings import Decoding
 from ..generation.text_stream import clean
 from ..images import Picture, Preprocess, open_picture, to_pixels
 from ..prompts import TEMPLATES, fit
@@ -148,7 +151,7 @@ class StreamedComparison:
         pictures = {id(sample.pixels): engine.encode_image(sample.pixels) for sample in samples}
         vectors = [engine.query(pictures[id(sample.pixels)], [sample.instruction]) for sample in samples]
         samples = [
-            replace(sample, answer=_draft(engine, vectors[at], sample, [], longest[at]))
+            replace(sample, answer=self._draft(engine, vectors[at], sample, [], longest[at]))
             for at, sample in enumerate(samples)
         ]
         exact: dict[int, tuple[Floats, Floats]] = {}
@@ -169,7 +172,7 @@ class StreamedComparison:
                     samples[at] = replace(sample, answer=kept[:-1] if not is_whole else kept)
                     exact[at] = (outputs.vectors[place], logits[: len(samples[at].answer) + 1])
                     continue
-                draft = _draft(engine, vectors[at], sample, kept, longest[at])
+                draft = self._draft(engine, vectors[at], sample, kept, longest[at])
                 samples[at] = replace(sample, answer=draft)
                 wrong.append(at)
             waiting = wrong
@@ -177,6 +180,16 @@ class StreamedComparison:
                 break
         ordered = [exact[at] for at in range(len(samples))]
         return samples, Outputs([one for one, _ in ordered], [logits for _, logits in ordered])
+
+    def _draft(
+        self, engine: Engine, vectors: Floats, sample: Sample, begun: Sequence[int], longest: int
+    ) -> list[int]:
+        """The engine's greedy answer that begins with given tokens."""
+        if len(begun) >= longest:
+            return list(begun)
+        task = Task(sample.prompt, Decoding(max_new_tokens=longest), begun=tuple(begun))
+        ((written,),) = generate(engine, self._tokenizer, vectors, [task])
+        return written.token_ids
 
     def _sample(self, item: Item, opened: Callable[[str], Picture]) -> Sample:
         config = self._config
@@ -262,19 +275,3 @@ def _verified(
     if len(draft) >= longest or likeliest[len(draft)] in eos:
         return list(draft), True
     return [*draft, likeliest[len(draft)]], False
-
-
-def _draft(engine: Engine, vectors: Floats, sample: Sample, begun: Sequence[int], longest: int) -> list[int]:
-    """The engine's greedy answer that begins with given tokens."""
-    state, logits = engine.prefill(vectors, [sample.prompt])
-    tokens = list(begun)
-    for token in tokens:
-        logits = engine.step(state, [token])
-    while len(tokens) < longest:
-        token = int(logits[0].argmax())
-        if token in engine.config.text.eos_token_ids:
-            break
-        tokens.append(token)
-        if len(tokens) < longest:
-            logits = engine.step(state, [token])
-    return tokens

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sampling import constrain, log_softmax
+from ..numerics import log_softmax
+from .sampling import constrain
 from .settings import Decoding
 
 _NEVER = np.float32(-1.0e9)

@@ -1,4 +1,4 @@
-"""What a next answer need not compute again: pictures that were encoded, query vectors, KV caches of conversations.
+"""What later answers reuse: encoded pictures, query vectors, and the KV caches of conversations.
 
 Both are bounded in bytes, and the least recently used goes first.
 """
@@ -6,10 +6,10 @@ Both are bounded in bytes, and the least recently used goes first.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from ..engines.engine import Floats, State
+from ..system.recent import Recent
 
 
 def kept_under(digest: str, instruction: Sequence[int] = ()) -> str:
@@ -17,37 +17,20 @@ def kept_under(digest: str, instruction: Sequence[int] = ()) -> str:
     return f"{digest} {' '.join(map(str, instruction))}" if instruction else digest
 
 
-class ArrayCache:
-    """What was made of the pictures seen last, under `kept_under`'s keys.
+def array_cache(max_bytes: int = 64 * 1024 * 1024) -> Recent[str, Floats]:
+    """A cache of what was computed from the pictures seen last, under `kept_under`'s keys.
 
-    An encoded picture is the slow part of a first answer, and takes 0.5 MB as query vectors, 1.5 MB as features from
-    which the query vectors of each instruction are made (5 MB at 364 pixels).
+    Encoding the picture is the slow part of a first answer. The result takes 0.5 MB as query vectors, or 1.5 MB as
+    the features from which the query vectors of each instruction are computed (5 MB at 364 pixels).
     """
-
-    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, Floats] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, digest: str) -> Floats | None:
-        vectors = self._kept.get(digest)
-        if vectors is not None:
-            self._kept.move_to_end(digest)
-        return vectors
-
-    def put(self, digest: str, vectors: Floats) -> None:
-        if digest not in self._kept:
-            self._kept[digest] = vectors
-            self._bytes += vectors.nbytes
-        while self._bytes > self._max_bytes and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+    return Recent(max_bytes, lambda array: array.nbytes)
 
 
 class StateCache:
     """The states that conversations left behind, each of one row, found again by picture and common beginning.
 
     The prompt of a next turn begins with the one before, so a follow-up reads only its new tokens. A state is
-    taken out while it is used: whoever breaks off simply does not put it back. Safe to use from several threads.
+    taken out while it is used, and after an interruption simply not put back. Safe to use from several threads.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
@@ -83,8 +66,8 @@ class StateCache:
             return entry[1].take([0], longest)
 
     def put(self, digest: str, state: State) -> None:
-        """Keeps a state of one row for the next turn. More than the bound is let go, the oldest first; a state
-        larger than the bound alone is not kept."""
+        """Keeps a state of one row for the next turn. The oldest states beyond the bound are dropped; a state
+        larger than the bound is not kept at all."""
         if state.nbytes > self._max_bytes:
             return
         with self._lock:

@@ -15,8 +15,9 @@ import numpy as np
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.tokenizer import Tokenizer
 from ..engines.engine import Floats
+from ..numerics import log_softmax
 from .beam import BeamSearch
-from .sampling import choose, constrain, log_softmax
+from .sampling import choose, constrain
 from .settings import Decoding
 from .text_stream import TextStream, clean, first_stop
 
@@ -96,11 +97,12 @@ def tokenise_choices(
 class Task:
     """What is to be written: a tokenised prompt, settings, and all stop strings (the template's and the client's).
 
-    top_logprobs: how many of the likeliest tokens each `Piece` reports beside its own (None: no scores at all).
+    top_logprobs: how many of the most probable tokens each `Piece` reports, too (None: no scores at all).
     seeds: what sampling is seeded with, besides an answer's number; by default `decoding.seed`. Give more numbers
     to make samples depend on something else, such as the picture.
     choices: given answers to rank in place of writing one, each tokenised (`tokenise_choices`) and with its text.
     instruction: the prompt in the Q-Former's ids, where it reads it.
+    begun: tokens that every answer begins with, whatever the model would write (not for beams and choices).
     """
 
     prompt: list[int]
@@ -110,6 +112,7 @@ class Task:
     seeds: tuple[int, ...] | None = None
     choices: tuple[Choice, ...] = ()
     instruction: tuple[int, ...] = ()
+    begun: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -193,8 +196,12 @@ class Samples:
     def _next(self, row: _Row, logits: Floats) -> int | None:
         """The row's next token; None when it ends here."""
         decoding, result = self._task.decoding, row.result
-        scores = constrain(logits, decoding, row.history, len(result.token_ids), self._eos)
-        token = choose(scores, decoding, row.rng)
+        written = len(result.token_ids)
+        if written < len(self._task.begun):
+            token = self._task.begun[written]
+        else:
+            scores = constrain(logits, decoding, row.history, written, self._eos)
+            token = choose(scores, decoding, row.rng)
         logprobs = log_softmax(logits)
         result.logprobs.append(float(logprobs[token]))
         if token in self._eos:

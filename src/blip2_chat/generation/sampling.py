@@ -12,13 +12,6 @@ from .settings import Decoding
 Row = NDArray[np.float32]  # [V]
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Natural-log probabilities along the last axis, float32."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
 def constrain(
     scores: Row, decoding: Decoding, history: Sequence[int], generated: int, eos_ids: Sequence[int]
 ) -> Row:

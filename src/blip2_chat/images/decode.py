@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
 from PIL import Image, ImageFile
 
@@ -17,8 +18,7 @@ from .kinds import AVIF_BRANDS, FORMATS, HEIF_BRANDS, iso_brands
 from .limits import PictureLimits
 from .naming import one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_Opening: TypeAlias = "Callable[[bytes], io.BytesIO]"
 
 # A JPEG of more pixels is decoded at half, a quarter or an eighth of its size, until it has fewer. That is
 # still ten times what any BLIP-2 sees, and needs little memory.
@@ -31,39 +31,69 @@ _ANOTHER_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 _MORE_DATA = bytes(random.Random(0).choices(range(1, 255), k=2048))
 
 
-def decode(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+class _Watched(io.BytesIO):
+    """A file in memory, whose reads fail once the picture is no longer wanted. Pillow asks for 64 kB of a JPEG
+    or PNG at a time, and decodes them before it asks for more."""
+
+    def __init__(self, data: bytes, name: str, is_abandoned: Callable[[], bool]) -> None:
+        super().__init__(data)
+        self._name = name
+        self._is_abandoned = is_abandoned
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._is_abandoned():
+            raise PictureError(f"{self._name} is no longer wanted", name=self._name, fault="abandoned")
+        return super().read(size)
+
+
+def _never() -> bool:
+    return False
+
+
+def decode(
+    data: bytes, name: str, limits: PictureLimits, is_abandoned: Callable[[], bool] = _never
+) -> Image.Image:
     """The first frame of an encoded picture, loaded, in whatever mode the file has.
 
     `name` is the name of the picture in messages. A JPEG of more than 40 million pixels is returned at a
     reduced size. Raises PictureError for bytes that are not a picture, for too many pixels or too much work
-    (read from the header, before memory is allocated), and for damage.
+    (read from the header, before memory is allocated), and for damage. `is_abandoned` is called while the
+    file is read: once it returns True, decoding ends with a PictureError (fault "abandoned"). WebP, AVIF and HEIC are
+    decoded in one call that cannot be interrupted.
     """
+
+    def opening(encoded: bytes) -> io.BytesIO:
+        return _Watched(encoded, name, is_abandoned)
+
     if not data:
         raise PictureError(
             f"{name} is empty (0 bytes); copy or download it again", name=name, fault="damaged"
         )
     brands = iso_brands(data)
     if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
-        return _decode_heif(data, name, limits)
+        return _decode_heif(data, name, limits, opening)
     if data.startswith(b"\xff\xd8\xff"):
-        return _decode_jpeg(data, name, limits)
+        return _decode_jpeg(data, name, limits, opening)
     if data.startswith(png.SIGNATURE):
-        return _decode_png(data, name, limits)
+        return _decode_png(data, name, limits, opening)
     if data.startswith((b"II", b"MM")):
-        return _decode_tiff(data, name, limits)
-    return _decode_with_pillow(data, name, limits)
+        return _decode_tiff(data, name, limits, opening)
+    return _decode_with_pillow(data, name, limits, opening)
 
 
 def _decode_with_pillow(
     data: bytes,
     name: str,
     limits: PictureLimits,
+    opening: _Opening,
     prepare: Callable[[ImageFile.ImageFile], object] | None = None,
 ) -> Image.Image:
     # Pillow's decoders raise nearly anything on hostile bytes (struct.error, IndexError, SyntaxError,
     # MemoryError, zlib.error ...), so only a broad except guarantees one clear error.
     try:
-        image = _opened(data)
+        image = _opened(data, opening)
+    except PictureError:
+        raise
     except Image.DecompressionBombError as error:
         raise PictureError(
             f"{name} has too many pixels for Pillow's bomb guard; save a smaller copy and use that",
@@ -80,12 +110,14 @@ def _decode_with_pillow(
         if prepare is not None:
             prepare(image)
         image.load()
+    except PictureError:
+        raise
     except Exception as error:
         raise _damaged(name, error) from error
     return image
 
 
-def _opened(data: bytes) -> ImageFile.ImageFile | None:
+def _opened(data: bytes, opening: _Opening) -> ImageFile.ImageFile | None:
     """The image, not loaded yet; None if it has none of our formats.
 
     Like `Image.open`, but without its limit on pixels, which is global to the program, and without its warning,
@@ -100,13 +132,13 @@ def _opened(data: bytes) -> ImageFile.ImageFile | None:
         if accepted is not True:
             continue  # False, or a text with the missing library
         try:
-            return factory(io.BytesIO(data), "")
+            return factory(opening(data), "")
         except _ANOTHER_FORMAT:
             continue
     return None
 
 
-def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+def _decode_jpeg(data: bytes, name: str, limits: PictureLimits, opening: _Opening) -> Image.Image:
     try:
         facts = jpeg.facts(data)
     except ValueError as error:
@@ -123,22 +155,22 @@ def _decode_jpeg(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
             image.draft(None, (width // scale, height // scale))
 
     if facts.ended:
-        return _decode_with_pillow(data, name, limits, reduce)
+        return _decode_with_pillow(data, name, limits, opening, reduce)
     data = jpeg.without_padding(data)
-    whole = _decode_with_pillow(data + jpeg.END, name, limits, reduce)
+    whole = _decode_with_pillow(data + jpeg.END, name, limits, opening, reduce)
     # Bytes after the last pixel change nothing, but if pixels are missing, they would be read as pixels.
-    other = _decode_with_pillow(data + _MORE_DATA + jpeg.END, name, limits, reduce)
+    other = _decode_with_pillow(data + _MORE_DATA + jpeg.END, name, limits, opening, reduce)
     if not (facts.whole and _same(whole, other)):
         raise _damaged(name, OSError("part of the picture is missing"))
     return whole
 
 
-def _decode_png(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+def _decode_png(data: bytes, name: str, limits: PictureLimits, opening: _Opening) -> Image.Image:
     try:
         essential = png.essential(data)
     except ValueError as error:
         raise _damaged(name, error) from error
-    return _decode_with_pillow(essential, name, limits)
+    return _decode_with_pillow(essential, name, limits, opening)
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:
@@ -147,7 +179,7 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
     )
 
 
-def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+def _decode_tiff(data: bytes, name: str, limits: PictureLimits, opening: _Opening) -> Image.Image:
     known = tiff.readable(data)
     if known.tile > max(_LARGEST_TILE, limits.max_pixels):
         raise PictureError(
@@ -156,13 +188,13 @@ def _decode_tiff(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
             fault="unsupported",
         )
     with quiet_libtiff():
-        image = _decode_with_pillow(known.data, name, limits, tiff.mend)
+        image = _decode_with_pillow(known.data, name, limits, opening, tiff.mend)
     for tag, value in known.truly.items():
         image.tag_v2[tag] = value  # type: ignore[attr-defined]
     return image
 
 
-def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
+def _decode_heif(data: bytes, name: str, limits: PictureLimits, opening: _Opening) -> Image.Image:
     try:
         # Not `register_heif_opener`, which would change what Pillow opens in the whole program.
         import pillow_heif
@@ -173,8 +205,10 @@ def _decode_heif(data: bytes, name: str, limits: PictureLimits) -> Image.Image:
             fault="unsupported",
         ) from error
     try:
-        container = pillow_heif.open_heif(io.BytesIO(data))
+        container = pillow_heif.open_heif(opening(data))
         width, height = container.size
+    except PictureError:
+        raise
     except Exception as error:
         raise _damaged(name, error) from error
     limits.require_pixels(width, height, name)

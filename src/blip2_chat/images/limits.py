@@ -99,7 +99,7 @@ class PictureLimits:
         if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _SMALL):
             raise PictureError(
                 f"{name} is a progressive JPEG of {scans:,} scans, which would take too long to decode; "
-                "save it anew and use that",
+                "save it again in another program and use that",
                 name=name,
                 fault="too large",
             )

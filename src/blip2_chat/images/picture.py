@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeGuard
@@ -59,7 +59,12 @@ _DEFAULT_LIMITS = PictureLimits()
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
-def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMITS) -> Picture:
+def open_picture(
+    source: PictureSource,
+    *,
+    limits: PictureLimits = _DEFAULT_LIMITS,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> Picture:
     """Open a picture: EXIF orientation applied, transparency over white, 16-bit levels scaled, first frame
     only.
 
@@ -67,6 +72,7 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
         opened with "rb" (read from its start if it can seek), a PIL image (its current frame), a numpy
         array [H, W] or [H, W, 1, 3 or 4]: uint8, uint16, bool, or float in 0-1 or 0-255; or a dict
         {"bytes": ..., "path": ...} as in Hugging Face datasets, in which either may be None.
+    is_abandoned: called while the file is decoded; once it returns True, decoding ends with a PictureError.
     Raises only PictureError for problems with the picture, the disk or the network: one line that names the
     picture and what to do.
     """
@@ -81,7 +87,7 @@ def open_picture(source: PictureSource, *, limits: PictureLimits = _DEFAULT_LIMI
             limits.require_pixels(source.shape[1], source.shape[0], UNNAMED)
         return _picture(array_to_image(source, UNNAMED), UNNAMED)
     name, data = _read(source, limits)
-    return _picture(decode(data, name, limits), name)
+    return _picture(decode(data, name, limits, is_abandoned), name)
 
 
 def is_one_picture(value: object) -> bool:

@@ -79,8 +79,8 @@ def write_metadata(
     digest: str | None = None,
     limits: PictureLimits = _LIMITS,
 ) -> Outcome:
-    """Writes a caption. "written": something changed; "kept": a text of somebody else stayed, and nothing changed;
-    "unchanged": everything was there already.
+    """Writes a caption. "written": something changed; "kept": a text that this program did not write stayed, and
+    nothing changed; "unchanged": everything was there already.
 
     digest: of the pixels that the caption is about (`Picture.digest`): it is not embedded with others.
     Raises `MetadataError` with the file's name; then nothing has changed.
@@ -95,7 +95,8 @@ def write_metadata(
 
 
 def is_complete(path: str | os.PathLike[str], places: Places, limits: PictureLimits = _LIMITS) -> bool:
-    """Whether a picture has a description and an alternative text of somebody else, which are to stay."""
+    """Whether a picture has a description and an alternative text that this program did not write, and that are
+    to stay."""
     if places.overwrite:
         return False
     try:

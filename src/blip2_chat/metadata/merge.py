@@ -15,7 +15,8 @@ _ALT = (IPTC, "AltTextAccessibility", "AltText")
 
 @dataclass(frozen=True)
 class Merged:
-    """is_changed: the packet is another one now. is_kept: a text of somebody else stayed in the place of ours."""
+    """is_changed: the packet has changed. is_kept: a text that this program did not write stayed in place of
+    ours."""
 
     is_changed: bool
     is_kept: bool
@@ -31,7 +32,8 @@ def merge(
     """Writes the caption into the packet, except where somebody else's text is.
 
     around: other packets of the same picture, whose text counts as well. older: its caption in a format before
-    XMP. overwrite: replaces a text of somebody else; other languages and keywords stay all the same.
+    XMP. overwrite: replaces texts that this program did not write; other languages and keywords stay in any
+    case.
     """
     is_changed = is_kept = False
     for (namespace, name, record), wanted in ((_DESCRIPTION, caption.description), (_ALT, caption.alt)):

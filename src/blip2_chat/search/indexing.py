@@ -131,7 +131,7 @@ class Indexing:
         gone = {_address(source) for source in options.without}
         if unknown := gone.difference(about.sources):
             raise RunError(
-                f"{one_line(str(next(iter(unknown))))} is no source of {one_line(options.out)}, which was made of "
+                f"{one_line(str(next(iter(unknown))))} is not a source of {one_line(options.out)}, which was made of "
                 f"{one_line(', '.join(about.sources))}"
             )
         sources = tuple(one for one in dict.fromkeys([*about.sources, *given]) if one not in gone)
@@ -236,7 +236,7 @@ class Indexing:
                 Parameter("keep_features", True),
                 "; give ",
                 Parameter("fresh", True),
-                " to make it anew with them",
+                " to make it again with them",
             )
         self._store.change(sources=sources, exclude=self.exclude)
         return self._store
@@ -300,7 +300,7 @@ def require_same(about: About, retriever: Retriever, address: str) -> None:
             mine = f"{mine} with other weights or picture settings"
         raise RunError(
             f"{one_line(address)} was made with {made}, and this is {mine}, whose embeddings cannot be compared with "
-            "its own: use the model that it was made with, or index the pictures anew with ",
+            "its own: use the model that it was made with, or index the pictures again with ",
             Parameter("fresh", True),
         )
 

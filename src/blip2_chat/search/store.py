@@ -361,7 +361,7 @@ class _told:
         what = one_line(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
         if "No space left" in str(error) or "os error 28" in str(error):
             raise RunError(
-                "the disk is full; what was done stays done: free some space and give the same command again"
+                "the disk is full; what was done is saved: free some space and run the same command again"
             ) from error
         raise RunError(f"the index {one_line(self._address)} cannot be read or written ({what})") from error
 

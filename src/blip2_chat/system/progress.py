@@ -9,4 +9,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Ignores progress: the default where nobody watches."""
+    """Ignores progress: the default."""

@@ -69,7 +69,7 @@ def invalid(faults: Sequence[Mapping[str, Any]]) -> ApiError:
         # The parser's reason contains a position, but no text of the body.
         why = str((fault.get("ctx") or {}).get("error", ""))[:200]
         if "surrogate" in why or "hex escape" in why:
-            why += " (a lone surrogate, such as \\ud800, is no character)"
+            why += " (a lone surrogate, such as \\ud800, is not a character)"
         told = "the request's body is not valid JSON"
         return ApiError(400, f"{told}: {why}" if why else told, code="invalid_json")
     # Names of alternatives (classes, or "function-..." of them) stand between the fields, a part's kind before the

@@ -70,7 +70,7 @@ class Finder:
         return self.index.search(like=query.picture, top=top)
 
     async def picture(self, digest: str, longest: int, client: str) -> tuple[bytes, str]:
-        """The indexed picture with these pixels, at most so many pixels wide and high -> its file and type.
+        """The indexed picture with these pixels, at most `size` pixels wide and high -> its file and type.
 
         What its file holds beside the pixels (where it was taken, and by whom) is not sent. Raises `PictureError` if
         there is none, or its file has changed.

@@ -150,7 +150,8 @@ class Served:
             raise ApiError(400, worded(error), code="invalid_image") from None
 
     def submit(self, picture: PreparedPicture, task: Task, request: Request) -> Ticket:
-        """Takes a place in the queue; whoever does must `scheduler.cancel` the ticket, however it ends."""
+        """Takes a place in the queue. The caller must `scheduler.cancel` the ticket at the end, whatever
+        happens."""
         try:
             return self.scheduler.submit(picture, task, client_of(request))
         except Stopped:

@@ -36,7 +36,8 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Ticket:
-    """A submitted task, seen from the event loop: iterate for its events. `cancel` it when nobody listens."""
+    """A submitted task, seen from the event loop: iterate for its events. `cancel` it when the client has
+    gone."""
 
     picture: PreparedPicture
     task: Task
@@ -69,7 +70,7 @@ class Ticket:
 
 @dataclass(eq=False)
 class _Work:
-    """Work in steps for the model beside writing. `cancelled` when nobody waits for it."""
+    """Work for the model between generation steps, itself in steps. `cancelled`: the client has gone."""
 
     steps: Generator[Any, None, Any]
     loop: asyncio.AbstractEventLoop

@@ -287,7 +287,11 @@ class ModelList(BaseModel):
 
 class CaptionRequest(Writing):
     pictures: list[str] = Field(min_length=1, description="`data:` URLs; http(s) ones with --allow-urls.")
-    start: str = Field("", max_length=1000, description='First words to go on from: "a photo of".')
+    start: str = Field(
+        "",
+        max_length=1000,
+        description='First words of the caption, which the model continues: "a photo of".',
+    )
     model: str | None = Field(None, description="One of /v1/models; where it is absent, the first of them.")
 
 

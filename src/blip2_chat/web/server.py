@@ -69,7 +69,7 @@ def origins(given: Iterable[str]) -> tuple[str, ...]:
         if origin not in ("*", "null") and (origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc):
             raise BindError(
                 Parameter("allowed_origin", one),
-                " is no origin; give one such as https://app.example",
+                " is not an origin; give one such as https://app.example",
             )
         found.append(origin)
     return tuple(found)

@@ -16,7 +16,7 @@ class Settings:
     max_body_bytes: of one request; the bodies of all current requests together: `max_held_bytes`.
     max_tokens: of one answer; larger requests are reduced to this.
     max_text: characters of all messages of a request.
-    pixels_option: see `PictureLimits`: what whoever runs the server can do about a picture of more than `max_pixels`.
+    pixels_option: see `PictureLimits`: how the operator of the server can change `max_pixels`.
     time_limit: seconds from the arrival of a request to the end of its answer.
     allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
     allowed_origins: sites whose pages may use the API, lower case: "https://app.example"; "*" is every site.

@@ -20,7 +20,8 @@ from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.engines.onnx import load_onnx_engine
 from blip2_chat.engines.onnx.convert import convert
 from blip2_chat.engines.onnx.graph.activations import UnknownActivation, activate
-from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph
+from blip2_chat.engines.onnx.graph.builder import Graph
+from blip2_chat.engines.onnx.graph.tensors import FLOAT
 from blip2_chat.engines.onnx.run.runtime import ort
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import change_json, make_checkpoint

@@ -20,7 +20,8 @@ from transformers import (
 
 from blip2_chat.checkpoint.config import QFormerConfig
 from blip2_chat.engines.onnx.graph import qformer
-from blip2_chat.engines.onnx.graph.builder import FLOAT, INT32, INT64, Graph, Tensor, stored
+from blip2_chat.engines.onnx.graph.builder import Graph
+from blip2_chat.engines.onnx.graph.tensors import FLOAT, INT32, INT64, Tensor, stored
 from blip2_chat.engines.onnx.streamed import run_streamed
 from tests.support.checkpoints import QFORMER, VISION
 from tests.support.transformers_checkpoints import randomise

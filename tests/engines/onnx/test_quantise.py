@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from blip2_chat.engines.onnx.graph import quantise
-from blip2_chat.engines.onnx.graph.builder import FLOAT, Graph, Scheme, constant
+from blip2_chat.engines.onnx.graph.builder import Graph, Scheme
+from blip2_chat.engines.onnx.graph.tensors import FLOAT, constant
 
 
 def weights(seed: int, n: int, k: int, heavy: float = 0.0) -> np.ndarray:

@@ -125,7 +125,7 @@ def globbed(pattern: str) -> Iterator[str]:
                 yield str(found)
     except ValueError as error:  # "a/**.jpg", before Python 3.13
         raise RunError(
-            f"{one_line(pattern)} is no pattern: ** stands for folders, as in 'photos/**/*.jpg'"
+            f"{one_line(pattern)} is not a pattern: ** stands for folders, as in 'photos/**/*.jpg'"
         ) from error
 
 

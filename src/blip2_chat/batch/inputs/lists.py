@@ -38,7 +38,7 @@ def listed(path: str, passed: Counter[str]) -> Iterator[str]:
                     yield resolve(line, folder)
     except UnicodeError as error:
         raise UnreadableError(
-            f"{one_line(path)} is no text ({one_line(str(error))}); save it as UTF-8"
+            f"{one_line(path)} is not text ({one_line(str(error))}); save it as UTF-8"
         ) from error
     except OSError as error:
         raise UnreadableError(f"{one_line(path)} cannot be read ({reason(error)})") from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import PictureError
 from ...images import PictureLimits, PreparedPicture, Preprocess, open_picture, prepare
 from ...images.naming import NamedBytes
+from ...system.recent import Recent
 from ..errors import RunError
 from ..items import Item
 from ..storage import UNPLUGGED, is_remote, parent, reading, reason, scheme
@@ -80,8 +80,7 @@ class _Folders:
     """The folders of recent pictures, and the device of each."""
 
     def __init__(self, most: int = 64) -> None:
-        self._seen: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        self._most = most
+        self._seen: Recent[str, tuple[int, int]] = Recent(most)
         self._lock = threading.Lock()
 
     def remember(self, file: str | None) -> None:
@@ -89,16 +88,14 @@ class _Folders:
             return
         folder = parent(file)
         with self._lock:
-            if folder in self._seen:
+            if self._seen.get(folder) is not None:
                 return
         try:
             status = os.stat(folder)
         except OSError:
             return  # it existed a moment ago; the next picture will show it
         with self._lock:
-            self._seen[folder] = (status.st_dev, status.st_ino)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
+            self._seen.put(folder, (status.st_dev, status.st_ino))
 
     def require(self, file: str | None, error: PictureError) -> None:
         """Raises `RunError` if a picture could not be read because its disk is gone: its folder has vanished,
@@ -108,7 +105,7 @@ class _Folders:
             return
         mine = parent(file)
         with self._lock:
-            seen = dict(self._seen)
+            seen = dict(self._seen.items())
         gone = None
         if error.__cause__.errno in UNPLUGGED:
             gone = mine
@@ -116,8 +113,8 @@ class _Folders:
             gone = next((one for one, at in seen.items() if _lost(one, at)), None)
         if gone is not None:
             raise RunError(
-                f"{gone} is no longer there: was the disk unplugged? What was done stays done: "
-                "give the same command again when it is back"
+                f"{gone} is no longer there: was the disk unplugged? What was done is saved: "
+                "run the same command again when it is back"
             ) from error
 
 

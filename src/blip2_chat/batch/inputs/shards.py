@@ -106,7 +106,7 @@ class Shard:
         return looks_like_picture(name, lambda: _beginning(archive, member, HEAD_BYTES) if member else b"")
 
     def _damage(self, error: Exception) -> str:
-        return f"{one_line(self.path)} is damaged or no tar file ({reason(error)}); copy it again"
+        return f"{one_line(self.path)} is damaged or not a tar file ({reason(error)}); copy it again"
 
 
 @dataclass

@@ -77,7 +77,7 @@ class Zip:
                     f"{shown} has {encrypted:,} encrypted pictures; unpack it and give the folder",
                 )
         except _BROKEN as error:
-            yield None, None, f"{shown} is damaged or no zip file ({reason(error)}); copy it again"
+            yield None, None, f"{shown} is damaged or not a zip file ({reason(error)}); copy it again"
         except OSError as error:
             yield None, None, container_error(self.path, error)
 

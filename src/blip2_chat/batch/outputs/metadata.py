@@ -52,8 +52,8 @@ class MetadataWriter:
     failures: list[tuple[str, MetadataError]] = field(default_factory=list)
 
     def is_left_alone(self, item: Item) -> bool:
-        """Whether a picture without a result has a description and an alternative text of somebody else, and gets
-        no keywords, so that it needs no caption."""
+        """Whether a picture without a result has a description and an alternative text that this program did not
+        write, and gets no keywords, so that it needs no caption."""
         return (
             item.file is not None
             and self.metadata.tagger is None

@@ -44,7 +44,9 @@ def report(
     digest of the row; otherwise the card says that it was not found. Raises `RunError`.
     """
     if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
-        raise RunError(f"{out} is the result itself, and would be replaced; give another ", Parameter("out"))
+        raise RunError(
+            f"{out} is the file of results and would be overwritten; choose another ", Parameter("out")
+        )
     rows = list(read(results))
     if not rows:
         raise RunError(f"{results} has no rows to show")

@@ -119,7 +119,7 @@ class SidecarWriter:
             except OSError as error:
                 raise RunError(
                     f"{path} cannot be written ({reason(error)}); the results are kept: "
-                    "give the same command again when it can be"
+                    "run the same command again when it can be"
                 ) from error
             marks.append((key, _mark(path, content)))
         if marks:

@@ -52,7 +52,7 @@ def write(address: str, results: Iterable[Result], shape: Shape) -> None:
     except OSError as error:
         raise RunError(
             f"{one_line(address)} cannot be written ({reason(error)}); the results are kept: "
-            "give the same command again when it can be"
+            "run the same command again when it can be"
         ) from error
 
 
@@ -98,7 +98,7 @@ def _parquet(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
 
 def _jsonl(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:
     for one in results:
-        file.write(json.dumps(one.as_row(), ensure_ascii=False).encode() + b"\n")
+        file.write(one.to_json().encode() + b"\n")
 
 
 def _csv(file: IO[bytes], results: Iterable[Result], shape: Shape) -> None:

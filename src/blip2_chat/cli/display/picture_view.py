@@ -179,7 +179,7 @@ def _png(image: Image, columns: int, rows: int) -> bytes:
 
 
 def _pixels(columns: int, rows: int) -> tuple[int, int]:
-    """The pixels of so many cells, as the terminal tells."""
+    """The size in pixels of a number of cells, as the terminal reports it."""
     width, height = _CELL
     if sys.platform != "win32":
         import fcntl

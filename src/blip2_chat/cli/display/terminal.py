@@ -44,7 +44,8 @@ def _put(text: str, end: str) -> None:
 
 
 def note(line: str) -> None:
-    """A line about the answers. Nothing ends for want of who reads it: ctrl-C ends `2>&1 | tee` before us."""
+    """A line about the answers, on stderr. A closed stderr is ignored: on Ctrl-C, `2>&1 | tee` exits before we
+    do."""
     with contextlib.suppress(OSError):
         print(printable(line), file=sys.stderr, flush=True)
 

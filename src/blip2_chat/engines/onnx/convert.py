@@ -31,19 +31,21 @@ from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
 from .graph import llama, opt, qformer, retrieval, t5, vision
 from .graph.activations import UnknownActivation
-from .graph.builder import FLOAT, Graph, Scheme, Tensor, stored
+from .graph.builder import Graph, Scheme
+from .graph.tensors import FLOAT, Tensor, stored
 from .graph_file import GraphFile
 from .manifest import EMBEDDINGS_FILE, FORMAT, PRECISIONS, Manifest, Precision
 from .reference import LinearInputs, Sample, answer
 from .retrieval_reference import encode
 
-# What progress says while samples run through the float32 model.
+# The progress message while samples run through the float32 model.
 CALIBRATING = "calibrating"
 
 
 @dataclass(frozen=True)
 class Schemes:
-    """How each part of the model is stored; measured in docs and benchmarks, see `schemes`."""
+    """How each part of the model is stored. `schemes` gives the reasons; docs/benchmark.md has the
+    measurements."""
 
     picture: Scheme
     language: Scheme
@@ -59,8 +61,9 @@ BLOCK_SIZES: dict[Precision, int] = {"fp32": 128, "int8": 128, "int4": 256}
 
 
 def schemes(precision: Precision, block_size: int) -> Schemes:
-    """The encoder sees 257 rows at a time and wants the fastest product of many rows; the language model
-    sees one row per word and wants the fewest bytes; its head decides the word and keeps 8 bits."""
+    """The picture encoder multiplies 257 rows at a time, so it gets the scheme that is fastest for many rows.
+    The language model multiplies one row per token, so it gets the scheme with the fewest bytes; its output
+    head, which decides the token, keeps 8 bits."""
     if precision == "fp32":
         return Schemes(Scheme(), Scheme(), Scheme())
     bits = 8 if precision == "int8" else 4
@@ -68,7 +71,7 @@ def schemes(precision: Precision, block_size: int) -> Schemes:
         picture=Scheme("columns"),
         language=Scheme("blocks", bits, block_size),
         head=Scheme("blocks", 8, block_size),
-        # Then nothing else is left to make smaller. Blocks of 128 fill the rows of ViT-g without a rest.
+        # Then nothing else is left to make smaller. The rows of ViT-g are multiples of 128.
         picture_alone=Scheme("blocks", 4, min(block_size, 128)) if precision == "int4" else None,
     )
 
@@ -148,8 +151,8 @@ _LANGUAGE_MODELS: dict[str, tuple[Callable[[Any, Scheme, Scheme, bool], tuple[Gr
 
 
 def _picture(config: ModelConfig, scheme: Scheme) -> tuple[Graph, ...]:
-    """Pixels -> query vectors in one graph; in two where the Q-Former reads the instruction too: what a picture is to
-    every question, and the rest."""
+    """Pixels -> query vectors, in one graph; in two where the Q-Former reads the instruction too: the picture
+    encoder, which runs once per picture, and the Q-Former, which runs once per instruction."""
     g, v = Graph("picture"), config.vision
     features = vision.encode(g, g.input("pixels", FLOAT, "B", 3, v.image_size, v.image_size), v, scheme)
     shape = (config.num_query_tokens, config.text.hidden_size)
@@ -178,10 +181,10 @@ def convert(
     """Fills `folder`, which is new or empty, with the conversion of an official checkpoint.
 
     `block_size` (a power of two from 16; None: `BLOCK_SIZES`) is the weights per scale: smaller blocks are more
-    exact, and cost memory and time. `provenance` gives what is recorded of the source (name, revision, hashes); it is
-    called when all else is written. `progress(what, done, total)` is called with bytes of the result. `how`: see
-    `plan`. `samples` are run through the float32 model, layer by layer, to take back what integers shift on average
-    (for fp32 they are not used).
+    exact, and cost memory and time. `provenance` gives what is recorded of the source (name, revision, hashes);
+    it is called when all else is written. `progress(what, done, total)` is called with bytes of the result.
+    `how`: see `plan`. `samples` are run through the float32 model, layer by layer, to choose the integers and to
+    correct the mean error of each layer (not used for fp32).
 
     Raises `CheckpointError` when a weight cannot be read or is no number; what is in the folder then is the caller's
     to remove.
@@ -272,7 +275,7 @@ def _calibrate(
     samples: Sequence[Sample],
     progress: Callable[[int], None],
 ) -> None:
-    """Runs the samples through the float32 model, layer by layer, and quantises each layer for what it gets."""
+    """Runs the samples through the float32 model, layer by layer, and quantises each layer for its inputs."""
     watches = {
         graph.name: LinearInputs(graph, files[graph.name].wanted, files[graph.name].calibrate)
         for graph in exact.graphs

@@ -16,9 +16,10 @@ import numpy as np
 
 from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.weights import Weights
+from ...numerics import log_softmax
 from ..engine import Floats
 from .convert import BLOCK_SIZES, Plan, plan
-from .graph.builder import Tensor
+from .graph.tensors import Tensor
 from .graph_file import layout
 from .manifest import EMBEDDINGS_FILE, Fidelity
 from .reference import Read, Sample, answer
@@ -29,7 +30,7 @@ from .verify import verified_plan
 Progress = Callable[[int, int], None]
 """Called with bytes of weights done, and in all."""
 
-# Column by column, rounding is so many times slower than the products of large matrices that are measured.
+# Rounding column by column is this many times slower than the measured products of large matrices.
 _SLOWER = 2.5
 # The largest matrix, in bytes of the checkpoint, that an estimate reads.
 _MEASURED = 64_000_000
@@ -37,9 +38,9 @@ _MEASURED = 64_000_000
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model makes of samples: per sample query vectors [1, Q, D], and logits [1 + answer, V] after the prompt
-    and after each token of the answer. Of a retrieval model: embeddings [1, Q, E], and logits [1, 2] of whether the
-    picture and the text match."""
+    """A model's outputs for samples: per sample query vectors [1, Q, D], and logits [1 + answer, V] after the
+    prompt and after each token of the answer. For a retrieval model: embeddings [1, Q, E], and logits [1, 2] of
+    whether picture and text match."""
 
     vectors: list[Floats]
     logits: list[Floats]
@@ -50,7 +51,7 @@ def _silent(done: int, total: int) -> None:
 
 
 def reference_size(checkpoint: AnyCheckpoint) -> int:
-    """Bytes of float32 weights that `reference_outputs` goes through."""
+    """Bytes of float32 weights that `reference_outputs` reads."""
     return plan(checkpoint.config, "fp32", tied_head=checkpoint.tied_head).nbytes
 
 
@@ -145,14 +146,8 @@ class Comparison:
 
 def divergence(exact: Floats, given: Floats) -> np.ndarray:
     """Kullback-Leibler divergence of softmax(given) from softmax(exact), both [N, V] -> [N], in nats."""
-    p, q = (_log_softmax(one.astype(np.float64)) for one in (exact, given))
+    p, q = (log_softmax(one.astype(np.float64)) for one in (exact, given))
     result: np.ndarray = (np.exp(p) * (p - q)).sum(axis=-1)
-    return result
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
 
 
@@ -184,7 +179,7 @@ def _bytes_per_second(checkpoint: AnyCheckpoint) -> float:
     sizes = {name: one.nbytes for name, one in checkpoint.tensors.items() if len(one.shape) == 2}
     small = [name for name, size in sizes.items() if size <= _MEASURED] or [min(sizes, key=sizes.__getitem__)]
     weights, best = Weights(checkpoint), 0.0
-    # The best of three: the first may wait for a disk that was asleep, or for another program.
+    # The fastest of three: the first may wait for a sleeping disk or another program.
     for name in sorted(small, key=sizes.__getitem__)[-3:]:
         started = time.perf_counter()
         array = weights.read(name)

@@ -1,4 +1,4 @@
-"""A planned graph on its way to the disk: `NAME.onnx`, and `NAME.onnx.data` with its weights, in any order."""
+"""Writes a planned graph to disk: `NAME.onnx`, and `NAME.onnx.data` with its weights, in any order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import onnx
 
 from ..engine import Floats
 from .graph import gptq, quantise
-from .graph.builder import Array, Graph, Recipe, Scheme, Tensor
+from .graph.builder import Graph, Scheme
 from .graph.equalise import equalise
+from .graph.tensors import Array, Recipe, Tensor
 from .manifest import MappedTensor
 
 # Where a memory page starts, so that each tensor can be mapped by itself.
@@ -91,8 +92,8 @@ class GraphFile:
     def calibrate(self, name: str, inputs: Floats) -> None:
         """Quantises and writes the weight of that name for inputs [T, K] that its layer gets in float32.
 
-        4-bit integers are chosen such that these inputs give nearly the same outputs (`gptq.py`). What is still
-        shifted on average is taken back in the layer's bias, if it has one (Nagel et al. 2019, section 4.2).
+        4-bit integers are chosen such that these inputs give nearly the same outputs (`gptq.py`). The mean error
+        that remains is subtracted from the layer's bias, if it has one (Nagel et al. 2019, section 4.2).
         """
         linear = self._calibrated[name]
         recipe, scheme = self._graph.recipes[linear.weight], linear.scheme
@@ -101,7 +102,7 @@ class GraphFile:
         mean = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
         arrays: Sequence[Array]
         if _is_compensated(scheme):
-            # What a bias takes back need not be made up for by the integers.
+            # The integers need not compensate what the bias corrects.
             varying = inputs if linear.bias is None else inputs - mean
             arrays = gptq.blocks(matrix, varying, scheme.bits, scheme.block_size)
         else:
@@ -130,7 +131,7 @@ class GraphFile:
 
 
 def _is_compensated(scheme: Scheme) -> bool:
-    """Whether integers are so coarse that their errors should make up for each other."""
+    """Whether the integers are so coarse that GPTQ is worth its time."""
     return scheme.kind == "blocks" and scheme.bits == 4
 
 

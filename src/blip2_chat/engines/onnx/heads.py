@@ -6,7 +6,7 @@ from ...checkpoint.config import LlamaConfig, OptConfig
 
 
 def head_size(head_dim: int, multiple: int = 8) -> int:
-    """A cached head's width: GroupQueryAttention wants a multiple of 8, and with rotary positions of 16."""
+    """A cached head's width: GroupQueryAttention needs a multiple of 8, and of 16 with rotary positions."""
     return -(-head_dim // multiple) * multiple
 
 

@@ -1,7 +1,7 @@
 """`blip2-chat.json`: what a converted folder is, and whether its files are those that `convert` writes.
 
-A folder may come from anywhere, and its manifest says how bytes become arrays and which files are opened. So nothing
-of it is believed that `convert` could not have written; `verify.py` does the same for the graphs.
+A folder may come from anywhere, and its manifest says how bytes become arrays and which files are opened. So
+anything in it that `convert` could not have written is refused; `verify.py` does the same for the graphs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ...system.small_files import (
     shown,
 )
 
-# Raised when a folder of the previous format can no longer be loaded. Changed graphs alone need no other number:
-# `verify.py` tells them from those that this version makes.
+# Raised when a folder of the previous format can no longer be loaded. Changed graphs do not need a new
+# number: `verify.py` recognises graphs that this version would not write.
 FORMAT = 2
 
 EMBEDDINGS_FILE = "embeddings.bin"
@@ -37,7 +37,7 @@ _GRAPHS: dict[Family | Literal["retrieval"], set[str]] = {
     "instruct-llama": {"picture", "query", "language"},
     "retrieval": {"picture", "matching"},
 }
-# numpy's names. Of others, above all of "O", numpy would make something else of the file's bytes.
+# numpy's names. Others could be unsafe: with "O", numpy takes the file's bytes for pointers.
 _EMBEDDINGS = ("float32", "float16")
 _OPTIONAL = ("schemes", "fidelity")
 _MAPPED = ("float32", "uint8", "int8")
@@ -59,7 +59,7 @@ class Fidelity:
     (see `fidelity.py`). For a retrieval model a "token" is whether a picture and a text match, and the vectors are
     its picture embeddings."""
 
-    agreement: float  # share of the tokens at which both find the same next token likeliest
+    agreement: float  # share of the positions at which both have the same most probable next token
     divergence: (
         float  # mean Kullback-Leibler divergence of the next token's distribution from float32's, in nats
     )
@@ -78,7 +78,7 @@ class Manifest:
     graphs: dict[str, tuple[MappedTensor, ...]]  # NAME.onnx, NAME.onnx.data; what of it is mapped
     embeddings_dtype: str | None  # of the language model's token embeddings; None: it has none
     sizes: dict[str, int]  # every other file of the folder, in bytes
-    schemes: dict[str, Any] | None = None  # where they are not the precision's own
+    schemes: dict[str, Any] | None = None  # None: those of the precision
     fidelity: Fidelity | None = None  # None: not measured
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _fidelity(raw: Any) -> Fidelity | None:
         is_count = name in ("tokens", "pictures")
         is_number = type(value) is int if is_count else type(value) in (int, float)
         most = 2**53 if is_count else 1.0 if name == "agreement" else float("inf")
-        # Written so that "not a number" is refused, too.
+        # This form of the comparison refuses NaN, too.
         _require(is_number and 0 <= value <= most, f"its {name} is", value)
     return Fidelity(**raw)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...checkpoint.config import LlamaConfig, ModelConfig, OptConfig, T5Config, TextConfig
 from ..engine import Floats
-from .graph.builder import Array, Graph, Tensor, Value
+from .graph.builder import Graph
+from .graph.tensors import Array, Tensor, Value
 from .heads import cached_heads, head_size
 from .streamed import StoredWeights, Watch, run_streamed
 
@@ -61,7 +62,7 @@ def _rows(table: Array, text: TextConfig, samples: Sequence[Sample]) -> dict[int
 
 
 class LinearInputs:
-    """Collects the inputs of a graph's linear layers, and hands them on after each piece."""
+    """Collects the inputs of a graph's linear layers, and passes them on after each piece."""
 
     def __init__(self, graph: Graph, wanted: Collection[str], receive: Callable[[str, Floats], None]) -> None:
         """`receive` is called with the name of each weight that is `wanted` and its layer's inputs [T, K]."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..engine import Floats
 from ..retrieval import padded
-from .graph.builder import Array, Graph, Value
+from .graph.builder import Graph
+from .graph.tensors import Array, Value
 from .reference import Read, Sample
 from .streamed import Watch, run_streamed
 
@@ -41,7 +42,7 @@ def matched(
         ids, mask = padded([sample.prompt], queries)
         count = np.array([queries])
         feeds.append({**found, "count": count, "ids": ids, "mask": mask})
-        # The picture alone: its embeddings are not to see the text.
+        # The picture alone: its embeddings must not depend on the text.
         feeds.append({**found, "count": count, "ids": ids[:, :0], "mask": mask[:, :queries]})
     results = run_streamed(matching, read, feeds, progress=progress)
     both, alone = results[::2], results[1::2]

@@ -16,7 +16,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from .graph.builder import IR_VERSION, OPSET, Array, Graph, Tensor, Value
+from .graph.builder import IR_VERSION, OPSET, Graph
+from .graph.tensors import Array, Tensor, Value
 
 Read = Callable[[Tensor], Array]
 
@@ -37,17 +38,17 @@ class StoredWeights:
 
 
 class Watch(Protocol):
-    """Sees values of a graph while it runs."""
+    """Receives values of a graph while it runs."""
 
     @property
     def taps(self) -> Collection[Value]:
-        """Which."""
+        """The names of the values to watch."""
 
     def __call__(self, sample: int, value: Value, array: Array) -> None:
-        """One of them, for one sample, as it is computed."""
+        """Called with each of these values, for each sample, when it is computed."""
 
     def piece_done(self) -> None:
-        """All samples have gone through a piece: of the values that it computes nothing more comes."""
+        """Called when all samples have gone through a piece, which gives no more values after that."""
 
 
 # Weights of one piece, in bytes; one layer that is larger is a piece of its own.
@@ -158,7 +159,7 @@ def _session(
         inputs.append(
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
         )
-    # Of what a piece gives, the types are left to the runtime.
+    # The runtime infers the types of a piece's outputs.
     outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
     proto = helper.make_graph(nodes, graph.name, inputs, outputs, [*constants, *references])
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]

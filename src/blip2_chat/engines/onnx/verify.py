@@ -1,9 +1,9 @@
 """Whether a converted folder holds what this version of the package would have written.
 
-A graph is a program, and its weights are wherever it says: folders that come from elsewhere could make the runtime
-read other files, or write more than was asked for. The graphs follow from the configuration alone, in a tenth of a
-second for the largest checkpoint; so they are built again and compared, and only the weights are taken on trust. It
-also tells conversions that an older version made otherwise, which are then made again.
+A graph is a program, and its weights are wherever it says: folders that come from elsewhere could make the
+runtime read other files, or write more than was asked for. The graphs follow from the configuration alone, in a
+tenth of a second for the largest checkpoint; so they are built again and compared, and only the weights are
+taken on trust. It also recognises conversions that an older version made differently, which are then repeated.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def verified_plan(folder: Path) -> tuple[Manifest, Plan]:
 
 
 def _is_tied(language: onnx.ModelProto) -> bool:
-    """Whether the head is the token embeddings. Only the weights of the checkpoint told; the graph has another head
-    under its own name."""
+    """Whether the head is the token embeddings. This depended on the checkpoint's weights; in the graph, a
+    separate head has a name of its own."""
     # protobuf gives a damaged name, which is not UTF-8, as bytes.
     names = (weight.name for weight in language.graph.initializer if isinstance(weight.name, str))
     return not any(name.startswith(HEAD) for name in names)

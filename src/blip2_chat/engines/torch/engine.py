@@ -1,7 +1,7 @@
 """transformers' own BLIP-2 and InstructBLIP behind the engine protocol: the reference, and the way to a GPU.
 
-Of the package's modules only those called `torch_*` import torch: this one computes, `torch_state` keeps what was
-read, `torch_loading` brings the weights in at a precision.
+Only the modules in this folder import torch: `engine.py` computes, `state.py` has the KV caches, `loading.py`
+loads the weights at a precision, and `graphs.py` replays steps as CUDA graphs.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ class TorchEngine:
         return weight_bytes(self._model)
 
     def use_graphs(self) -> None:
-        """From now on, steps of one row go through a CUDA graph; see `torch_graphs`. `CheckpointError` where
-        there can be none."""
+        """From now on, steps of one row go through a CUDA graph; see `graphs.py`. Raises `CheckpointError` where
+        that is not possible."""
         devices = {one.device for one in self._model.parameters()}
         if self._home.type != "cuda" or len(devices) > 1:
             raise CheckpointError(f"CUDA graphs need a model on one CUDA GPU; this one is on {self.device}")
         if self.config.family != "opt" or self.precision in ("int8", "int4"):
-            # bitsandbytes' int8 asks the host about outliers in every layer, which no graph can repeat.
+            # bitsandbytes' int8 looks for outliers on the host in every layer, which a graph cannot replay.
             raise CheckpointError("CUDA graphs are for OPT checkpoints at fp16, bf16 and fp32")
         self._graph = self._step_graph()
 
@@ -130,7 +130,7 @@ class TorchEngine:
             return self._prefill_encoder_decoder(query_vectors, rows, mine)
         if mine is not None and len(mine.tokens) == len(rows):
             pairs = zip(mine.tokens, rows, strict=True)
-            # The last token is always read again: its logits are what is asked for.
+            # The last token is always computed, because its logits are needed.
             common = min(min(common_prefix(old, new), len(new) - 1) for old, new in pairs)
             mine.truncate(common)
             new = [row[common:] for row in rows]
@@ -247,6 +247,7 @@ def _numpy(tensor: Tensor) -> Floats:
 
 
 def _where(embeddings: Any) -> torch.device:
-    """Where the language model begins. Weights that accelerate keeps elsewhere stand as empty ones."""
+    """The device of the language model's first weights. Those that accelerate offloads are on the "meta"
+    device."""
     device: torch.device = embeddings.weight.device
     return torch.device(embeddings._hf_hook.execution_device) if device.type == "meta" else device

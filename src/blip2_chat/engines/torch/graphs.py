@@ -4,8 +4,8 @@ A step of one row does little work per kernel: on a fast GPU it waits for Python
 repeats what was once captured, on the same memory, so nothing may move: the KV cache has all its slots from the
 start, and a mask says which count.
 
-Off unless asked for (`TorchEngine.use_graphs`), and never trusted blindly: the first replays are held to plain steps,
-and whatever a graph cannot do is left to those.
+Off unless asked for (`TorchEngine.use_graphs`), and checked: the first replays are compared with ordinary steps,
+which also do whatever a graph cannot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .state import TorchState, cache_name
 
 # Slots of the fixed cache: a picture and a long conversation. Each step attends to all of them, so more would cost.
 SLOTS = 512
-# Replays held to a plain step. The one that was captured proves nothing: what was read from Python would be the same.
+# How many replays are compared with an ordinary step. (The captured step itself would agree even if the graph
+# had recorded stale inputs.)
 _CHECKED = 4
 # Root of the mean squared difference that other kernels may make in 16 bits, as a share of the logits. A graph that
 # goes on from stale inputs is off by about 1.
@@ -51,7 +52,7 @@ class FixedCache:
         return self.keys[layer], self.values[layer]
 
     def get_seq_length(self, layer: int = 0) -> int:
-        return 0  # mask and positions are given whole, so nothing is reckoned from it
+        return 0  # mask and positions are given, so nothing is computed from it
 
 
 class StepGraph:
@@ -155,7 +156,7 @@ class StepGraph:
         self._owner = weakref.ref(state)
 
     def _give_back(self) -> None:
-        """The state that the fixed cache has been lent to gets tensors of its own."""
+        """Gives tensors of its own to the state that uses the fixed cache."""
         owner = self._owner()
         if owner is not None and self._holds(owner):
             for layer in owner.cache.layers:
@@ -163,7 +164,7 @@ class StepGraph:
         self._owner = lambda: None
 
     def _show(self, state: TorchState, used: int) -> None:
-        """The state's own cache looks into the fixed one: nothing is copied."""
+        """Makes the state's cache a view of the fixed one; nothing is copied."""
         assert self._cache is not None
         for layer, keys, values in zip(state.cache.layers, self._cache.keys, self._cache.values, strict=True):
             layer.keys, layer.values = keys[:, :, :used], values[:, :, :used]
@@ -173,7 +174,8 @@ def _cuda_graph(compute: Compute) -> Compute:
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
-        for _ in range(2):  # kernels are chosen and memory is taken now; the same slot is written again
+        # Warm-up: kernels are chosen and memory is allocated; the same slot is written again.
+        for _ in range(2):
             compute()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()

@@ -112,8 +112,9 @@ def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, A
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise MissingExtraError(f"{precision} with the torch engine (bitsandbytes)", "torch") from None
-    # What is not quantised, and what is computed in. On a CPU fp32: 16 bits are no faster there without the
-    # newest instructions, and int8 answers are then closer to the full model's. T5 overflows fp16.
+    # The type of what is not quantised, and of the arithmetic. On a CPU fp32: 16 bits are no faster there
+    # without the newest instructions, and int8 answers are then closer to the full model's. T5 overflows
+    # fp16.
     half = torch.float16 if _is_decoder_only(config) else torch.bfloat16
     compute = torch.float32 if device == "cpu" else half
     if precision == "int8":
@@ -138,7 +139,7 @@ def _fit_for_cpu(model: Any, config: AnyConfig) -> None:
         if "t5" in config.family and name.endswith(".wo"):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes' packed 4-bit kernel wants whole blocks; what it cannot pack it would fail on.
+            # bitsandbytes' packed 4-bit kernel needs whole blocks, and fails on other shapes.
             rows, columns = module.out_features, module.in_features
             module.support_avx512bf16_for_cpu &= rows % 32 == 0 and columns % 64 == 0
 

@@ -1,4 +1,4 @@
-"""What the torch engine keeps of the sequences it has read: transformers' KV caches, and which slots count.
+"""The torch engine's state of the sequences it has read: transformers' KV caches, and a mask of their slots.
 
 Rows of unequal length stand right-aligned in one cache, with a mask over its slots. On several GPUs each layer's
 cache is on its layer's GPU, so whatever selects from one goes there first.
@@ -19,7 +19,7 @@ from ..engine import State, common_prefix
 
 
 def cache_name(language_model: Any) -> str:
-    """What `language_model` calls the cache it is given: transformers renamed `past_key_values` in 5.24."""
+    """The keyword by which `language_model` takes a cache: transformers renamed `past_key_values` in 5.24."""
     asked = inspect.signature(type(language_model).forward).parameters
     return "cache" if "cache" in asked else "past_key_values"
 

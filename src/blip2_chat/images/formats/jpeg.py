@@ -55,7 +55,7 @@ def facts(data: bytes) -> Facts | None:
         if scans == 0:
             junk += marker.end() - 2 - at
         if segments > _MOST_SEGMENTS or junk > _MOST_JUNK:
-            raise ValueError("too much that is no picture stands before it")
+            raise ValueError("too much other data comes before the picture")
         code, at = marker[1][0], marker.end()
         if code == _EOI:
             ended = True

@@ -44,7 +44,7 @@ class _Layout:
 
     @property
     def inline(self) -> int:
-        """A value of at most so many bytes is in the entry itself."""
+        """A value of at most this many bytes is in the entry itself."""
         return struct.calcsize(self.offset)
 
 

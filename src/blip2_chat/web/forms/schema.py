@@ -160,7 +160,7 @@ class _Reader:
         properties = schema.get("properties", {})
         required = schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
-            raise self.refused("properties is no object, or required no list", path)
+            raise self.refused("properties is not an object, or required is not a list", path)
         missing = [one for one in required if one not in properties]
         if missing:
             raise self.refused(f"{str(missing[0])[:50]!r} is required and not among the properties", path)
@@ -193,7 +193,7 @@ class _Reader:
             self._require_known(schema, {word}, path)
             branches = schema[word]
             if not isinstance(branches, list) or depth > _DEEPEST:
-                raise self.refused(f"{word} is no list, or too deep", path)
+                raise self.refused(f"{word} is not a list, or too deep", path)
             for branch in branches:
                 yield from self._values(branch, path, depth + 1)
             return
@@ -213,7 +213,7 @@ class _Reader:
     def _listed(self, schema: dict[str, Any], kinds: list[str], path: tuple[str, ...]) -> Iterator[Any]:
         listed = schema.get("enum", [schema.get("const")])
         if not isinstance(listed, list):
-            raise self.refused("enum is no list", path)
+            raise self.refused("enum is not a list", path)
         for value in listed:
             if (
                 isinstance(value, dict | list)
@@ -250,7 +250,7 @@ class _Reader:
         """Whether a number keeps to the bounds; what is no number does."""
         bounds = {word: schema[word] for word in _OF_NUMBERS if word in schema}
         if not all(map(_is_number, bounds.values())) or bounds.get("multipleOf", 1) <= 0:
-            raise self.refused("a bound is no number", path)
+            raise self.refused("a bound is not a number", path)
         if not _is_number(value):
             return True
         return (
@@ -262,13 +262,14 @@ class _Reader:
         )
 
     def _resolved(self, schema: Any, path: tuple[str, ...]) -> dict[str, Any]:
-        """The schema that references, and `allOf` of one, lead to. What stands beside a reference counts as well."""
+        """The schema that references, and `allOf` of one, lead to. Keywords next to a reference count as
+        well."""
         for _ in range(_DEEPEST):
             self._nodes += 1
             if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
                 raise self.refused("the schema is too large or refers to itself", path)
             if not isinstance(schema, dict):
-                raise self.refused("a schema is no object", path)
+                raise self.refused("a schema is not an object", path)
             beside = {name: value for name, value in schema.items() if name not in ("$ref", "allOf")}
             if "$ref" in schema:
                 inner = self._referred(schema["$ref"], path)
@@ -277,7 +278,7 @@ class _Reader:
             else:
                 return schema
             if not isinstance(inner, dict):
-                raise self.refused("a schema is no object", path)
+                raise self.refused("a schema is not an object", path)
             schema = {**inner, **beside}
         raise self.refused("the schema is too large or refers to itself", path)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections import OrderedDict
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...errors import PictureError
 from ...images import PictureLimits, PreparedPicture, Preprocess, open_picture, prepare
 from ...images.naming import UNNAMED, NamedBytes, url_name
+from ...system.recent import Recent
 from ..memory import Trimmer
 from .address_policy import download
 from .workers import Workers
@@ -34,7 +37,7 @@ class Pictures:
         self._fetchers = Workers(8, "blip2-chat fetch")
         self._trimmer = Trimmer()
         # The same model at another precision has the same preprocessing.
-        self._kept: OrderedDict[tuple[str, Preprocess], PreparedPicture] = OrderedDict()
+        self._kept: Recent[tuple[str, Preprocess], PreparedPicture] = Recent(_KEPT)
 
     async def open(
         self, source: str | bytes, preprocess: Preprocess, name: str = "", client: str = ""
@@ -49,7 +52,7 @@ class Pictures:
             elif source[:5].lower() != "data:":
                 # Not quoted in the message: it may be the picture itself, as bare base64.
                 raise PictureError(
-                    "the picture's url is no data: URL; send data:image/png;base64,... or the like",
+                    "the picture's url is not a data: URL; send data:image/png;base64,... or the like",
                     fault="refused",
                 )
         if len(source) < _LARGE:
@@ -60,24 +63,35 @@ class Pictures:
         picture = self._kept.get(key)
         if picture is None:
             try:
-                picture = await self._unpackers.run(client, self._unpack, source, preprocess, name)
+                picture = await self._unpack(source, preprocess, name, client)
             finally:
                 self._trimmer.later()
-            self._kept[key] = picture
+            self._kept.put(key, picture)
         else:  # cached from a request that may have used another name
             picture = replace(picture, name=name or UNNAMED)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
         return picture
 
     async def fetch(self, url: str, client: str = "") -> bytes:
         """The unchanged bytes of an http(s) URL. Raises `PictureError`."""
         return await self._fetchers.run(client, download, url, self._limits)
 
-    def _unpack(self, source: str | bytes, preprocess: Preprocess, name: str) -> PreparedPicture:
+    async def _unpack(
+        self, source: str | bytes, preprocess: Preprocess, name: str, client: str
+    ) -> PreparedPicture:
+        """Decodes in a thread; if the client disconnects, also decoding that has begun ends."""
+        abandoned = threading.Event()
+        try:
+            return await self._unpackers.run(client, self._decode, source, preprocess, name, abandoned.is_set)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+
+    def _decode(
+        self, source: str | bytes, preprocess: Preprocess, name: str, is_abandoned: Callable[[], bool]
+    ) -> PreparedPicture:
         named = NamedBytes(source, name) if isinstance(source, bytes) else source
-        return prepare(open_picture(named, limits=self._limits), preprocess)
+        picture = open_picture(named, limits=self._limits, is_abandoned=is_abandoned)
+        return prepare(picture, preprocess)
 
     def close(self) -> None:
         """Does not wait: downloads end at their own deadline."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import Graph, Value
+from .builder import Graph
+from .tensors import Value
 
 # ONNX's own operators, whose defaults are those of torch.
 _STANDARD = {

@@ -1,4 +1,4 @@
-"""A small graph builder on ONNX's own protobufs, for graphs whose weights stream in later.
+"""Builds ONNX graphs as protobufs, before any weight is read.
 
 Building a graph reads no weight. Each weight is a `Tensor`: the checkpoint tensors it is made of, its shape, and
 the function that makes it; stored initializers are the outputs of a `Recipe`. So the whole model is known (what it
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -22,118 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...engine import Floats
 from . import quantise
+from .tensors import FLOAT, INT8, UINT8, Array, Recipe, Stored, Tensor, Value, constant
 
 OPSET = {"": 21, "com.microsoft": 1}
 IR_VERSION = 10
-FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
-INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
-Value = str
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A float32 array to come: `make` receives the `sources` (names and shapes in the checkpoint), in order."""
-
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
-    shape: tuple[int, ...]
-    make: Callable[..., Floats] = lambda array: array
-    part: str = ""  # which of its rows, where it is not all of them
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Some rows of it, as a tensor of their own."""
-        make = self.make
-        shape = (stop - start, *self.shape[1:])
-        return Tensor(self.sources, shape, lambda *arrays: make(*arrays)[start:stop], f"[{start}:{stop}]")
-
-    def map(self, function: Callable[[Floats], Floats], *shape: int) -> Tensor:
-        """The tensor after `function`, of the shape that results (by default the same)."""
-        make = self.make
-        return Tensor(self.sources, shape or self.shape, lambda *arrays: function(make(*arrays)))
-
-
-def stored(name: str, *shape: int) -> Tensor:
-    """The checkpoint's tensor `name`."""
-    return Tensor(((name, shape),), shape)
-
-
-def constant(array: Floats) -> Tensor:
-    """An array that needs nothing of the checkpoint."""
-    return Tensor((), array.shape, lambda: array)
-
-
-def stack(*parts: Tensor) -> Tensor:
-    """The tensors one after the other along their first axis."""
-    counts = [len(part.sources) for part in parts]
-
-    def make(*arrays: Floats) -> Floats:
-        queue = list(arrays)
-        made = [part.make(*(queue.pop(0) for _ in range(n))) for part, n in zip(parts, counts, strict=True)]
-        return np.concatenate(made)
-
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return Tensor(sum((part.sources for part in parts), ()), shape, make)
-
-
-def pad_heads(tensor: Tensor, heads: int, padded: int, axis: int = 0) -> Tensor:
-    """Each head's slice of `axis` (heads * head_dim long) lengthened to `padded` with zeros.
-
-    GroupQueryAttention wants heads of a multiple of 8; zeros change neither the scores nor, with zero columns
-    in the output projection, the result.
-    """
-    head_dim = tensor.shape[axis] // heads
-    if head_dim == padded:
-        return tensor
-    shape = list(tensor.shape)
-    shape[axis] = heads * padded
-
-    def pad(array: Floats) -> Floats:
-        split = array.reshape(*array.shape[:axis], heads, head_dim, *array.shape[axis + 1 :])
-        widths = [(0, 0)] * split.ndim
-        widths[axis + 1] = (0, padded - head_dim)
-        return np.pad(split, widths).reshape(shape)
-
-    return tensor.map(pad, *shape)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An initializer as it lies on disk. `mapped`: it is left there when the graph is loaded, because a run reads
-    few of its bytes or none (see `runtime.py`)."""
-
-    name: Value
-    dtype: int
-    shape: tuple[int, ...]
-    mapped: bool = False
-
-    @property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.dtype))
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.numpy_dtype.itemsize
-
-    def external(self, location: str, offset: int) -> TensorProto:
-        """The reference to its data in the file `location`."""
-        proto = TensorProto(name=self.name, data_type=self.dtype, dims=self.shape)
-        proto.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", location), ("offset", offset), ("length", self.nbytes)):
-            proto.external_data.add(key=key, value=str(value))
-        return proto
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Initializers made together: `make` receives the tensor's array and returns one array per output."""
-
-    tensor: Tensor
-    outputs: tuple[Stored, ...]
-    make: Callable[[Floats], Sequence[Array]]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(output.nbytes for output in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -142,9 +33,10 @@ class Scheme:
 
     - `float`: float32, MatMul.
     - `columns`: 7-bit integers with one scale per output column, DynamicQuantizeMatMul on activations scaled
-      per row. The fastest from a few rows on; every x86 adds its products exactly.
+      per row. The fastest for more than a few rows; the integers cannot overflow on any x86 processor.
     - `blocks`: `bits`-bit integers with one scale per block of `block_size` inputs, MatMulNBits with activations
-      in int8, one scale per block too. The least to read per word, and deaf to outlier channels.
+      in int8, one scale per block too. The fewest bytes per token, and an outlier channel costs only its own
+      block precision.
     """
 
     kind: Literal["float", "columns", "blocks"] = "float"
@@ -177,7 +69,7 @@ class Linear:
     nodes: range
 
 
-# Most weights of one operator in `Graph.head`: those of the largest layers of blip2-opt-2.7b and more.
+# The most weights of one operator in `Graph.head`; more than any other layer of blip2-opt-2.7b has.
 _PIECE = 2**25
 
 
@@ -201,7 +93,7 @@ class Graph:
         return name
 
     def output(self, value: Value, name: str, dtype: int, *shape: int | str) -> None:
-        """Gives `value` out of the graph as `name`."""
+        """Makes `value` an output of the graph, under `name`."""
         producer = next(node for node in reversed(self.nodes) if value in node.output)
         producer.output[list(producer.output).index(value)] = name
         self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -228,7 +120,7 @@ class Graph:
         return self._recipe(tensor, [whole], lambda array: [array])[0]
 
     def table(self, tensor: Tensor, indices: Value) -> Value:
-        """The rows of a float32 table that `indices` name; the others stay on the disk."""
+        """The rows of a float32 table at `indices`; the others stay on disk."""
         return self.op("Gather", self.weight(tensor, mapped=True), indices, axis=0)
 
     def op(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
@@ -258,7 +150,7 @@ class Graph:
             and scheme.kind != "float"
             and any(norm.output == x and norm.bias is not None for norm in self.norms)
         ):
-            # Somewhere for the norm's bias to go (`equalise`).
+            # `equalise` moves the norm's bias into it.
             bias = constant(np.zeros(weight.shape[0], np.float32))
         first_node, weight_at = len(self.nodes), len(self.recipes)
         if scheme.kind == "float":
@@ -322,7 +214,7 @@ class Graph:
         # so that one row of massive activations (Sun et al. 2024) does not leave the others a few levels.
         largest = self.op("ReduceMax", x, self.const([-1]), keepdims=1)
         smallest = self.op("ReduceMin", x, self.const([-1]), keepdims=1)
-        # The constant is for rows of zeros.
+        # The constant avoids a division by zero for rows of zeros.
         size = self.op("Max", largest, self.op("Neg", smallest), self.const(1e-30, np.float32))
         y = self.fused("DynamicQuantizeMatMul", self.op("Div", x, size), matrix, scale)
         return self._plus(self.op("Mul", y, size), bias)
@@ -441,7 +333,7 @@ class Graph:
         )
 
     def _name(self, tensor: Tensor) -> str:
-        """Its first source's, which no other tensor of a graph begins with, and which part of it."""
+        """The name of its first source, which is unique in a graph, and the part of it."""
         return f"{tensor.sources[0][0]}{tensor.part}" if tensor.sources else f"constant.{len(self.recipes)}"
 
     def _recipe(

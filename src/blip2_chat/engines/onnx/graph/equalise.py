@@ -1,14 +1,15 @@
-"""Rewrites a model before it is quantised so that no channel is much larger than the others. Its function stays.
+"""Rewrites a model before it is quantised so that no channel is much larger than the others. The function that
+it computes stays the same.
 
-Real language models and ViTs have outlier channels (Dettmers et al. 2022, LLM.int8(), section 4). Integers with one
-scale for many channels then leave the others a few levels. Three exact identities move the outliers to where they
-cost nothing:
+Real language models and ViTs have outlier channels (Dettmers et al. 2022, LLM.int8(), section 4). With one scale
+for many channels, integers then leave only a few levels for the others. Three exact identities move the outliers
+to where they cost nothing:
 
 - a norm's gain against the columns of the layers that read it: `norm(x) * g / s` and `W * s` (SmoothQuant, Xiao et
   al. 2023, section 4; here on weights alone);
 - a norm's bias into the biases of the layers that read it: `W (n + b) + c = W n + (c + W b)`;
-- rows of one layer against columns of the next through whatever is linear in each channel between them: ReLU, the
-  open branch of a gate, attention's values (Nagel et al. 2019, Data-Free Quantization, section 4.1).
+- rows of one layer against columns of the next through whatever scales each channel linearly between them: ReLU,
+  the open branch of a gate, attention's values (Nagel et al. 2019, Data-Free Quantization, section 4.1).
 
 The scales `s = sqrt(a / w)` make a channel's activations (of size `a`) and the weights that read it (of size `w`)
 equally large. Both sizes are measured such that the result depends on the function alone: a checkpoint in which
@@ -27,7 +28,8 @@ import numpy as np
 from onnx import NodeProto
 
 from ...engine import Floats
-from .builder import Graph, Linear, Norm, Tensor, Value
+from .builder import Graph, Linear, Norm
+from .tensors import Tensor, Value
 
 Read = Callable[[Tensor], Floats]
 # Channels that nothing reads, or that are always zero, keep their size; others are kept from extremes of float32.
@@ -37,8 +39,7 @@ _LARGEST_SCALE = 1e6
 
 @dataclass
 class Rewrite:
-    """What becomes of one recipe's array: (array + `added`) * `rows` + `correction`, columns times
-    `columns`."""
+    """The rewrite of one recipe's array: (array + `added`) * `rows` + `correction`, columns times `columns`."""
 
     rows: Floats | None = None
     columns: Floats | None = None
@@ -95,7 +96,7 @@ class _Equaliser:
         self._read = read
         self._rewrites = Rewrites()
         self._flow = _Flow(graph)
-        # What is known of the size of a linear layer's inputs, by its place: from the norm before it.
+        # Sizes of the inputs of linear layers, by the index of the layer, known from the norm before it.
         self._input_sizes: dict[int, Floats] = {}
 
     def run(self) -> Rewrites:
@@ -158,7 +159,7 @@ class _Equaliser:
             self._rewrites[reader.weight].columns = scale
 
     def _row_sizes(self, linear: Linear, start: int, stop: int) -> np.ndarray:
-        """How large a layer's outputs are, for inputs of the sizes that are known."""
+        """The sizes of a layer's outputs, for inputs of known sizes."""
         weight = self._read(self._tensor(linear.weight))[start:stop]
         sizes = self._input_sizes.get(linear.weight, np.ones(weight.shape[1], np.float32))
         size = np.sqrt(np.square(weight * sizes).sum(axis=1, dtype=np.float64))
@@ -206,7 +207,7 @@ def _scale(size: np.ndarray, columns: np.ndarray) -> Floats:
 
 
 class _Flow:
-    """Where a graph's values go."""
+    """Which nodes read each value of a graph."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

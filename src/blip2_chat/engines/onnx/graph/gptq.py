@@ -1,4 +1,4 @@
-"""Rounding that makes up for itself: GPTQ (Frantar et al. 2022, arXiv:2210.17323).
+"""Rounding that compensates its own errors: GPTQ (Frantar et al. 2022, arXiv:2210.17323).
 
 Columns are rounded one after another. After each, the columns that are still exact move a little, so that the
 layer's outputs for the inputs it really gets change least: of all changes of the later columns, by the one that
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...engine import Floats
 from . import quantise
 
-# Of the mean square of the inputs, as in the paper: what keeps directions that no sample has from being forgotten.
+# As a share of the mean square of the inputs, as in the paper: keeps weights in directions that no sample
+# has.
 DAMPING = 0.01
 # Columns that are rounded before the rest of their block is moved, to move it by one product of matrices.
 _LAZY = 32

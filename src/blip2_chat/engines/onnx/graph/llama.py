@@ -1,8 +1,8 @@
 """LLaMA (Touvron et al. 2023), which Vicuna is: a pre-RMSNorm decoder with rotary positions and a gated feed-forward.
 
-One graph serves prefill and step, as in `opt.py`: S new tokens per row behind what the KV buffers hold, rows that are
-shorter than S filled up behind their end. Several query heads may share one head of keys and values (Ainslie et al.
-2023); in the official checkpoints each has its own.
+One graph serves prefill and step, as in `opt.py`: S new tokens per row after those in the KV buffers, shorter
+rows padded at their end. Several query heads may share one head of keys and values (Ainslie et al. 2023); in the
+official checkpoints each has its own.
 """
 
 from __future__ import annotations
@@ -15,21 +15,8 @@ from ....errors import CheckpointError
 from ...engine import Floats
 from ..heads import cached_heads
 from .activations import activate
-from .builder import (
-    FLOAT,
-    INT32,
-    INT64,
-    CacheInputs,
-    Graph,
-    Rotary,
-    Scheme,
-    Tensor,
-    Value,
-    constant,
-    pad_heads,
-    stack,
-    stored,
-)
+from .builder import CacheInputs, Graph, Rotary, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, Value, constant, pad_heads, stack, stored
 
 EMBEDDING = "language_model.model.embed_tokens.weight"
 

@@ -1,8 +1,8 @@
 """OPT (Zhang et al. 2022): a pre-LayerNorm decoder with learned positions and a head tied to the embedding.
 
-One graph serves prefill and step: S new tokens per row behind what the KV buffers hold. Rows may differ in
-length; a row that is shorter than S is filled up behind its end, where causality hides the filling from its tokens
-and the next call overwrites it.
+One graph serves prefill and step: S new tokens per row after those in the KV buffers. Rows may differ in length;
+a row shorter than S is padded at its end, where the causal mask hides the padding and the next call overwrites
+it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,8 @@ from ....checkpoint.tensor_names import HEAD
 from ....errors import CheckpointError
 from ..heads import cached_heads
 from .activations import activate
-from .builder import (
-    FLOAT,
-    INT32,
-    INT64,
-    CacheInputs,
-    Graph,
-    Scheme,
-    Tensor,
-    constant,
-    pad_heads,
-    stack,
-    stored,
-)
+from .builder import CacheInputs, Graph, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, constant, pad_heads, stack, stored
 
 EMBEDDING = "language_model.model.decoder.embed_tokens.weight"
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from ....checkpoint.config import ModelConfig, QFormerConfig
 from .activations import activate
-from .builder import INT32, INT64, Graph, Tensor, Value, stored
+from .builder import Graph
+from .tensors import INT32, INT64, Tensor, Value, stored
 
 
 @dataclass(frozen=True)
 class Text:
-    """The words beside the queries: `ids` int64 [B, T], from `[CLS]` on, and `mask` int32 [B, Q + T], 1 for a query
-    or a word and 0 behind the end of a shorter text. `names`: what the names of the embeddings of words and
-    positions begin with."""
+    """The text beside the queries: `ids` int64 [B, T], from `[CLS]` on, and `mask` int32 [B, Q + T], 1 for a
+    query or a token and 0 for padding. `names`: what the names of the embeddings of words and positions begin
+    with."""
 
     ids: Value
     mask: Value

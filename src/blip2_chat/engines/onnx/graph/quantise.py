@@ -25,8 +25,8 @@ _PAIR_LIMIT = 128
 def columns(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     """[N, K] -> (integers [K, N], scales [N]); weight ~ integers.T * scales[:, None].
 
-    Any two adjacent inputs' integers of one sign add up to 128 at most (either alignment: the kernels' pairs start at
-    even inputs, but that is nowhere promised).
+    Any two adjacent inputs' integers of one sign add up to 128 at most (either alignment: the kernels' pairs
+    start at even inputs, but no documentation promises that).
     """
     size = np.abs(weight)
     pairs = size[:, 1:] + size[:, :-1]
@@ -99,7 +99,8 @@ def _integers(values: Floats, scales: Floats, middle: int) -> Floats:
     return np.clip(integers, -middle, middle - 1, out=integers)
 
 
-# Shares of the largest weight that the range reaches to; the last bit is bought by cutting the tails.
+# The range of a block ends at one of these shares of its largest weight; the few weights beyond it are
+# clipped, and all others get finer levels.
 _REACHES = (1.0, 0.92, 0.85, 0.78, 0.7)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ....checkpoint.retrieval_config import RetrievalConfig
 from . import qformer, vision
-from .builder import FLOAT, INT32, INT64, Graph, Scheme, Value, stored
+from .builder import Graph, Scheme
+from .tensors import FLOAT, INT32, INT64, Value, stored
 
 # torch.nn.functional.normalize's.
 _SMALLEST_LENGTH = 1e-12

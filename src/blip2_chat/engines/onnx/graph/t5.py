@@ -15,7 +15,8 @@ from ....checkpoint.tensor_names import HEAD
 from ...engine import Floats, Ints
 from ..heads import head_size
 from .activations import activate
-from .builder import FLOAT, INT32, INT64, CacheInputs, Graph, Scheme, Tensor, Value, pad_heads, stack, stored
+from .builder import CacheInputs, Graph, Scheme
+from .tensors import FLOAT, INT32, INT64, Tensor, Value, pad_heads, stack, stored
 
 EMBEDDING = "language_model.shared.weight"
 _MASKED = -1e9
@@ -27,7 +28,7 @@ def build(config: T5Config, scheme: Scheme, head: Scheme, tied: bool) -> tuple[G
 
 
 def build_encoder(config: T5Config, scheme: Scheme) -> Graph:
-    """Inputs: `embeddings` [B, S, D], `lengths` [B] (tokens in each row; the rest is filling). Outputs: per
+    """Inputs: `embeddings` [B, S, D], `lengths` [B] (tokens in each row; the rest is padding). Outputs: per
     decoder layer `cross_key_*` and `cross_value_*` [B, heads, S, d_kv]."""
     d, heads = config.d_model, config.num_heads
     g = Graph("prompt")
@@ -136,7 +137,7 @@ def buckets(distances: Ints, config: T5Config, both_ways: bool) -> Ints:
     else:
         distances = np.maximum(-distances, 0)
     exact = count // 2
-    # In float32, as the models were trained: a rounding at a bucket's edge would move it.
+    # In float32, as in training: other rounding would move the edges of buckets.
     ratio = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact))
     ratio /= np.float32(math.log(config.relative_attention_max_distance / exact))
     far = exact + (ratio * np.float32(count - exact)).astype(np.int64)
@@ -158,12 +159,12 @@ def _bias_table(config: T5Config, part: str, both_ways: bool) -> Tensor:
 
 
 def _reach(config: T5Config) -> int:
-    """From this distance on all have one bucket."""
+    """All distances from this one on share a bucket."""
     return max(config.relative_attention_max_distance, config.relative_attention_num_buckets)
 
 
 def _encoder_bias(g: Graph, config: T5Config, x: Value, lengths: Value) -> Value:
-    """[B, heads, S, S]: the bias by distance, and minus infinity (nearly) on filling."""
+    """[B, heads, S, S]: the bias by distance, and nearly minus infinity on padding."""
     table, reach = g.weight(_bias_table(config, "encoder", both_ways=True)), _reach(config)
     size = g.op("Squeeze", g.op("Shape", x, start=1, end=2))
     steps = g.op("Range", g.const(0), size, g.const(1))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ....checkpoint.config import VisionConfig
 from .activations import activate
-from .builder import Graph, Scheme, Tensor, Value, stored
+from .builder import Graph, Scheme
+from .tensors import Tensor, Value, stored
 
 
 def encode(g: Graph, pixels: Value, config: VisionConfig, scheme: Scheme) -> Value:

@@ -19,8 +19,9 @@ CHUNK = 128
 class KVCache:
     """Keys and values of every layer for B rows: `data` [2 * layers, B, heads, capacity, head_dim] float32.
 
-    `data[2 * i]` and `data[2 * i + 1]` are layer i's keys and values. Row b holds `lengths[b]` tokens; what lies
-    behind them is undefined. The buffer may have spare rows: others join and leave a batch without a copy of it.
+    `data[2 * i]` and `data[2 * i + 1]` are layer i's keys and values. Row b holds `lengths[b]` tokens; what
+    comes after them is undefined. The buffer may have spare rows: others join and leave a batch without a copy
+    of it.
     """
 
     def __init__(self, buffer: Floats, lengths: NDArray[np.int32]) -> None:
@@ -47,7 +48,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """What its tokens take; capacity beyond them is not in memory."""
+        """Bytes of its tokens; capacity beyond them takes no memory."""
         twice_layers, _, heads, _, head_dim = self._buffer.shape
         return int(self.lengths.sum()) * int(twice_layers * heads * head_dim) * self._buffer.itemsize
 
@@ -77,7 +78,7 @@ class KVCache:
             end = int(self.lengths.max(initial=0))
             self.data[:, :, :, shared:end] = self.data[:, list(rows), :, shared:end]
         elif 4 * len(rows) > self._buffer.shape[1] and all(a < b for a, b in itertools.pairwise(rows)):
-            # Rows leave, the others move up: each to where nothing is needed any more.
+            # Rows leave and the others move up, each into the place of one that has left or moved.
             for new, old in enumerate(rows):
                 end = int(self.lengths[old])
                 if new != old:

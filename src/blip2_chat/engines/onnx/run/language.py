@@ -27,7 +27,7 @@ class LanguageModel(Protocol):
 
 
 class OnnxState:
-    """The rows of a language model: their tokens, their cache, and for T5 what its encoder made of the prompt.
+    """The rows of a language model: their tokens, their cache, and for T5 its encoder's output for the prompt.
 
     `head` is the number of cached positions before the first token: the query vectors, or T5's start token.
     """
@@ -39,7 +39,7 @@ class OnnxState:
         self.rows: list[list[int]] = [[] for _ in range(cache.rows)]
         # Rows of one source have the same picture (and, for T5, the same prompt): equal tokens, equal cache.
         self._sources = [next(_sources) for _ in range(cache.rows)]
-        # The graph's connection to the buffers; None after they moved.
+        # The graph's I/O binding to the buffers; None after they moved.
         self.binding: Binding | None = None
 
     @property
@@ -95,7 +95,7 @@ class OnnxState:
             self.binding = None
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """One more token per row, its keys and values being in the cache already."""
+        """Records one more token per row, whose keys and values are already in the cache."""
         for row, token in zip(self.rows, token_ids, strict=True):
             row.append(int(token))
         self.cache.lengths += 1
@@ -160,7 +160,7 @@ class DecoderModel:
         if state is None:
             return self._prefill_new(query_vectors, prompts)
         state = _same(state, len(prompts))
-        # The last token is always computed: its logits are asked for.
+        # The last token is always computed, because its logits are needed.
         keep = [
             min(common_prefix(old, new), len(new) - 1) for old, new in zip(state.tokens, prompts, strict=True)
         ]
@@ -171,7 +171,7 @@ class DecoderModel:
         if max(map(len, rest)) == 1:
             self._run(state, self._embed([row[0] for row in rest])[:, None], logits, slice(None))
         else:
-            # GroupQueryAttention takes several new tokens behind a cache for one row at a time.
+            # GroupQueryAttention accepts several new tokens after cached ones for one row at a time only.
             for i, new in enumerate(rest):
                 self._run(state, self._embed(new)[None], logits[i : i + 1], slice(i, i + 1))
         state.cache.lengths[:] = [q + len(prompt) for prompt in prompts]
@@ -213,7 +213,7 @@ class DecoderModel:
         positions = start[:, None] + np.arange(s)[None]
         inputs = {
             "embeddings": x,
-            # Filling behind a row's end may run over the table's.
+            # Positions of padding may exceed the table.
             "positions": np.minimum(positions, self.text.max_position_embeddings - 1).astype(np.int64),
             "lengths": (start + (s - 1)).astype(np.int32),
             "total": np.array(start.max() + s, np.int32),

@@ -42,7 +42,7 @@ class OnnxRetrievalEngine:
 
     def embed_texts(self, token_ids: Sequence[Sequence[int]]) -> Floats:
         embeddings = np.empty((len(token_ids), 1, self.config.embedding_size), np.float32)
-        # No query looks at the picture.
+        # There are no queries, so nothing reads the picture.
         nothing = np.zeros((len(token_ids), 1, self.config.vision.hidden_size), np.float32)
         self._match(nothing, *padded(token_ids, 0), text_embeddings=embeddings)
         return embeddings[:, 0]

@@ -33,11 +33,11 @@ class Runner:
         """Loads `path`, whose weights are in `path`.data; `mapped` of them stay there."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        # Patterns are kept per input shape, and each prompt has its own.
+        # Memory patterns are kept per input shape, and each prompt has its own.
         options.enable_mem_pattern = False
-        # Warnings of the runtime say nothing that a user could act upon.
+        # The runtime's warnings are nothing that a user could act on.
         options.log_severity_level = 3
-        # The session knows only the addresses of what is mapped: it is kept alive as long.
+        # The session has only the addresses of the maps, so they are kept alive as long as it is.
         self._mapped = _MappedFile(path.with_name(f"{path.name}.data"), mapped) if mapped else None
         if self._mapped:
             for name, value in self._mapped.values.items():
@@ -58,7 +58,7 @@ class Runner:
 
 
 class _MappedFile:
-    """Tensors that are bytes of a file; what is not read takes no memory."""
+    """Tensors mapped from a file; pages that are not read take no memory."""
 
     def __init__(self, path: Path, tensors: Sequence[MappedTensor]) -> None:
         # Each has a map of its own: a look into one map of the whole file also brings in the pages beside it, which
@@ -70,8 +70,8 @@ class _MappedFile:
         }
 
     def give_back(self) -> None:
-        """Lets go of the pages read so far; the next look at them reads the file again."""
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, whose own trimming has to do
+        """Releases the pages read so far; the next access reads the file again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not available on Windows, which trims by itself
             for array in self._maps:
                 cast(mmap.mmap, array.base).madvise(mmap.MADV_DONTNEED)
 
@@ -84,7 +84,7 @@ class Binding:
     ) -> None:
         self._session = session
         self._binding = session.io_binding()
-        # Kept alive: the binding holds their addresses only.
+        # Kept alive, because the binding has only their addresses.
         self._arrays: dict[str, Array] = {}
         self._bind(inputs, outputs)
 

@@ -89,7 +89,8 @@ def run_pictures(runner: Runner, size: int, pixels: Floats, output: str, shape: 
     if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
         raise ValueError(f"pixels are {list(pixels.shape)}; the model wants [B, 3, {size}, {size}]")
     given = np.empty((len(pixels), *shape), np.float32)
-    # One by one: a picture has rows enough to fill the cores, and so what it gives does not depend on company.
+    # One by one: a single picture has enough rows to use all cores, and its result must not depend on others
+    # in the batch.
     for i in range(len(pixels)):
         picture = np.ascontiguousarray(pixels[i : i + 1], np.float32)
         runner.run({"pixels": picture}, {output: given[i : i + 1]})
@@ -97,7 +98,7 @@ def run_pictures(runner: Runner, size: int, pixels: Floats, output: str, shape: 
 
 
 def opened(part: _Part | None) -> _Part:
-    """A part of an engine; `ValueError` when the engine was closed."""
+    """A part of an engine that is open. Raises `ValueError` if it was closed."""
     if part is None:
         raise ValueError("this engine is closed")
     return part
@@ -117,7 +118,7 @@ def load_onnx_engine(converted: Path | Verified, threads: int | None = None) -> 
     runners = load_graphs(found, threads)
     shape = (config.text.vocab_size, config.text.hidden_size)
     try:
-        # Mapped: a conversation touches a few rows of it.
+        # Mapped, because a conversation reads only a few rows.
         table = np.memmap(folder / "embeddings.bin", np.dtype(manifest.embeddings_dtype), "r", shape=shape)
     except (OSError, ValueError) as error:
         raise _unloadable(folder, error) from None
