@@ -148,9 +148,10 @@ async def timed(
         return seconds, max(answer[2] for answer in answers), sum(answer[1] for answer in answers)
 
 
-def measure(name: str, folder: str, clients: int, each: int, tokens: int) -> None:
-    """Both kinds of work on one model, each reported as it is done."""
-    with web_server.process(folder, "--slots", str(clients)) as (url, _):
+def measure(name: str, folder: str, clients: int, each: int, tokens: int, replicas: int = 0) -> None:
+    """Both kinds of work on one model, each reported as it is done. `replicas`: on Ray, or 0 for one process."""
+    cluster = ("--ray", "--replicas", str(replicas)) if replicas else ()
+    with web_server.process(folder, "--slots", str(clients), *cluster) as (url, _):
         model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
         urls = [picture(number) for number in range(clients)]
         warm = [[question("what is this?", one)] for one in urls]
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--each", type=int, default=3, help="requests of each client")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
+    parser.add_argument("--replicas", type=int, default=0, help="on Ray, instead of one process")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="64 clients for so long instead")
     parser.add_argument("--bound", type=float, default=120, metavar="SECONDS", help="for one model")
     parser.add_argument("--seconds", type=float, default=3600, help="for all of it")
@@ -244,7 +246,7 @@ def main() -> None:
     options = parser.parse_args()
     deadline = Deadline(options.seconds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    work = (options.clients, options.each, options.tokens)
+    work = (options.clients, options.each, options.tokens, options.replicas)
     if options.one:
         measure(*options.one, *work)
         return
@@ -260,7 +262,7 @@ def main() -> None:
                 "mid-size, 12 × 768": mid_size(Path(temporary)),
             }
             sizes = [
-                part for name, size in zip(("clients", "each", "tokens"), work, strict=True)
+                part for name, size in zip(("clients", "each", "tokens", "replicas"), work, strict=True)
                 for part in (f"--{name}", size)
             ]  # fmt: skip
             for name, folder in models.items():
@@ -272,7 +274,7 @@ def main() -> None:
                     result.append({"model": name, "failed": failed})
         print(f"{options.clients} clients, {os.cpu_count()} CPUs, {platform.machine()}")
         print(table(result))
-    if not options.model and not options.soak:
+    if not (options.model or options.soak or options.replicas):
         keep(RESULTS, result)
         put("docs/serve.md", RESULTS, table(result))
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .retriever_loading import load_retriever as load_retriever
     from .search.index import Hit as Hit
     from .search.index import Index as Index
+    from .tagging import Tagger as Tagger
 
 # Where each public name lives: imported when it is first used.
 _HOMES = {
@@ -64,6 +65,7 @@ _HOMES = {
     "Retriever": "retriever",
     "Index": "search.index",
     "Hit": "search.index",
+    "Tagger": "tagging",
     "Turn": "conversation_file",
     "Answer": "generation.answer",
     "Result": "batch.result",

@@ -163,6 +163,7 @@ def test_a_root_that_is_no_folder() -> None:
     assert done.stderr == "Error: there is no folder /no/such/folder; give one that has pictures\n"
 
 
+@pytest.mark.slow
 def test_the_documents_example() -> None:
     root = Path(__file__).parents[2]
     (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "mcp.md").read_text("utf-8"), re.DOTALL)

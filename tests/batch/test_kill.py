@@ -180,7 +180,7 @@ def test_full_disk_keeps_what_is_done(tiny: Path, tmp_path: Path, disk: Callable
     out = disk("100k") / "captions.jsonl"
     arguments = ["run", photos, "--out", out, "--model", tiny, "--max-new-tokens", "6", "--batch-size", "4"]
     code, _, stderr = blip2_chat(*arguments)
-    assert code == 1 and "the disk is full; what was done stays done" in stderr
+    assert code == 1 and "the disk is full; what was done is saved" in stderr
     assert len([line for line in stderr.splitlines() if line.startswith("Error")]) == 1
     disk("10M")
     code, _, stderr = blip2_chat(*arguments)

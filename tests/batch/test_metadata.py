@@ -233,7 +233,7 @@ class TestCommand:
         ("arguments", "words"),
         [
             ([], "give --out (a .parquet, .jsonl, .csv or .tar file), --sidecar or --write xmp"),
-            (["--tags"], "--tags, --keep-times and --xmp-style belong to --write xmp or --embed"),
+            (["--tags"], "--tags, --tag-list, --keep-times and --xmp-style belong to --write xmp or --embed"),
             (["--write", "iptc"], "the only format is xmp"),
             (["--write", "xmp", "--xmp-style", "lightroom"], "is none of digikam, adobe"),
             (

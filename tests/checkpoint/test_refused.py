@@ -142,7 +142,7 @@ def test_index_names_that_leave_the_folder(sharded: Path, name: object) -> None:
         sharded / INDEX,
         lambda raw: {**raw, "weight_map": {**raw["weight_map"], "query_tokens": name}},
     )
-    assert f"names {name!r}, which is no safetensors file of this folder: refused" in refusal(sharded)
+    assert f"names {name!r}, which is not a safetensors file of this folder: refused" in refusal(sharded)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": {}}', '{"weight_map": ["a"]}', "\udcff"])

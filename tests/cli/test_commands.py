@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
-import re
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import typer.main
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import blip2_chat
 from blip2_chat.cli import app
-from blip2_chat.cli.display.terminal import note, say
 from blip2_chat.cli.options import WritingOptions
 from blip2_chat.engines.onnx import OnnxEngine
-from blip2_chat.errors import Blip2ChatError
 from blip2_chat.generation.settings import Decoding
-
-RUN = "from blip2_chat.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
 def folder(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint("t5")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two good pictures with a text file between them."""
-    here = tmp_path_factory.mktemp("pictures")
-    for seed, name in enumerate(("one.png", "three.png")):
-        noise = np.random.default_rng(seed).integers(0, 256, (80, 120, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(here / name)
-    (here / "two.png").write_text("this is no picture")
-    return [str(here / name) for name in ("one.png", "two.png", "three.png")]
 
 
 @pytest.fixture
@@ -71,26 +49,6 @@ def entries(result: Any) -> list[dict[str, Any]]:
 
 def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def test_help_imports_nothing_heavy() -> None:
-    heavy = ["numpy", "PIL", "tokenizers", "onnxruntime", "torch", "httpx", "huggingface_hub", "safetensors"]
-    for arguments in (["--help"], ["ask", "--help"], ["evaluate", "--help"]):
-        code = (
-            "import sys\nfrom blip2_chat.cli import app\n"
-            f"try: app({arguments!r})\nexcept SystemExit: pass\n"
-            f"print('HEAVY', [name for name in {heavy!r} if name in sys.modules])"
-        )
-        output = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-        assert "Usage: " in output
-        assert output.splitlines()[-1] == "HEAVY []"
-
-
-def test_version() -> None:
-    result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, f"blip2-chat {blip2_chat.__version__}\n")
 
 
 def test_ask_json_is_the_conversation_of_the_api(
@@ -402,62 +360,3 @@ def test_our_warnings_are_shown_and_others_are_not(
     with warnings.catch_warnings():
         result = run("caption", pictures[0])
     assert result.stderr == "Warning: ours is told\nError: enough\n"
-
-
-def test_no_control_character_of_an_answer_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a \x1b[2Jdog\r\nand été")
-    assert capsys.readouterr().out == "a  [2Jdog  and été\n"
-
-
-def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.StringIO):
-        def flush(self) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(sys, "stdout", Full())
-    with pytest.raises(Blip2ChatError, match=r"^standard output cannot be written to \(No space left"):
-        say("a cat")
-
-
-def test_a_message_that_nobody_reads_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def flush(self) -> None:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stderr", Closed())
-    note("stopping after the current batch")
-
-
-@pytest.mark.parametrize("command", [["caption", "{picture}"], ["chat", "{picture}"], ["doctor", "--json"]])
-def test_without_standard_streams(command: list[str], pictures: list[str]) -> None:
-    code = f"import sys; sys.stdin = sys.stdout = sys.stderr = None; {RUN}"
-    given = [one.format(picture=pictures[0]) for one in command]
-    assert subprocess.run([sys.executable, "-c", code, *given], timeout=120).returncode == 0
-
-
-def test_a_closed_pipe_is_no_traceback() -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)  # before the command starts: later, a quick one would have written everything
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, "models", "--json"], stdout=write_end, stderr=subprocess.PIPE, timeout=120
-    )
-    os.close(write_end)
-    assert b"Traceback" not in done.stderr and done.returncode == 1
-
-
-def test_help_puts_options_into_groups_that_fit_80_columns() -> None:
-    shown = CliRunner().invoke(app, ["run", "--help"], terminal_width=80).stdout
-    assert "Usage: blip2-chat run [OPTIONS] SOURCE...\n" in shown
-    headings = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)
-    assert headings[0] == "Arguments" and headings[-1] == "Other options"
-    assert {"Input", "Output", "Text generation", "Model", "Ray clusters"} <= set(headings)
-    output = shown.split("\nOutput:\n")[1].split("\n\n")[0]
-    assert "--sidecar TYPE" in output and "--beams" not in output
-    assert max(map(len, shown.splitlines())) <= 80
-
-
-def test_summaries_of_commands_are_whole() -> None:
-    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
-    summaries = re.findall(r"^  ([a-z]+)  +([A-Z].*)$", shown.split("Commands:\n")[1], re.MULTILINE)
-    assert {name for name, _ in summaries} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert all(summary.endswith(".") and not summary.endswith("...") for _, summary in summaries)

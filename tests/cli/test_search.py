@@ -82,7 +82,7 @@ def test_faults_are_one_line(tiny: Path, tmp_path: Path) -> None:
         (("search", out, "dogs", "--like", photos / "p0000.png"), "give a text to search for, or --like"),
         (("search", out, "--like", photos / "none.png"), "was not found"),
         (("search", out, "dogs", "--model", other), "embeddings cannot be compared"),
-        (("index", "--out", out, "--model", other), "index the pictures anew with --fresh"),
+        (("index", "--out", out, "--model", other), "index the pictures again with --fresh"),
         (("index", tmp_path / "nowhere", "--out", out), "nowhere was not found"),
         (("index", photos, "--out", tmp_path / "no" / "x.index", "--model", tiny), "there is no folder"),
         (("index", photos, "--out", photos, "--model", tiny), "something else than an index"),

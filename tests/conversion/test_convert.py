@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +16,16 @@ import numpy as np
 import pytest
 
 import blip2_chat
-from blip2_chat.checkpoint.inspect import Checkpoint, inspect
+from blip2_chat.checkpoint.inspect import inspect
 from blip2_chat.conversion import convert as conversion
-from blip2_chat.conversion import fingerprint as provenance
-from blip2_chat.conversion.cache import cached, clear, is_whole, partial_of, sole_writer
+from blip2_chat.conversion.cache import cached, is_whole, partial_of, sole_writer
 from blip2_chat.conversion.calibration import Calibration
 from blip2_chat.conversion.convert import convert, converted
-from blip2_chat.engines.onnx import convert as engine
 from blip2_chat.engines.onnx.manifest import Manifest
-from blip2_chat.engines.onnx.verify import verify
 from blip2_chat.errors import CheckpointError
 from blip2_chat.images import open_picture, to_pixels
-from blip2_chat.system.paths import cache_folder
+from tests.support.conversions import Make, count_conversions, keep, remains
 from tests.support.extras import needs
-
-Make = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache, of this test alone."""
-    monkeypatch.setenv("BLIP2_CHAT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(conversion, "_temporary", {})
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def source(checkpoint: Make, tmp_path: Path) -> Path:
-    """A checkpoint that a test may spoil."""
-    return Path(shutil.copytree(checkpoint(), tmp_path / "model"))
-
-
-def keep(folder: Path, precision: str = "int8", **more: Any) -> Path:
-    return converted(inspect(folder), precision, name=str(folder), **more).folder
-
-
-def remains(folder: Path) -> list[str]:
-    """What lies in the folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def count_conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    real, targets = engine.convert, []
-
-    def counting(checkpoint: Checkpoint, target: Path, *arguments: Any, **keywords: Any) -> None:
-        targets.append(target)
-        real(checkpoint, target, *arguments, **keywords)
-
-    monkeypatch.setattr(engine, "convert", counting)
-    return targets
-
-
-def spoil(path: Path, offset: int) -> None:
-    """Changes one byte, and neither size nor modification time."""
-    times = path.stat()
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
 
 # The result
 
@@ -156,90 +106,6 @@ def test_progress_is_in_bytes_and_reaches_its_end(
         files += (folder / "embeddings.bin").stat().st_size
         # Padding to whole pages comes on top: up to 4 kB for each tensor.
         assert 0 <= files - done[-1] <= 4096 * len(done)
-
-
-# What is told apart
-
-
-def test_other_weights_in_the_same_folder_are_converted_anew(source: Path) -> None:
-    before = keep(source)
-    spoil(source / "model.safetensors", -2)
-    after = keep(source)
-    assert after != before
-    assert any(
-        (before / file).read_bytes() != (after / file).read_bytes()
-        for file in ("language.onnx.data", "picture.onnx.data", "embeddings.bin")
-    )
-
-
-@pytest.mark.parametrize("small", [64_000_000, 0], ids=["small", "large"])
-def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "_SMALL", small)
-    files = inspect(source).weight_files
-    first = provenance.fingerprint(source, files)
-
-    copy = shutil.copytree(source, tmp_path / "moved")
-    (copy / "notes.json").write_text("{}")
-    assert provenance.fingerprint(copy, files) == first, "a copy, with a stranger beside it"
-    os.utime(copy / "model.safetensors", ns=(1, 1))
-    assert (provenance.fingerprint(copy, files) == first) is bool(small), "another time"
-
-    seen = {first}
-    for change in (
-        lambda: spoil(source / "model.safetensors", 0x10),
-        lambda: spoil(source / "model.safetensors", -1),
-        lambda: (source / "config.json").write_text((source / "config.json").read_text() + " "),
-        lambda: (source / "tokenizer.json").write_text((source / "tokenizer.json").read_text() + " "),
-        lambda: (source / "processor_config.json").unlink(),
-    ):
-        change()
-        seen.add(provenance.fingerprint(source, files))
-    assert len(seen) == 6
-
-
-def test_a_newer_format_is_another_conversion(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = keep(source)
-    monkeypatch.setattr("blip2_chat.conversion.job.FORMAT", 99)
-    assert keep(source) != before
-
-
-@pytest.fixture
-def snapshot(source: Path, tmp_path: Path) -> Path:
-    """`source` as the hub's cache holds it."""
-    hub = tmp_path / "hub" / "models--org--name"
-    folder = hub / "snapshots" / ("c" * 40)
-    folder.mkdir(parents=True)
-    (hub / "blobs").mkdir()
-    for path in source.iterdir():
-        blob = hub / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
-        shutil.copy(path, blob)
-        try:
-            (folder / path.name).symlink_to(blob)
-        except OSError:
-            pytest.skip("symlinks are not permitted here")
-    return folder
-
-
-def test_hub_files_are_known_by_the_hubs_hash(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "_SMALL", 0)
-    checkpoint = inspect(snapshot)
-    weights = snapshot / "model.safetensors"
-    before = provenance.fingerprint(snapshot, checkpoint.weight_files)
-    os.utime(weights, ns=(1, 1))
-    assert provenance.fingerprint(snapshot, checkpoint.weight_files) == before
-    folder = converted(checkpoint, "int8", name="org/name@main").folder
-    assert folder.name.startswith("org--name-int8-")
-    source = Manifest.from_folder(folder).source
-    assert source["name"] == "org/name@main" and source["revision"] == "c" * 40
-    assert source["sha256"] == {"model.safetensors": weights.resolve().name}
-
-
-def test_a_damaged_download_is_named(snapshot: Path, cache: Path) -> None:
-    weights = snapshot / "model.safetensors"
-    spoil(weights.resolve(), -2)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged.*not what the hub sent"):
-        converted(inspect(snapshot), "int8", name="org/name")
-    assert remains(cache / "converted") == []
 
 
 # What goes wrong
@@ -446,142 +312,3 @@ def test_remains_of_a_killed_conversion_are_removed_and_running_ones_kept(source
         assert remains(folder.parent) == sorted([partial_of(living).name, folder.name])
     keep(source, "int4")
     assert not partial_of(living).exists()
-
-
-# A folder of the user's own
-
-
-def test_convert_into_a_folder(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    made = convert(inspect(source), "sub/out", "int4", name=str(source), block_size=64)
-    assert made == (tmp_path / "sub/out").resolve() and remains(made.parent) == ["out"]
-    manifest = Manifest.from_folder(made)
-    assert (manifest.precision, manifest.block_size) == ("int4", 64)
-    # It may go to other people: the name of the folder, and not the way there.
-    assert manifest.source["name"] == "model" and str(tmp_path) not in (made / "blip2-chat.json").read_text()
-    assert inspect(made).kind == "converted"
-    for again in (convert, converted):
-        arguments: tuple[Any, ...] = (tmp_path / "again",) if again is convert else ()
-        with pytest.raises(CheckpointError, match="is converted already"):
-            again(inspect(made), *arguments, "int8", name="out")
-
-
-def test_convert_touches_nothing_that_is_not_its_own(source: Path, tmp_path: Path) -> None:
-    checkpoint, out = inspect(source), tmp_path / "out"
-    out.mkdir()
-    convert(checkpoint, out, "int8", name="model")  # an empty folder is as good as none
-    with pytest.raises(CheckpointError, match="holds a conversion already") as caught:
-        convert(checkpoint, out, "int4", name="model")
-    assert (caught.value.parameter, caught.value.path) == ("force", out)
-    convert(checkpoint, out, "int4", name="model", force=True)
-    assert Manifest.from_folder(out).precision == "int4"
-
-    (out / "talk.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"holds talk\.txt"):
-        convert(checkpoint, out, "int8", name="model", force=True)
-    assert Manifest.from_folder(out).precision == "int4" and (out / "talk.txt").read_text() == "mine"
-
-    for other in (source, tmp_path, out / "talk.txt"):
-        with pytest.raises(CheckpointError, match="exists and is not a conversion"):
-            convert(checkpoint, other, "int8", name="model", force=True)
-    assert inspect(source).kind == "official"
-    assert remains(tmp_path) == ["cache", "model", "out"]
-
-
-def test_force_keeps_the_old_conversion_when_the_new_one_fails(source: Path, tmp_path: Path) -> None:
-    out = convert(inspect(source), tmp_path / "out", "int8", name="model")
-
-    def interrupt(what: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        convert(inspect(source), out, "int4", name="model", force=True, on_progress=interrupt)
-    assert Manifest.from_folder(out).precision == "int8"
-    assert remains(tmp_path) == ["cache", "model", "out"]
-
-
-def test_a_folder_is_written_by_one_process_at_a_time(source: Path, tmp_path: Path) -> None:
-    with sole_writer(tmp_path / "out"), pytest.raises(CheckpointError, match="another process"):
-        convert(inspect(source), tmp_path / "out", "int8", name="model")
-
-
-def test_convert_needs_no_cache(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("BLIP2_CHAT_CACHE", str(tmp_path / "file" / "cache"))
-    assert is_whole(convert(inspect(source), tmp_path / "out", "int8", name="model"))
-    with pytest.raises(CheckpointError, match=r"cannot be written to .*name a folder elsewhere"):
-        convert(inspect(source), tmp_path / "file" / "out", "int8", name="model")
-
-
-# The cache
-
-
-def test_the_cache_is_listed_and_cleared(source: Path, checkpoint: Make, cache: Path) -> None:
-    assert cached() == [] and clear() == []
-    other = checkpoint("t5")
-    folders = [keep(source, "int8"), keep(source, "int4"), keep(other, "int8")]
-    os.truncate(folders[1] / "embeddings.bin", 3)
-    (folders[2] / "blip2-chat.json").write_text("{")
-    (cache / "converted" / ".dead-int8-0.partial").mkdir()
-    listed = {entry.folder: entry for entry in cached()}
-    assert listed.keys() == set(folders)
-    assert [listed[folder].precision for folder in folders] == ["int8", "int4", "?"]
-    assert [listed[folder].source for folder in folders] == [str(source), str(source), "unknown"]
-    assert [listed[folder].is_usable for folder in folders] == [True, False, False]
-    assert listed[folders[0]].size == sum(path.stat().st_size for path in folders[0].iterdir())
-
-    with pytest.raises(CheckpointError, match="nothing called stranger"):
-        clear("stranger")
-    assert [entry.folder for entry in clear(folders[2].name)] == [folders[2]]
-    assert len(clear(str(source))) == 2
-    assert remains(cache / "converted") == []
-
-
-def test_a_conversion_in_the_making_is_not_cleared(source: Path) -> None:
-    folder = keep(source)
-    with sole_writer(folder), pytest.raises(CheckpointError, match="another process"):
-        clear()
-    assert is_whole(folder)
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, "{home}/.cache/blip2-chat"),
-        ({"XDG_CACHE_HOME": "{home}/xdg"}, "{home}/xdg/blip2-chat"),
-        ({"BLIP2_CHAT_CACHE": "~/mine"}, "{home}/mine"),
-    ],
-)
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="other systems have other places, which platformdirs knows"
-)
-def test_the_cache_is_where_the_system_has_it(
-    variables: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("BLIP2_CHAT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for variable, value in variables.items():
-        monkeypatch.setenv(variable, value.format(home=tmp_path))
-    assert cache_folder() == Path(expected.format(home=tmp_path))
-
-
-def test_the_manifest_is_json_that_people_can_read(source: Path) -> None:
-    text = (keep(source) / "blip2-chat.json").read_text(encoding="utf-8")
-    assert json.loads(text)["source"]["blip2_chat"] == blip2_chat.__version__ and text.count("\n") > 10
-
-
-def test_a_conversion_that_is_loaded_is_verified_once(
-    source: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
-    blip2_chat.load(source, precision="int8", engine="onnx").close()
-    seen = []
-
-    def counted(folder: Path) -> Any:
-        seen.append(folder)
-        return verify(folder)
-
-    monkeypatch.setattr("blip2_chat.engines.onnx.verify.verify", counted)
-    monkeypatch.setattr("blip2_chat.conversion.convert.verify", counted)
-    blip2_chat.load(source, precision="int8", engine="onnx").close()
-    assert len(seen) == 1

@@ -42,6 +42,7 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, command)
 
 
+@pytest.mark.slow
 @needs("test-torch")
 def test_engines_and_precisions_side_by_side(
     checkpoint: Callable[..., Path], questions: Path, tmp_path: Path

@@ -49,7 +49,7 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, command)
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("family", ["opt", pytest.param("t5", marks=pytest.mark.slow)])
 def test_answers_are_those_that_fp32_writes(
     family: str, checkpoint: Callable[..., Path], questions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

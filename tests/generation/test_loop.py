@@ -7,6 +7,7 @@ from tests.support.extras import require
 require("test-torch")
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ class Pair:
         return written, [] if scores is None else scores.tolist()
 
 
+@cache
+def pair_of(folder: Path, family: str, seed: int, engine: str = "torch") -> Pair:
+    """Made once: loading takes transformers longer than generating."""
+    return Pair(folder, family, seed, engine)
+
+
 def _pairs() -> Iterator[Any]:
     for family in FAMILIES:
         for engine in ("torch", "onnx") if family in INSTRUCT else ("torch",):
@@ -103,7 +110,7 @@ def _pairs() -> Iterator[Any]:
 @pytest.fixture(params=_pairs())
 def pair(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Pair:
     family, seed, engine = request.param
-    return Pair(checkpoint(family, seed), family, seed, engine)
+    return pair_of(checkpoint(family, seed), family, seed, engine)
 
 
 def test_greedy_and_beam_are_token_identical(pair: Pair) -> None:
@@ -133,13 +140,13 @@ def test_constraints_are_those_of_transformers(
     checkpoint: Callable[..., Path], family: str, settings: dict[str, Any]
 ) -> None:
     for seed in range(3):
-        pair = Pair(checkpoint(family, seed), family, seed)
+        pair = pair_of(checkpoint(family, seed), family, seed)
         assert pair.ours(**settings) == [pair.theirs(**settings)[0]]
 
 
 @pytest.mark.parametrize("penalty", [-10.0, 10.0])
 def test_beams_have_an_answer_at_any_length_penalty(checkpoint: Callable[..., Path], penalty: float) -> None:
-    pair = Pair(checkpoint("opt", 1), "opt", 1)
+    pair = pair_of(checkpoint("opt", 1), "opt", 1)
     settings = {"num_beams": 3, "num_answers": 3, "length_penalty": penalty, "max_new_tokens": 30}
     assert [len(group) for group in pair.ours(**settings)] == [3]
 
@@ -186,7 +193,7 @@ def test_two_pictures_at_once_get_the_answers_they_get_alone(
 def test_sampling_has_transformers_distribution(
     checkpoint: Callable[..., Path], settings: dict[str, Any]
 ) -> None:
-    pair = Pair(checkpoint("opt", 3), "opt", 3)
+    pair = pair_of(checkpoint("opt", 3), "opt", 3)
     draws, temperature = 4000, 0.6
     vectors = pair.engine.encode_image(pair.pixels[:1])
     decoding = Decoding.of(temperature=temperature, num_answers=draws, max_new_tokens=1, seed=7, **settings)
@@ -255,7 +262,7 @@ def test_an_answer_that_is_begun_continues_as_in_transformers(
 
 
 def test_a_seed_repeats_the_draws_and_another_seed_does_not(checkpoint: Callable[..., Path]) -> None:
-    pair = Pair(checkpoint("opt", 3), "opt", 3)
+    pair = pair_of(checkpoint("opt", 3), "opt", 3)
     settings: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 12, "num_answers": 3}
     once = pair.ours(seed=5, **settings)
     assert once == pair.ours(seed=5, **settings)

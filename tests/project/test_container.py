@@ -47,6 +47,7 @@ def test_the_linter_has_nothing_to_say() -> None:
     assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_can_be_built_from_what_is_copied(tmp_path: Path) -> None:
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     for copied in re.findall(r"^COPY (?!--from)(.*)$", stages()[0], re.MULTILINE):

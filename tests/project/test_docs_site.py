@@ -57,6 +57,7 @@ def test_the_page_loads_nothing_from_elsewhere(site: Path) -> None:
         assert loaded == [], path.name
 
 
+@pytest.mark.slow
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     for name in ("docs", "src/blip2_chat", "training"):
         shutil.copytree(

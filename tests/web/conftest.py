@@ -14,6 +14,9 @@ from blip2_chat.model import Model
 from tests.support.extras import missing
 
 if not missing("test-web"):
+    import openai
+
+    from tests.support.openai_chat import connected
     from tests.support.web_server import MakeModel, Running, running
 
 
@@ -52,3 +55,10 @@ def several(make_model: MakeModel) -> Iterator[Running]:
     fp32, int8 = (blip2_chat.load("demo", precision=precision, threads=1) for precision in ("fp32", "int8"))
     with running(fp32, also=[int8, make_model("t5")]) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    """OpenAI's client, connected to `server`."""
+    with connected(server) as made:
+        yield made

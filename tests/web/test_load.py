@@ -330,7 +330,7 @@ def test_shutting_down_logs_no_error(kind: str, told: Any) -> None:
         await asyncio.Event().wait()
 
     async def cancelled() -> None:
-        record = Record(app, Metrics({}), str)
+        record = Record(app, Metrics({}, int), str)
         scope = {"type": kind, "method": "POST", "path": "/", "headers": []}
         task = asyncio.create_task(record(scope, never, send))
         await asyncio.sleep(0.01)

@@ -208,6 +208,7 @@ def test_the_server_is_ready_when_every_model_is(make_model: MakeModel) -> None:
         assert get(f"{server.url}/ready").status_code == 503
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_sigterm_finishes_what_all_models_write(tmp_path: Path) -> None:
     hold = tmp_path / "hold"

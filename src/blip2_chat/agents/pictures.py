@@ -42,6 +42,11 @@ class Pictures:
         path = self._found(source)
         return open_picture(NamedBytes(self._content(path), path.name), limits=self._limits)
 
+    def allows(self, path: Path) -> bool:
+        """Whether `open` would look for this file."""
+        real = Path(os.path.realpath(path))
+        return any(real.is_relative_to(root) for root in self.roots)
+
     @property
     def _instead(self) -> str:
         folders = " or ".join(str(root) for root in self.roots)

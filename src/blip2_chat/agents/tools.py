@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import anyio
-import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
@@ -18,21 +14,18 @@ from .._version import __version__
 from ..errors import Blip2ChatError
 from ..images import advise
 from ..model import Model
+from .loading import Loading, told
 from .pictures import Pictures
-
-Result = TypeVar("Result")
 
 # Pictures in one call.
 _MOST = 64
-# Seconds between two reports of progress while a model loads.
-_BEAT = 0.5
 
 _INSTRUCTIONS = (
     "BLIP-2 looks at one picture at a time and answers briefly. Ask short, plain questions about what can be seen "
     "(what, where, how many, which colour); it cannot read long texts, reason or follow instructions. For a decision "
     "between known answers use choose, which gives probabilities. {pictures}"
 )
-_READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 
 Source = Annotated[str, Field(description="A path below the allowed folders, or a data: URL of a picture.")]
 
@@ -69,43 +62,8 @@ class Chosen(BaseModel):
     ranked: list[Ranked]
 
 
-class Loading:
-    """A model that is loaded in a thread of its own, so that a host that starts the server need not wait for it."""
-
-    def __init__(self, load: Callable[[Callable[[str, int, int], None]], Model]) -> None:
-        """`load` is given a function that it tells its progress to."""
-        self.at = ("loading the model", 0, 1)
-        self._load = load
-        self._model: Model | None = None
-        self._error: BaseException | None = None
-        self._over = threading.Event()
-        threading.Thread(target=self._run, name="blip2-chat loading", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._model = self._load(self._told)
-        except BaseException as error:
-            self._error = error
-        self._over.set()
-
-    def _told(self, what: str, done: int, total: int) -> None:
-        self.at = (what, done, total)
-
-    @property
-    def over(self) -> bool:
-        return self._over.is_set()
-
-    @property
-    def model(self) -> Model:
-        """Once it is `over`; raises what loading raised."""
-        if self._error is not None:
-            raise self._error
-        assert self._model is not None
-        return self._model
-
-
-def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
-    """An MCP server that is not running yet."""
+def make_server(loading: Loading[Model], allowed: Pictures) -> MCPServer:
+    """An MCP server that is not running yet, with the tools of a chat model."""
     where = " or ".join(map(str, allowed.roots))
     which = f"Pictures are paths below {where}, or data: URLs." if where else "Pictures are data: URLs."
     server = MCPServer(
@@ -115,22 +73,9 @@ def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
         instructions=_INSTRUCTIONS.format(pictures=which),
         log_level="WARNING",
     )
-    # A model is for one thread at a time.
-    turn = anyio.Lock()
+    worked = loading.worked
 
-    async def loaded(context: Context) -> Model:
-        while not loading.over:
-            what, done, total = loading.at
-            await context.report_progress(done, total or None, what)
-            await anyio.sleep(_BEAT)
-        return loading.model
-
-    async def worked(context: Context, work: Callable[[Model], Result]) -> Result:
-        model = await loaded(context)
-        async with turn:
-            return await anyio.to_thread.run_sync(partial(work, model))
-
-    @server.tool(title="Describe pictures", annotations=_READ_ONLY)
+    @server.tool(title="Describe pictures", annotations=READ_ONLY)
     async def caption(
         pictures: Annotated[
             list[Source],
@@ -163,7 +108,7 @@ def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
             raise ToolError("; ".join(dict.fromkeys(one.error or "" for one in described))[:2000])
         return Captions(pictures=described)
 
-    @server.tool(title="Ask about a picture", annotations=_READ_ONLY)
+    @server.tool(title="Ask about a picture", annotations=READ_ONLY)
     async def ask(
         picture: Source,
         question: Annotated[str, Field(description="A short, plain question.")],
@@ -179,7 +124,7 @@ def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
 
         return await told(worked(context, answer))
 
-    @server.tool(title="Choose between answers", annotations=_READ_ONLY)
+    @server.tool(title="Choose between answers", annotations=READ_ONLY)
     async def choose(
         picture: Source,
         question: Annotated[str, Field(description="A short, plain question.")],
@@ -201,11 +146,3 @@ def make_server(loading: Loading, allowed: Pictures) -> MCPServer:
         return await told(worked(context, choice))
 
     return server
-
-
-async def told(work: Awaitable[Result]) -> Result:
-    """The result; what a model can act on reaches it as the text of the error."""
-    try:
-        return await work
-    except Blip2ChatError as error:
-        raise ToolError(str(error)) from None

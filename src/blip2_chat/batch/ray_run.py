@@ -10,9 +10,7 @@ picture twice.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from ..errors import Blip2ChatError, MissingExtraError
 from ..images import PictureLimits, Preprocess
 from ..images.naming import one_line
 from ..images.sidecar_names import SidecarNames
+from ..system import ray_cluster
 from .captioner import Captioner, Tasks
 from .errors import RunError
 from .inputs.pictures import Opener
@@ -32,7 +31,6 @@ from .options import RunOptions
 from .outputs.sidecar import Sidecar, is_left_alone
 from .result import Result, Written
 from .run import Run, parts
-from .storage import reason
 
 # Pictures per reading task: few, so that a lost task costs little, but enough to be worth a task.
 _CHUNK = 64
@@ -80,41 +78,21 @@ def ray_batches(run: Run, plan: RayPlan) -> Iterator[list[tuple[str, Result]]]:
 
 
 def _ray() -> Any:
-    # Silence Ray's own announcements and progress bars.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    what = "a run on a Ray cluster"
+    ray = ray_cluster.imported(what)
     try:
         import pyarrow  # noqa: F401 - Ray Data imports it late, with a worse message
-        import ray
-        import ray.data
+        from ray import data  # noqa: F401
     except ImportError:
-        raise MissingExtraError("a run on a Ray cluster", "ray") from None
+        raise MissingExtraError(what, "ray") from None
     return ray
 
 
 def _start(ray: Any, address: str) -> None:
-    _require_reachable(address)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address == "local":
-            ray.init(include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except Exception as error:  # Ray raises a bare Exception if a slow machine does not start it in time
-        raise RunError(f"Ray at {address!r} cannot be reached ({one_line(str(error))})") from error
-
-
-def _require_reachable(address: str) -> None:
-    """Raises `RunError` if nothing listens at HOST:PORT, because Ray would retry for many minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise RunError(
-            f"Ray at {address!r} cannot be reached ({reason(error)}); check the address, and `ray status` there"
-        ) from error
+        ray_cluster.connect(ray, address)
+    except ray_cluster.ClusterError as error:
+        raise RunError(*error.message) from error
 
 
 def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
@@ -169,10 +147,7 @@ def _limited(parts: Iterator[Part], limit: int | None) -> Iterator[Part]:
 
 def _actors(ray: Any, plan: RayPlan) -> int:
     """As many models as the cluster holds, with a core left for reading pictures."""
-    has = ray.cluster_resources()
-    by_cpu = int((has.get("CPU", 1) - 1) / plan.cpus) if plan.cpus else 1 << 30
-    by_gpu = int(has.get("GPU", 0) / plan.gpus) if plan.gpus else 1 << 30
-    return max(1, min(by_cpu, by_gpu, 1024))
+    return max(1, ray_cluster.models_that_fit(ray, plan.cpus, plan.gpus, spared=1))
 
 
 def _loading(plan: RayPlan) -> dict[str, Any]:

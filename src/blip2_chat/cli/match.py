@@ -39,7 +39,7 @@ def match(
     The columns are the probability that picture and text match (ITM), and the similarity of their embeddings, from -1
     to 1 (ITC). This needs a retrieval model, such as Salesforce/blip2-itm-vit-g; chat models cannot do it.
     """
-    given = [*(texts or []), *_lines(labels)]
+    given = [*(texts or []), *(lines_of(labels, "--labels") if labels else ())]
     given = list(dict.fromkeys(text for text in map(str.strip, given) if text))
     if not given:
         raise typer.BadParameter("give at least one TEXT to match, or --labels FILE")
@@ -57,18 +57,17 @@ def match(
         _print(ranked)
 
 
-def _lines(labels: Path | None) -> list[str]:
-    if labels is None:
-        return []
+def lines_of(file: Path, option: str) -> list[str]:
+    """The lines of the file that was given with an option."""
     from ..system.text_files import encoding
 
     try:
-        content = labels.read_bytes()
+        content = file.read_bytes()
         return content.decode(encoding(content[:4])).splitlines()
     except OSError as error:
-        raise typer.BadParameter(f"--labels {labels} cannot be read: {error.strerror}") from None
+        raise typer.BadParameter(f"{option} {file} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise typer.BadParameter(f"--labels {labels} is not text; save it as UTF-8") from None
+        raise typer.BadParameter(f"{option} {file} is not text; save it as UTF-8") from None
 
 
 def _print(ranked: list[Match]) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from ..checkpoint.embedded import EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE
 from .display.terminal import note
+from .match import lines_of
 from .wording import worded
 
 if TYPE_CHECKING:
     from ..batch.outputs.metadata import Metadata
+    from ..batch.outputs.ranked_tags import RankedTags
     from ..batch.result import Result
     from ..batch.run import Summary
 
@@ -46,6 +50,21 @@ class MetadataOptions:
     tags: Annotated[bool, typer.Option("--tags", help="Add the things that a caption names as keywords.")] = (
         False
     )
+    tag_list: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add those words of this file, one in each line, that fit the picture best, as keywords.",
+        ),
+    ] = None
+    tag_model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar=RETRIEVER_VARIABLE,
+            help="Retrieval model for --tag-list: a folder, or a name such as Salesforce/blip2-itm-vit-g.",
+        ),
+    ] = EMBEDDED_RETRIEVER
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Keep the modification times of pictures with --embed.")
     ] = False
@@ -56,9 +75,9 @@ class MetadataOptions:
 
     def as_metadata(self, overwrite: bool) -> Metadata | None:
         if not self.is_given:
-            if self.tags or self.keep_times or self.xmp_style != "digikam":
+            if self.tags or self.tag_list or self.keep_times or self.xmp_style != "digikam":
                 raise typer.BadParameter(
-                    "--tags, --keep-times and --xmp-style belong to --write xmp or --embed"
+                    "--tags, --tag-list, --keep-times and --xmp-style belong to --write xmp or --embed"
                 )
             return None
         from ..batch.outputs.metadata import Metadata
@@ -69,7 +88,25 @@ class MetadataOptions:
         if self.xmp_style not in STYLES:
             raise typer.BadParameter(f"--xmp-style {self.xmp_style} is none of {', '.join(STYLES)}")
         places = Places(self.embed, self.write is not None, self.xmp_style, overwrite, self.keep_times)
+        if self.tag_list is not None:
+            if self.tags:
+                raise typer.BadParameter("--tags and --tag-list are two ways to keywords: give one of them")
+            return Metadata(places, self._ranked(self.tag_list))
         return Metadata(places, _words if self.tags else None)
+
+    def _ranked(self, file: Path) -> RankedTags:
+        from ..batch.outputs.ranked_tags import RankedTags
+        from ..retriever_loading import load_retriever
+        from ..tagging import Tagger
+
+        words = [word for line in lines_of(file, "--tag-list") if (word := line.strip())]
+        if not words:
+            raise typer.BadParameter(f"--tag-list {file} has no words")
+
+        def load() -> Tagger:
+            return Tagger(load_retriever(self.tag_model), words)
+
+        return RankedTags(load, repr((self.tag_model, words)))
 
 
 def _words(result: Result) -> tuple[str, ...]:

@@ -171,6 +171,21 @@ class ModelOptions(_LoadOptions):
 
         return self._loaded(load, watch, adapter=self.adapter)
 
+    def loading(self) -> dict[str, Any]:
+        """`load`'s keywords, for other processes."""
+        return {
+            "name_or_path": self.model,
+            "precision": self.precision,
+            "engine": self.engine,
+            "device": self.device,
+            "revision": self.revision,
+            "processor": self.processor,
+            "adapter": self.adapter,
+            "threads": self.threads,
+            "force": self.force,
+            "limits": self.picture_limits(),
+        }
+
     def tell_limits(self, instead: str = PHOTOGRAPHS) -> None:
         """Of the embedded model: what it cannot do, and the command that can."""
         if self.is_embedded:

@@ -219,7 +219,7 @@ def _run(options: RunOptions, model: ModelOptions, cluster: RayOptions) -> None:
                 from ..batch.ray_run import RayPlan, ray_batches
 
                 plan = RayPlan(
-                    cluster.ray, cluster.actors, cluster.cpus, cluster.gpus, _loading(model), options
+                    cluster.ray, cluster.actors, cluster.cpus, cluster.gpus, model.loading(), options
                 )
                 with RunProgress(task.count) as progress:
                     summary = task.keep(ray_batches(task, plan), progress)
@@ -245,22 +245,6 @@ def _asked(model: ModelOptions) -> dict[str, Any]:
         # Only where it is given: runs that began before there was this option go on.
         **({"processor": model.processor} if model.processor else {}),
         **({"adapter": model.adapter} if model.adapter else {}),
-    }
-
-
-def _loading(model: ModelOptions) -> dict[str, Any]:
-    """`load`'s keywords."""
-    return {
-        "name_or_path": model.model,
-        "precision": model.precision,
-        "engine": model.engine,
-        "device": model.device,
-        "revision": model.revision,
-        "processor": model.processor,
-        "adapter": model.adapter,
-        "threads": model.threads,
-        "force": model.force,
-        "limits": model.picture_limits(),
     }
 
 

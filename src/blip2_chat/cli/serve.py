@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import MissingExtraError
+from ..errors import Blip2ChatError, MissingExtraError, Parameter
 from .display.terminal import ProgressBar, note
 from .options import MODEL, ModelOptions
+from .serve_cluster import ClusterOptions, on_cluster
 from .several_models import beside, load_all
+from .started import Started
 from .wording import PIXELS_OPTION
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..search.index import Index
+    from ..web.settings import Settings
 
 _NETWORK = "Network and access"
 _LIMITS = "Limits"
 
 
 def serve(
+    *,
     model: ModelOptions,
     also: Annotated[
         list[str] | None,
@@ -140,6 +146,7 @@ def serve(
         bool, typer.Option("--log-text", help="Write prompts and answers to the log.")
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    cluster: ClusterOptions,
 ) -> None:
     """Serve a web page and an OpenAI-compatible API.
 
@@ -150,9 +157,17 @@ def serve(
         find_spec(name) is None for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
     ):
         raise MissingExtraError("serve", "web")
-    from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, make_server, origins, require_safe
+    from ..web.server import LOCAL_NAMES, bind, is_loopback, log_to_stderr, origins, require_safe
     from ..web.settings import MIB, Settings
 
+    if cluster.is_wanted and (also or index):
+        raise Blip2ChatError(
+            "with ",
+            Parameter("ray"),
+            " each replica holds one model: leave ",
+            Parameter("also" if also else "index"),
+            " out",
+        )
     others = beside(model, also or [])
     require_safe(host, api_key, insecure)
     listener = bind(host, port)  # before the model, whose loading may take minutes
@@ -175,31 +190,54 @@ def serve(
         time_limit=time_limit,
         log_text=log_text,
     )
-    models = load_all(model, others)
-    searched = None if index is None else _opened(index)
-    server, service = make_server(models, settings, index=searched)
+    if cluster.is_wanted:
+        started = on_cluster(cluster, model, settings, listener.getsockname()[1])
+    else:
+        started = _here(load_all(model, others), index, settings)
     log_to_stderr()
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    running = [f"{one.name} ({one.engine.name}, {one.engine.precision})" for one in models]
-    note(f"{' and '.join(running)} at {url}")
-    ids = " or ".join(f'"{served.id}"' for served in service.models)
+    note(f"{' and '.join(started.models)} at {url}")
+    ids = " or ".join(f'"{one}"' for one in started.ids)
+    for line in started.notes:
+        note(line)
     note(f'The page: {url}/   The API: base_url="{url}/v1", model {ids}')
-    if searched is not None:
-        note(f"{len(searched):,} pictures of {index} can be searched, with {searched.retriever.name}")
     if insecure and api_key is None and not is_loopback(host):
         note("WARNING: --insecure: everyone who reaches this address can use it; it has no key.")
-    if all(served.is_embedded for served in service.models):
+    if started.is_embedded:
         model.tell_limits("blip2-chat serve --model Salesforce/blip2-opt-2.7b")
     if open_browser:
         webbrowser.open(url)
     try:
-        server.run(sockets=[listener])
+        started.server.run(sockets=[listener])
     finally:
+        started.close()
+
+
+def _here(models: Sequence[Model], index: str | None, settings: Settings) -> Started:
+    """The models in this process."""
+    from ..web.server import make_server
+
+    searched = None if index is None else _opened(index)
+    server, service = make_server(models, settings, index=searched)
+    notes: tuple[str, ...] = ()
+    if searched is not None:
+        notes = (f"{len(searched):,} pictures of {index} can be searched, with {searched.retriever.name}",)
+
+    def close() -> None:
         for one in models:
             one.close()
         if searched is not None:
             searched.close()
+
+    return Started(
+        server,
+        tuple(f"{one.name} ({one.engine.name}, {one.engine.precision})" for one in models),
+        tuple(served.id for served in service.models),
+        all(served.is_embedded for served in service.models),
+        notes,
+        close,
+    )
 
 
 def _opened(index: str) -> Index:

@@ -18,11 +18,8 @@ from .._version import __version__
 from . import page_files
 from .disconnect import ClientGoneError
 from .errors import ApiError, internal_error, invalid
-from .middleware.access_log import Record
-from .middleware.admission import Intake
-from .middleware.auth import Guard
-from .middleware.cors import Cors
-from .paths import WELL_KNOWN, advice
+from .middleware.surround import Surroundings, surround
+from .paths import advice
 from .prometheus import CONTENT_TYPE
 from .routes import captions, chat_completions, ollama, picture, responses, search
 from .schemas import ChatRequest
@@ -37,6 +34,13 @@ _SUMMARY = "Chat with pictures through BLIP-2: captions, and the endpoints of Op
 
 def make_app(service: Service) -> ASGIApp:
     """The ASGI application over `service`, which it closes when it shuts down."""
+    app = make_routes(service)
+    outside = Surroundings(service.settings, service.places, service.metrics, lambda: service.wait)
+    return surround(app, outside, frozenset(app.openapi()["paths"]), frozenset(service.page))
+
+
+def make_routes(service: Service) -> FastAPI:
+    """The routes alone: whoever serves them surrounds them with the middleware."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +58,6 @@ def make_app(service: Service) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    page = service.page
     app.include_router(chat_completions.router(service))
     app.include_router(responses.router(service))
     app.include_router(captions.router(service))
@@ -62,24 +65,13 @@ def make_app(service: Service) -> ASGIApp:
     app.include_router(ollama.router(service))
     if service.finder is not None:
         app.include_router(search.router(service, service.finder))
-    app.include_router(page_files.router(page))
-    intake = Intake(app, service.settings, service.places, lambda: service.wait)
+    app.include_router(page_files.router(service.page))
     _add_state_routes(app, service)
     schema = _openapi(app, service.settings.api_key is not None)
     app.openapi = lambda: schema  # type: ignore[method-assign]
-    known = {*schema["paths"], *page, "/openapi.json"}
-
-    def route(path: str) -> str:
-        if path.startswith("/v1/models/"):
-            return "/v1/models/{model}"
-        return path if path in known else WELL_KNOWN.get(path, "other")
-
     methods = {path: {one.upper() for one in operations} for path, operations in schema["paths"].items()}
     _add_error_handlers(app, methods)
-    guarded: ASGIApp = Guard(intake, service.settings, frozenset(page))
-    if service.settings.allowed_origins:
-        guarded = Cors(guarded, service.settings.allowed_origins)
-    return Record(guarded, service.metrics, route)
+    return app
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:

@@ -16,9 +16,11 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 class Metrics:
     """The metrics of one server, in a separate registry; those of answers have a label for the model."""
 
-    def __init__(self, schedulers: Mapping[str, Scheduler]) -> None:
-        """`schedulers`: the scheduler of each model, by id."""
+    def __init__(self, schedulers: Mapping[str, Scheduler], current: Callable[[], int]) -> None:
+        """`schedulers`: the scheduler of each model, by id. `current`: how many requests there are now."""
         self._registry = CollectorRegistry()
+        requests = Gauge("blip2_chat_current_requests", "Requests that are here.", registry=self._registry)
+        requests.set_function(current)
         self.requests = Counter(
             "blip2_chat_requests", "Answered requests.", ["route", "status"], registry=self._registry
         )

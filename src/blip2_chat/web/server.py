@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from ..errors import Blip2ChatError, Parameter
 from ..images import PictureLimits
@@ -107,8 +108,13 @@ def make_server(
     """A server that is not running yet: `server.run(sockets=[...])`. The first of `models` answers requests that
     name none. `limits`: by default those of `settings`. `index`: the pictures that can be searched."""
     service = Service(models, settings, limits, index)
+    return serving(make_app(service), settings), service
+
+
+def serving(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+    """A server of `app` that is not running yet."""
     config = uvicorn.Config(
-        make_app(service),
+        app,
         log_config=None,
         access_log=False,  # record.py's lines say less
         server_header=False,
@@ -120,7 +126,7 @@ def make_server(
         timeout_graceful_shutdown=int(settings.time_limit) + 5,
         timeout_keep_alive=min(30, int(settings.time_limit)),
     )
-    return uvicorn.Server(config), service
+    return uvicorn.Server(config)
 
 
 def log_to_stderr() -> None:

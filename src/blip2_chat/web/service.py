@@ -49,8 +49,10 @@ class Service:
             Served(model_id, model, settings, self.pictures)
             for model_id, model in zip(ids, models, strict=True)
         ]
-        self.metrics = Metrics({served.id: served.scheduler for served in self.models})
         self.places = Places(settings)
+        self.metrics = Metrics(
+            {served.id: served.scheduler for served in self.models}, lambda: self.places.requests
+        )
         self.page = page_files.load(samples=any(served.is_embedded for served in self.models))
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from ...metadata.files import Outcome, Places, is_complete, now, write_metadata
 from ..items import Item, stamp_of
 from ..journal import Journal
 from ..result import Result
+from .ranked_tags import RankedTags
 
 # Failures that are remembered for the summary.
 _FAILURES = 5
@@ -31,10 +32,15 @@ class Metadata:
     places: Places = field(default_factory=Places)
     tagger: Tagger | None = None
 
-    def caption(self, result: Result) -> CaptionText:
-        text = result.caption or ", ".join(result.answers.values())
-        tags = tuple(self.tagger(result)) if self.tagger else ()
-        return CaptionText(text, text, tags, result.model, now())
+    def text(self, result: Result) -> str:
+        return result.caption or ", ".join(result.answers.values())
+
+    def tags(self, result: Result) -> tuple[str, ...]:
+        return tuple(self.tagger(result)) if self.tagger else ()
+
+    def tags_key(self, result: Result) -> object:
+        """What the tags depend on, without finding them where that takes a model."""
+        return self.tagger.key if isinstance(self.tagger, RankedTags) else self.tags(result)
 
 
 @dataclass
@@ -78,13 +84,14 @@ class MetadataWriter:
             if picture is None:
                 self.told["nowhere"] += 1
                 continue
-            caption = self.metadata.caption(result)
-            content = self._hash(caption, result)
+            content = self._hash(result)
             mark = self.journal.metadata(key)
             if mark is not None and mark == self._mark(content, mark.split(" ")[1], picture):
                 self.told["kept" if mark.split(" ")[1] == "kept" else "unchanged"] += 1
                 continue
+            text = self.metadata.text(result)
             try:
+                caption = CaptionText(text, text, self.metadata.tags(result), result.model, now())
                 outcome: Outcome = write_metadata(
                     picture, caption, self.metadata.places, digest=result.digest, limits=self.limits
                 )
@@ -100,9 +107,9 @@ class MetadataWriter:
         if marks:
             self.journal.set_metadata(marks)
 
-    def _hash(self, caption: CaptionText, result: Result) -> str:
+    def _hash(self, result: Result) -> str:
         places = self.metadata.places
-        parts = (caption.description, caption.tags, result.model, places)
+        parts = (self.metadata.text(result), self.metadata.tags_key(result), result.model, places)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _mark(self, content: str, outcome: str, picture: str) -> str:
