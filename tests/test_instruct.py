@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -192,3 +193,24 @@ def test_the_pages_commands_run(checkpoint: Callable[..., Path], tmp_path: Path)
                 timeout=280,
             )
             assert done.returncode == 0, done.stderr
+
+
+def test_the_preset_of_the_command_line(folder: Path, tmp_path: Path, model: Model) -> None:
+    from typer.testing import CliRunner
+
+    from blip2_chat.cli import app
+
+    photo = tmp_path / "photo.png"
+    pictures(1)[0].save(photo)
+
+    def asked(*options: str) -> tuple[int, str, str]:
+        arguments = ["ask", str(photo), QUESTIONS[0], "--model", str(folder), "--json", "--preset", *options]
+        done = CliRunner().invoke(app, arguments)
+        return done.exit_code, done.stdout, done.stderr
+
+    settings = {**blip2_chat.instruct_settings(), "max_new_tokens": 12}
+    code, said, told = asked("instruct", "--max-new-tokens", "12")
+    assert code == 0, told
+    assert json.loads(said)["answer"] == str(model.ask(photo, QUESTIONS[0], **settings))
+    code, _, told = asked("poet")
+    assert code == 2 and "there is no preset 'poet'; known: instruct" in " ".join(told.split())

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from blip2_chat.checkpoint import hub
+from blip2_chat.checkpoint.config import ModelConfig
 from blip2_chat.checkpoint.inspect import inspect, inspect_retriever
+from blip2_chat.checkpoint.tokenizer import Tokenizer
 from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint, make_retriever
@@ -91,6 +93,23 @@ def test_download_then_cache_then_offline(ask: Ask, served: FakeHub, sources: di
     served.requests.clear()
     assert ask(env={"HF_HUB_OFFLINE": "1"})["folder"] == str(folder)
     assert served.requests == []
+
+
+def test_the_tokenizer_of_the_qformer_comes_with_instructblip(
+    ask: Ask, served: FakeHub, tmp_path: Path
+) -> None:
+    made = make_checkpoint(tmp_path / "made", "instruct-t5")
+    (made / "another" / "folder").mkdir(parents=True)
+    (made / "another" / "folder" / "tokenizer.json").write_bytes(b"not wanted")
+    served.revisions[NAME] = {"main": made}
+    folder = Path(ask()["folder"])
+    assert sorted(path.name for path in (folder / "qformer_tokenizer").iterdir()) == sorted(
+        path.name for path in (made / "qformer_tokenizer").iterdir() if path.suffix == ".json"
+    )
+    assert not (folder / "another").exists()
+    text = "what colour is the car?"
+    tokenizers = [Tokenizer.from_folder(one, ModelConfig.from_folder(one)) for one in (made, folder)]
+    assert tokenizers[0].instruction(text) == tokenizers[1].instruction(text) != ()
 
 
 def test_the_cache_serves_when_the_hub_is_gone_or_down(ask: Ask, served: FakeHub) -> None:

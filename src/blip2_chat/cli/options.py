@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 import typer
 
 from ..checkpoint.embedded import EMBEDDED, EMBEDDED_RETRIEVER, RETRIEVER_VARIABLE, embedded_models
-from ..generation.settings import SETTINGS, Decoding
+from ..generation.settings import SETTINGS, Decoding, instruct_settings
 from .display.terminal import ProgressBar, note
 from .wording import OPTION_NAMES, PIXELS_OPTION
 
@@ -29,6 +29,7 @@ _RETRIEVER = (
 )
 
 _Loaded = TypeVar("_Loaded")
+_PRESETS: dict[str, Callable[[], Settings]] = {"instruct": instruct_settings}
 
 # Headings in --help.
 MODEL = "Model"
@@ -280,17 +281,36 @@ def _field(name: str) -> str:
     "no_repeat_ngram_size",
     "stop",
 )
+@dataclass(frozen=True)
 class DecodingOptions:
-    """How the text is generated; what is not given is left to `Decoding`'s defaults."""
+    """How the text is generated; what is not given is left to the preset, or to `Decoding`'s defaults."""
 
     heading: ClassVar[str] = "Text generation"
+
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Settings to start from, which other options change: instruct, with which InstructBLIP's authors "
+            "let it answer (5 beams, up to 256 tokens, a penalty on repetition).",
+        ),
+    ] = None
 
     def settings(self) -> Settings:
         """`Decoding`'s keywords, checked before a model is loaded. Raises `GenerationError`."""
         given = {name: getattr(self, _field(name), None) for name in SETTINGS}
-        settings = cast("Settings", {name: value for name, value in given.items() if value not in (None, [])})
+        chosen = {name: value for name, value in given.items() if value not in (None, [])}
+        settings = cast("Settings", {**_preset(self.preset), **chosen})
         Decoding.of(**settings)
         return settings
+
+
+def _preset(name: str | None) -> Settings:
+    if name is None:
+        return {}
+    if name not in _PRESETS:
+        raise typer.BadParameter(f"there is no preset {name!r}; known: {', '.join(_PRESETS)}")
+    return _PRESETS[name]()
 
 
 @_from_settings("num_answers")
