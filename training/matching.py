@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Blip2ForImageTextRetrieval
 
+from .concepts import Reading
+
+READING = 0.1  # weight of the reading's loss
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -35,15 +39,18 @@ class Pairs:
     pictures: Tensor
     texts: Texts
     truth: Tensor
+    shown: Tensor  # (B, C) what the pictures show and
+    said: Tensor  # (2B, C) what the texts say, see `concepts`
 
 
 class Matcher(nn.Module):
-    """The model and the temperature of the contrastive loss, which the checkpoint does not keep."""
+    """The model, and what the checkpoint does not keep: the temperature of the contrastive loss, and the reading."""
 
     def __init__(self, model: Blip2ForImageTextRetrieval) -> None:
         super().__init__()
         self.model = model
         self.log_scale = nn.Parameter(torch.tensor(2.66))  # 1 / 0.07, as in CLIP
+        self.reading = Reading(model.config.image_text_hidden_size)
 
     @torch.no_grad()
     def look(self, pixels: Tensor) -> Tensor:
@@ -82,18 +89,21 @@ class Matcher(nn.Module):
     def forward(self, pairs: Pairs, seed: int) -> tuple[Tensor, dict[str, float]]:
         seen = pairs.pictures
         count = len(seen)
-        likeness = similarity(self.pictures(seen), self.words(pairs.texts))
+        pictures, texts = self.pictures(seen), self.words(pairs.texts)
+        read = self.reading.loss(pictures, pairs.shown) + self.reading.loss(texts, pairs.said)
+        likeness = similarity(pictures, texts)
         scores = likeness * self.log_scale.clamp(max=4.6).exp()
         contrast = _contrast(scores, pairs.truth) + _contrast(scores.T[:count], pairs.truth.T[:count])
         matched, wanted, logits = self._matching(seen, pairs, likeness.detach(), seed)
         hardest = likeness.detach().masked_fill(pairs.truth != 0, -2.0).max(dim=1).values
         shown = {
+            "read": float(read.detach()) / 2,
             "itc": float(contrast.detach()) / 2,
             "itm": float(matched.detach()),
             "itm_right": float((logits.argmax(-1) == wanted).float().mean()),
             "itc_right": float((likeness.detach().diagonal() > hardest).float().mean()),
         }
-        return contrast / 2 + matched, shown
+        return contrast / 2 + matched + read * READING, shown
 
     def _matching(
         self, seen: Tensor, pairs: Pairs, likeness: Tensor, seed: int

@@ -27,7 +27,7 @@ from transformers import (
     Blip2ForImageTextRetrieval,
 )
 
-from . import checkpoints
+from . import checkpoints, concepts
 from .batches import to_pixels
 from .descriptions import Described, changed, describe
 from .export import DEMO, write_picture_settings
@@ -146,7 +146,8 @@ def described(
     texts = [*right, *wrong]
     fits = [[text.fits(truth) for text in texts] for truth in truths]
     known = torch.tensor([[-1 if fit is None else int(fit) for fit in row] for row in fits])
-    return Pairs(pictures, tokenised(tokenizer, [text.text for text in texts]), known)
+    words = tokenised(tokenizer, [text.text for text in texts])
+    return Pairs(pictures, words, known, concepts.of_pictures(truths), concepts.of_texts(texts))
 
 
 def tokenised(tokenizer: BertTokenizerFast, texts: list[str]) -> Texts:
@@ -196,6 +197,7 @@ class Trainer:
         )
         learnt.register_parameter("query_tokens", self.matcher.model.query_tokens)
         learnt.register_parameter("log_scale", self.matcher.log_scale)
+        learnt.add_module("reading", self.matcher.reading)
         self.learnt = list(learnt.parameters())
         self.optimiser = SharedOptimiser(learnt, matrices, options.decay, options.matrix_decay, 0, 1)
         self.step, self.elapsed = 0, 0.0

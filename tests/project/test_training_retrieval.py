@@ -14,7 +14,7 @@ import torch
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from tests.support.drawings import discs
-from training import scenes
+from training import concepts, scenes
 from training.backgrounds import COLOURS
 from training.catalog import KINDS
 from training.descriptions import Described, Description, changed, describe
@@ -121,3 +121,19 @@ def test_undecided_pairs_are_no_negatives() -> None:
     first = -torch.tensor([2.0, 1.0]).log_softmax(0)[0]
     second = -torch.tensor([0.0, 3.0, -1.0]).log_softmax(0)[1]
     assert torch.allclose(_contrast(scores, truth), (first + second) / 2)
+
+
+def test_true_descriptions_say_nothing_that_is_not_shown(store: IconStore) -> None:
+    """What the vectors of texts are taught to hold is part of what those of their pictures are."""
+    shown = concepts.of_pictures([TWO_DOGS_AND_A_RED_APPLE])[0]
+    assert shown.sum() == 2 + 1 + 1 + 1  # at least one and two dogs, an apple, something red, the background
+    table = store.table(held_out=False)
+    for number in range(50):
+        rng = np.random.default_rng((6, number))
+        scene = scenes.plan(table, rng)
+        seen = Described.of(scene, [int(rng.integers(len(COLOURS))) for _ in scene.things])
+        right = describe(seen, rng)
+        said, true = concepts.of_texts([right])[0], concepts.of_pictures([seen])[0]
+        assert (said <= true).all(), right.text
+        wrong = concepts.of_texts([changed(right, seen, rng)])[0]
+        assert not torch.equal(said, wrong)
