@@ -268,7 +268,7 @@ class Trainer:
             if self.elapsed - last_save > options.save_every or self.progress >= 1:
                 self.save()
                 last_save = self.elapsed
-            if self.elapsed - last_probe > options.probe_every or self.progress >= 1:
+            if self.elapsed - last_probe > options.probe_every and self.progress < 1:
                 self.probe()
                 last_probe = self.elapsed
 
@@ -299,6 +299,7 @@ def main() -> None:
     run = Trainer(Options(**arguments))
     run.train()
     export(run, folder)
+    run.probe()
 
 
 if __name__ == "__main__":
