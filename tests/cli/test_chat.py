@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -272,8 +273,11 @@ class Terminal:
 
 
 def _take_terminal() -> None:
+    """As a shell at a terminal starts a command; tests that run in the background were told to ignore ctrl-C."""
     import fcntl
     import termios
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
