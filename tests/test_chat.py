@@ -284,13 +284,13 @@ def test_a_picture_is_encoded_once(
     assert len(seen) == 1
 
 
-def test_only_the_torch_engine_imports_torch() -> None:
+def test_only_the_torch_engine_and_training_import_torch() -> None:
     source = Path(blip2_chat.__file__).parent
     texts = {path: path.read_text(encoding="utf-8") for path in source.rglob("*.py")}
     users = {
         path.relative_to(source).parent.as_posix() for path, text in texts.items() if "import torch" in text
     }
-    assert users == {"engines/torch"}
+    assert users == {"engines/torch", "tuning"}
 
 
 def test_a_choice_is_a_turn_whose_answer_is_the_most_probable(model: Model, picture: Image.Image) -> None:

@@ -31,12 +31,13 @@ from blip2_chat.web.errors import worded as worded_for_requests
 
 PACKAGE = Path(blip2_chat.__file__).parent
 # The server is started by the command, and these texts are for whoever started it or asks them: the documentation of
-# the API, and a refusal of a name of the server.
+# the API, a refusal of a name of the server, and the card of an adapter with commands for its reader.
 SPEAK_OF_THE_COMMAND = {
     "web/schemas.py",
     "web/schemas_responses.py",
     "web/middleware/auth.py",
     "agents/pictures.py",
+    "tuning/record.py",
 }
 
 

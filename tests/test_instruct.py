@@ -24,6 +24,7 @@ from blip2_chat.errors import CheckpointError
 from blip2_chat.generation.rows import Task
 from blip2_chat.generation.text_stream import TextStream
 from blip2_chat.model import Model
+from blip2_chat.system.recent import Recent
 from tests.support.extras import needs
 from tests.support.fake_hub import fake_hub
 
@@ -118,7 +119,7 @@ def test_the_picture_is_encoded_once_and_vectors_are_made_once_per_prompt(
 
     monkeypatch.setattr(model.engine, "encode_image", encoded)
     monkeypatch.setattr(model.engine, "query", queried)
-    model._pictures, model._vectors = type(model._pictures)(), type(model._vectors)()
+    model._pictures, model._vectors = Recent(8), Recent(8)
     for question in (*QUESTIONS, *QUESTIONS):
         model.ask(picture, question, max_new_tokens=3)
     assert calls == ["picture", "prompt", "prompt"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import uvicorn
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -48,7 +48,8 @@ def make_front_app(deployment: Deployment, settings: Settings) -> ASGIApp:
 
     about = deployment.about
     page = page_files.load(samples=about.is_embedded)
-    local = Starlette(routes=[*_state(deployment, places, metrics), *page_files.router(page).routes])
+    local = FastAPI(openapi_url=None, redirect_slashes=False, routes=_state(deployment, places, metrics))
+    local.include_router(page_files.router(page))
     here = {"/health", "/ready", "/metrics", *page}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
