@@ -102,6 +102,7 @@ def test_the_piece_of_python_runs_as_it_stands(shell: Shell) -> None:
 
 @needs_embedded
 def test_the_samples_are_found_by_their_captions(shell: Shell) -> None:
+    some = sample_pictures()[:3]
     shell.run("blip2-chat index samples --out captions.index")
     found = [
         Path(
@@ -109,10 +110,10 @@ def test_the_samples_are_found_by_their_captions(shell: Shell) -> None:
             .split(maxsplit=1)[1]
             .strip()
         )
-        for one in sample_pictures()
+        for one in some
     ]
-    right = [path.name == one.path.name for path, one in zip(found, sample_pictures(), strict=True)]
-    assert sum(right) >= len(right) - 1, found
+    right = [path.name == one.path.name for path, one in zip(found, some, strict=True)]
+    assert all(right), found
 
 
 @needs_embedded
