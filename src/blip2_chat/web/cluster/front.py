@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import page_files
@@ -60,7 +60,7 @@ def make_front_app(deployment: Deployment, settings: Settings) -> ASGIApp:
     return surround(dispatch, outside, about.paths, frozenset(page))
 
 
-def _state(deployment: Deployment, places: Places, metrics: Metrics) -> list[Route]:
+def _state(deployment: Deployment, places: Places, metrics: Metrics) -> list[BaseRoute]:
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
