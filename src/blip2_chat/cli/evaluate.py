@@ -12,6 +12,7 @@ from ..errors import Blip2ChatError
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import Json, ModelOptions
 from .retrieval_scores import evaluate_retrieval
+from .scores import say_scores, scores_entry
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark_run import BenchmarkRun
@@ -214,11 +215,7 @@ def _tell_benchmark(run: BenchmarkRun, as_json: bool) -> None:
                 "preset": run.preset.name,
                 "answered": asked,
                 "total": benchmark.total,
-                "scores": {name: round(value, 2) for name, value in figures.items()},
-                "published": {
-                    name: {"value": one.value, "checkpoint": one.checkpoint, "source": one.source}
-                    for name, one in source.items()
-                },
+                **scores_entry(figures, source),
                 "seconds": round(run.seconds, 1),
             }
         )
@@ -228,11 +225,7 @@ def _tell_benchmark(run: BenchmarkRun, as_json: bool) -> None:
         f"{run.model.name} ({engine.name}, {engine.precision}) on {benchmark.name}, preset {run.preset.name}: "
         f"{asked:,} of {benchmark.total:,} {what}, {run.seconds:.0f} s"
     )
-    for name, value in figures.items():
-        line = f"  {name:<18} {value:7.2f}"
-        if name in source:
-            line += f"   {source[name].value:7.2f}  {source[name].source}, {source[name].checkpoint}"
-        say(line)
+    say_scores(figures, source, 18)
     if source and asked < benchmark.total:
         note(f"The published figures are for all {benchmark.total:,} {what}")
 

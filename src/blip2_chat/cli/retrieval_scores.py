@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .display.terminal import ProgressBar, note, say, say_json
 from .options import ModelOptions, RetrieverOptions
+from .scores import say_scores, scores_entry
 
 if TYPE_CHECKING:
     from ..evaluation.benchmarks import Benchmark
@@ -58,11 +59,7 @@ def _tell(run: RetrievalRun, as_json: bool) -> None:
                 "embedded": run.embedded,
                 "matched": run.reranked,
                 "total": benchmark.total,
-                "scores": {name: round(value, 2) for name, value in figures.items()},
-                "published": {
-                    name: {"value": one.value, "checkpoint": one.checkpoint, "source": one.source}
-                    for name, one in source.items()
-                },
+                **scores_entry(figures, source),
                 "seconds": round(run.seconds, 1),
             }
         )
@@ -71,11 +68,7 @@ def _tell(run: RetrievalRun, as_json: bool) -> None:
         f"{run.retriever.name} ({engine.name}, {engine.precision}) on {benchmark.name}: "
         f"{run.reranked:,} of {benchmark.total:,} pictures, {run.candidates} candidates, {run.seconds:.0f} s"
     )
-    for name, value in figures.items():
-        line = f"  {name:<27} {value:7.2f}"
-        if name in source:
-            line += f"   {source[name].value:7.2f}  {source[name].source}, {source[name].checkpoint}"
-        say(line)
+    say_scores(figures, source, 27)
     if not run.is_whole:
         note(f"recall needs all pictures: {run.embedded:,} are embedded and {run.reranked:,} matched so far")
     elif source and len(benchmark.cases) < benchmark.total:
