@@ -175,7 +175,10 @@ class Retriever:
         """Which texts fit a picture, the best first by ITM's probability: zero-shot labels, for one."""
         texts = _checked(texts)
         encoded = self.encode(picture)
-        similarities = self.similarity([encoded], texts)[0] if texts else []
+        return self.matches(encoded, texts, self.similarity([encoded], texts)[0] if texts else [])
+
+    def matches(self, encoded: Encoded, texts: Sequence[str], similarities: Sequence[float]) -> list[Match]:
+        """Texts whose similarity to a picture is known, each read together with it, the most probable first."""
         probabilities = self.match_texts(encoded, texts)
         matches = [
             Match(text, float(similarity), float(probability))

@@ -44,12 +44,7 @@ class Tagger:
         similarities = best_of_queries(self.retriever.embed_picture(encoded)[None], self._embeddings)[0]
         nearest = np.argsort(-similarities, kind="stable")[: max(_READ, 2 * self.most)]
         words = [self.words[index] for index in nearest]
-        probabilities = self.retriever.match_texts(encoded, words)
-        matches = [
-            Match(word, float(similarities[index]), float(probability))
-            for word, index, probability in zip(words, nearest, probabilities, strict=True)
-        ]
-        return sorted(matches, key=lambda one: (-one.probability, -one.similarity))
+        return self.retriever.matches(encoded, words, similarities[nearest])
 
     def tags(self, picture: AnyPicture) -> tuple[str, ...]:
         """The words that match a picture, the most probable first. Raises `PictureError`."""
