@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,6 @@ class RetrievalRun:
         self._count = min(candidates, len(self._texts)), min(candidates, len(benchmark.cases))
         self._embedded: dict[int, _Embedded] = {}
         self._scores: dict[int, dict[int, float]] = {}
-        self._nearest: tuple[Ints, Ints] | None = None
-        # Of all texts, float32 [T, E], once all are embedded.
-        self._vectors = np.empty((0, retriever.config.embedding_size), np.float32)
         self._saved = None if saved is None else SavedRows(saved, self._heading(candidates))
         self._read_saved()
         self.resumed = len(self._embedded)
@@ -124,7 +122,7 @@ class RetrievalRun:
         return found
 
     def _recalls(self, reranks: bool) -> dict[str, float]:
-        texts_of, pictures_of = self._candidates()
+        texts_of, pictures_of = self._candidates
         of_pictures = [
             (self._owners[self._ordered(texts, at, None, self._count[0], reranks)] == at)
             for at, texts in enumerate(texts_of)
@@ -181,36 +179,37 @@ class RetrievalRun:
 
     def _wanted(self) -> list[list[int]]:
         """For every picture the texts to read it with: its own candidates, and the texts whose candidate it is."""
-        texts_of, pictures_of = self._candidates()
+        texts_of, pictures_of = self._candidates
         wanted = [set(map(int, row[: self._count[0]])) for row in texts_of]
         for text, row in enumerate(pictures_of):
             for picture in row[: self._count[1]]:
                 wanted[int(picture)].add(text)
         return [sorted(one) for one in wanted]
 
+    @cached_property
+    def _vectors(self) -> Floats:
+        """Of all texts, float32 [T, E]; to be asked for when all are embedded."""
+        return np.concatenate([self._embedded[at].texts for at in range(self.embedded)])
+
+    @cached_property
     def _candidates(self) -> tuple[Ints, Ints]:
         """By similarity, the best first: texts of every picture, int64 [P, at least 10], and pictures of every text,
-        [T, at least 10], where there are so many."""
-        if self._nearest is None:
-            self._vectors = np.concatenate([self._embedded[at].texts for at in range(self.embedded)])
-            keep = min(max(self._count[0], AT[-1]), len(self._texts))
-            keep_pictures = min(max(self._count[1], AT[-1]), self.embedded)
-            texts_of = []
-            values = np.empty((len(self._texts), 0), np.float32)
-            pictures_of = np.empty((len(self._texts), 0), np.int64)
-            for block in self._blocks():
-                likeness = best_of_queries(
-                    np.stack([self._embedded[at].picture for at in block]), self._vectors
-                )
-                texts_of.append(_first(likeness, keep))
-                values = np.concatenate([values, likeness.T], axis=1)
-                places = np.broadcast_to(np.array(block), (len(self._texts), len(block)))
-                pictures_of = np.concatenate([pictures_of, places], axis=1)
-                best = _first(values, min(keep_pictures, values.shape[1]))
-                values = np.take_along_axis(values, best, axis=1)
-                pictures_of = np.take_along_axis(pictures_of, best, axis=1)
-            self._nearest = np.concatenate(texts_of), pictures_of
-        return self._nearest
+        [T, at least 10], where there are so many. To be asked for when all are embedded."""
+        keep = min(max(self._count[0], AT[-1]), len(self._texts))
+        keep_pictures = min(max(self._count[1], AT[-1]), self.embedded)
+        texts_of = []
+        values = np.empty((len(self._texts), 0), np.float32)
+        pictures_of = np.empty((len(self._texts), 0), np.int64)
+        for block in self._blocks():
+            likeness = best_of_queries(np.stack([self._embedded[at].picture for at in block]), self._vectors)
+            texts_of.append(_first(likeness, keep))
+            values = np.concatenate([values, likeness.T], axis=1)
+            places = np.broadcast_to(np.array(block), (len(self._texts), len(block)))
+            pictures_of = np.concatenate([pictures_of, places], axis=1)
+            best = _first(values, min(keep_pictures, values.shape[1]))
+            values = np.take_along_axis(values, best, axis=1)
+            pictures_of = np.take_along_axis(pictures_of, best, axis=1)
+        return np.concatenate(texts_of), pictures_of
 
     def _blocks(self) -> Iterator[range]:
         for start in range(0, self.embedded, _BLOCK):
