@@ -123,12 +123,12 @@ def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _example(where: str, row: Any, folder: Path) -> Example:
     if not isinstance(row, dict) or None in row:
-        raise ValueError("is no row with picture, question and answer")
+        raise ValueError("is not a row with picture, question and answer")
     picture, question, answer = (row.get(name) for name in ("picture", "question", "answer"))
     if not picture or not isinstance(picture, str):
         raise ValueError("has no picture")
     if question is not None and not isinstance(question, str):
-        raise ValueError("has a question that is no text")
+        raise ValueError("has a question that is not a text")
     answer = " ".join(str(answer).split()) if isinstance(answer, str | int | float) else ""
     if not answer:
         raise ValueError("has no answer")

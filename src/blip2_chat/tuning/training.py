@@ -113,7 +113,7 @@ class Training:
             self._optimiser.step()
             place.loss += loss.item()
             if not np.isfinite(place.loss):
-                raise Blip2ChatError("the loss is no number any more: give a lower ", Parameter("rate"))
+                raise Blip2ChatError("the loss is no longer a number: give a lower ", Parameter("rate"))
             place.steps += 1
             on_progress(f"epoch {number} of {recipe.epochs}", place.steps, steps)
             if time.monotonic() - self._saved > _SAVED_EVERY:
