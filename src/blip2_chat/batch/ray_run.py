@@ -128,7 +128,10 @@ def _pipeline(ray: Any, run: Run, plan: RayPlan) -> Any:
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         num_cpus=plan.cpus,
         num_gpus=plan.gpus or None,
-        fn_constructor_kwargs={"loading": _loading(plan), "tasks": options.tasks},
+        fn_constructor_kwargs={
+            "loading": ray_cluster.loading_of_one(plan.loading, plan.cpus),
+            "tasks": options.tasks,
+        },
     )
 
 
@@ -148,12 +151,6 @@ def _limited(parts: Iterator[Part], limit: int | None) -> Iterator[Part]:
 def _actors(ray: Any, plan: RayPlan) -> int:
     """As many models as the cluster holds, with a core left for reading pictures."""
     return max(1, ray_cluster.models_that_fit(ray, plan.cpus, plan.gpus, spared=1))
-
-
-def _loading(plan: RayPlan) -> dict[str, Any]:
-    """Limits an actor to its own cores, instead of all cores of its machine."""
-    threads = plan.loading.get("threads") or max(1, int(plan.cpus))
-    return {**plan.loading, "threads": threads}
 
 
 def _preprocess(plan: RayPlan) -> Preprocess:

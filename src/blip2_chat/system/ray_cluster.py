@@ -82,6 +82,11 @@ def models_that_fit(ray: Any, cpus: float, gpus: float, spared: float = 0) -> in
     return max(0, min(by_cpu, by_gpu, 1024))
 
 
+def loading_of_one(loading: dict[str, Any], cpus: float) -> dict[str, Any]:
+    """`load`'s arguments for one of several models, limited to its own cores instead of all of its machine."""
+    return {**loading, "threads": loading.get("threads") or max(1, int(cpus))}
+
+
 def _one_line(error: BaseException) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return "".join(c if c.isprintable() else "?" for c in line[:200])

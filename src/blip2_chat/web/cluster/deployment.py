@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from ...system.ray_cluster import ClusterError, connect, imported, models_that_fit
+from ...system.ray_cluster import ClusterError, connect, imported, loading_of_one, models_that_fit
 from ..settings import Settings
 from .replica import About, Replica
 
@@ -100,8 +100,7 @@ class Deployment:
             graceful_shutdown_timeout_s=plan.settings.time_limit,
             logging_config=quiet,
         )
-        threads = plan.loading.get("threads") or max(1, int(plan.cpus))
-        loading = {**plan.loading, "threads": threads}
+        loading = loading_of_one(plan.loading, plan.cpus)
         try:
             return serve.run(deployment.bind(loading, settings), name=plan.name, route_prefix=None)
         except RuntimeError as error:
