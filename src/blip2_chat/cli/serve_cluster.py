@@ -50,9 +50,11 @@ class ClusterOptions:
 def on_cluster(cluster: ClusterOptions, model: ModelOptions, settings: Settings, port: int) -> Started:
     """Replicas, each with its model loaded. `port`: of this server, by which its replicas are told from those of
     others on the same cluster."""
+    from ..checkpoint.inspect import find
     from ..system.ray_cluster import imported
 
     imported("serving on a Ray cluster")
+    find(model.model, revision=model.revision, weights=False)  # a wrong name is told before Ray starts
     from ..web.cluster.deployment import ClusterPlan, Deployment
     from ..web.cluster.front import make_front
 
