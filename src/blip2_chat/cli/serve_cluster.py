@@ -50,11 +50,13 @@ class ClusterOptions:
 def on_cluster(cluster: ClusterOptions, model: ModelOptions, settings: Settings, port: int) -> Started:
     """Replicas, each with its model loaded. `port`: of this server, by which its replicas are told from those of
     others on the same cluster."""
+    from ..checkpoint.config import ModelConfig
     from ..checkpoint.inspect import find
     from ..system.ray_cluster import imported
 
     imported("serving on a Ray cluster")
-    find(model.model, revision=model.revision, weights=False)  # a wrong name is told before Ray starts
+    # Ray takes a while to start: a model that is not there is told before.
+    ModelConfig.from_folder(find(model.model, revision=model.revision, weights=False))
     from ..web.cluster.deployment import ClusterPlan, Deployment
     from ..web.cluster.front import make_front
 
