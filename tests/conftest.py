@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 import blip2_chat  # noqa: F401 - before any test imports onnxruntime: its telemetry is off from here on
-from tests.support.checkpoints import make_checkpoint
+from tests.support.checkpoints import make_checkpoint, make_retriever
 
 # The same examples in every run: what fails here fails everywhere. `pytest --hypothesis-profile default` looks for
 # others.
@@ -36,6 +36,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def retrieval_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint for retrieval, in the official layout."""
+    return make_retriever(tmp_path_factory.mktemp("retriever") / "model", std=0.3)
 
 
 @pytest.fixture(scope="session", autouse=True)

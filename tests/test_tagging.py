@@ -14,19 +14,13 @@ from blip2_chat.cli import app
 from blip2_chat.metadata.packet import DC, Packet
 from blip2_chat.retriever import Retriever
 from tests.support.batch import make_pictures
-from tests.support.checkpoints import make_retriever
 
 WORDS = ["a dog", "beach", "two cats", "a pink blanket", "rain", "night", "a red car", "snow"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_retriever(tmp_path_factory.mktemp("tagging") / "retriever", std=0.3)
-
-
-@pytest.fixture(scope="module")
-def retriever(folder: Path) -> Iterator[Retriever]:
-    loaded = blip2_chat.load_retriever(folder, threads=1)
+def retriever(retrieval_checkpoint: Path) -> Iterator[Retriever]:
+    loaded = blip2_chat.load_retriever(retrieval_checkpoint, threads=1)
     yield loaded
     loaded.close()
 
@@ -83,12 +77,21 @@ def subjects(path: Path) -> list[str]:
 
 
 def test_a_run_writes_the_tags_once(
-    folder: Path, retriever: Retriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    retrieval_checkpoint: Path, retriever: Retriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = make_pictures(tmp_path / "photos", 3)
     words = tmp_path / "words.txt"
     words.write_text("\n".join([*WORDS, ""]), encoding="utf-8")
-    command = ["run", tmp_path / "photos", "--write", "xmp", "--tag-list", words, "--tag-model", folder]
+    command = [
+        "run",
+        tmp_path / "photos",
+        "--write",
+        "xmp",
+        "--tag-list",
+        words,
+        "--tag-model",
+        retrieval_checkpoint,
+    ]
     code, told = run(*command)
     assert code == 0 and "3 written" in told, told
     tagger = blip2_chat.Tagger(retriever, WORDS)

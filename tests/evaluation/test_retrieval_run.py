@@ -23,7 +23,6 @@ from blip2_chat.evaluation.presets import RETRIEVAL, published
 from blip2_chat.evaluation.retrieval_run import RetrievalRun, plain_caption
 from blip2_chat.retriever import Retriever
 from tests.support.batch import make_pictures
-from tests.support.checkpoints import make_retriever
 from tests.support.retrieval_reference import RetrievalReference
 
 PICTURES = 7
@@ -31,13 +30,8 @@ WORDS = ("a dog on the beach", "Two cats!", "a pink blanket", "cats and a dog", 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_retriever(tmp_path_factory.mktemp("retriever"), std=0.3)
-
-
-@pytest.fixture(scope="module")
-def retriever(folder: Path) -> Retriever:
-    return blip2_chat.load_retriever(folder, threads=1)
+def retriever(retrieval_checkpoint: Path) -> Retriever:
+    return blip2_chat.load_retriever(retrieval_checkpoint, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +72,12 @@ def recalls(scores: np.ndarray, owners: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("candidates", [128, 3])
 def test_recall_equals_that_of_transformers(
-    folder: Path, retriever: Retriever, files: tuple[Path, Path], candidates: int
+    retrieval_checkpoint: Path, retriever: Retriever, files: tuple[Path, Path], candidates: int
 ) -> None:
     run = RetrievalRun(retriever, open_captions(*files), candidates)
     run.run()
     cases = run.benchmark.cases
-    reference = RetrievalReference(folder)
+    reference = RetrievalReference(retrieval_checkpoint)
     pictures = [one.picture for one in cases]
     texts = [plain_caption(text) for one in cases for text in one.expected]
     owners = np.array([at for at, one in enumerate(cases) for _ in one.expected])
@@ -139,9 +133,9 @@ def test_a_broken_off_run_goes_on(retriever: Retriever, files: tuple[Path, Path]
         RetrievalRun(retriever, benchmark, saved=saved)
 
 
-def test_as_a_user_types_it(folder: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_as_a_user_types_it(retrieval_checkpoint: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
     def run(*more: str) -> tuple[int, str, str]:
-        arguments = ["evaluate", "--retrieval", *map(str, files), "--model", str(folder), *more]
+        arguments = ["evaluate", "--retrieval", *map(str, files), "--model", str(retrieval_checkpoint), *more]
         done = CliRunner().invoke(app, arguments)
         return done.exit_code, done.stdout, done.stderr
 
@@ -168,8 +162,8 @@ def test_the_papers_figures_are_beside_those_of_the_checkpoint() -> None:
     assert published("Salesforce/blip2-itm-vit-g", "COCO Karpathy test", RETRIEVAL) == {}
 
 
-def test_long_texts_are_cut_as_by_transformers(folder: Path, retriever: Retriever) -> None:
-    reference = RetrievalReference(folder)
+def test_long_texts_are_cut_as_by_transformers(retrieval_checkpoint: Path, retriever: Retriever) -> None:
+    reference = RetrievalReference(retrieval_checkpoint)
     text = "cat dog " * 40
     expected = reference.tokenizer(text, truncation=True, max_length=35).input_ids
     assert retriever.tokenizer.encode(text, most=35) == list(expected)

@@ -22,14 +22,16 @@ from tests.support.search import contents, fork_index, indexed
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tiny: Path, retriever: Retriever, tmp_path: Path, kills: int) -> None:
+def test_killed_at_random_moments(
+    retrieval_checkpoint: Path, retriever: Retriever, tmp_path: Path, kills: int
+) -> None:
     photos, out, told = tmp_path / "photos", tmp_path / "killed.index", tmp_path / "told.txt"
     count = 100
     pictures = make_pictures(photos, count)
     (photos / "bad.png").write_bytes(b"no picture")
     shutil.copy(pictures[5], photos / "p0005-again.png")
     options = IndexOptions(str(out), (photos,), batch_size=3)
-    killed = Killed(told, lambda: fork_index(tiny, options, told))
+    killed = Killed(told, lambda: fork_index(retrieval_checkpoint, options, told))
     for number in range(kills):
         killed.once(early=number % 4 == 1)
         reported = killed.reported

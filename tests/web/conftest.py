@@ -16,6 +16,7 @@ from tests.support.extras import missing
 if not missing("test-web"):
     import openai
 
+    from blip2_chat.web.scheduler import Scheduler
     from tests.support.openai_chat import connected
     from tests.support.web_server import MakeModel, Running, running
 
@@ -62,3 +63,17 @@ def client(server: Running) -> Iterator[openai.OpenAI]:
     """OpenAI's client, connected to `server`."""
     with connected(server) as made:
         yield made
+
+
+@pytest.fixture
+def model(make_model: MakeModel) -> Model:
+    """A small random model of the test's own."""
+    return make_model()
+
+
+@pytest.fixture
+def scheduler(model: Model) -> Iterator[Scheduler]:
+    """Over `model`, with four slots."""
+    made = Scheduler(model, slots=4)
+    yield made
+    made.close()

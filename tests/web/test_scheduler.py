@@ -8,7 +8,6 @@ require("test-web")
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,18 +27,6 @@ from tests.support.web_server import MakeModel
 def models(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[Model, Model]:
     """Two of the same: one for the scheduler, one to compare with."""
     return make_model(request.param), make_model(request.param)
-
-
-@pytest.fixture
-def model(make_model: MakeModel) -> Model:
-    return make_model()
-
-
-@pytest.fixture
-def scheduler(model: Model) -> Iterator[Scheduler]:
-    made = Scheduler(model, slots=4)
-    yield made
-    made.close()
 
 
 def test_every_answer_is_the_one_it_would_have_had_alone(models: tuple[Model, Model]) -> None:

@@ -8,7 +8,6 @@ require("test-web")
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,19 +21,6 @@ from blip2_chat.web import scheduler as scheduler_module
 from blip2_chat.web.scheduler import Scheduler
 from tests.support.scheduling import alone, assert_same, ends, events_of, held_until, seen, task
 from tests.support.waiting import wait_until
-from tests.support.web_server import MakeModel
-
-
-@pytest.fixture
-def model(make_model: MakeModel) -> Model:
-    return make_model()
-
-
-@pytest.fixture
-def scheduler(model: Model) -> Iterator[Scheduler]:
-    made = Scheduler(model, slots=4)
-    yield made
-    made.close()
 
 
 def test_a_failing_step_fails_its_answers_and_nothing_after(model: Model, scheduler: Scheduler) -> None:
