@@ -71,10 +71,10 @@ bench: $(VENV)/dev
 docs: $(VENV)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-#: make train     trains the embedded model again (training/README.md)
+#: make train     trains the embedded models again (training/README.md)
 train: $(VENV)/dev
 	$(PIP) install -r training/requirements.txt
-	for step in fetch_sets run export heldout samples evaluate_hf; do $(BIN)/python -m training.$$step || exit 1; done
+	for step in fetch_sets run export heldout samples evaluate_hf retrieval evaluate_retrieval; do $(BIN)/python -m training.$$step || exit 1; done
 
 #: make clean     removes the environment and what tools left behind
 clean:

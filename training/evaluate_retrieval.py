@@ -22,10 +22,11 @@ from .batches import to_pixels
 from .descriptions import changed, describe
 from .icons import IconStore
 from .kept_pictures import drawn
-from .matching import Matcher, similarity
-from .retrieval import PROBE_STRENGTH, RETRIEVAL, tokenised
+from .matching import Matcher
+from .ranking import AT_ONCE, orders
+from .retrieval import PROBE_STRENGTH, RANKED, RETRIEVAL, tokenised
 
-SEED, PICTURES, RANKED, AT_ONCE = 900_017, 1_000, 16, 64
+SEED, PICTURES = 900_017, 1_000
 
 
 @torch.no_grad()
@@ -49,29 +50,16 @@ def measure(matcher: Matcher, tokenizer: BertTokenizerFast, held_out: bool) -> d
             waiting = []
         if len(captions) == PICTURES:
             break
-    looked = torch.cat(seen)
     texts = tokenised(tokenizer, [*captions, *captions.values()])
-    vectors = torch.cat([matcher.pictures(part) for part in looked.split(AT_ONCE)])
-    words = matcher.words(texts.rows(torch.arange(PICTURES)))
-    likeness = similarity(vectors, words).T  # text by picture
-    places = {"itc": [], "itm": []}
-    told = []
-    for number in range(PICTURES):
-        order = likeness[number].argsort(descending=True)
-        first = order[:RANKED]
-        chance = matcher.match(looked[first], texts.rows(torch.full((RANKED,), number))).softmax(-1)[:, 1]
-        ranked = torch.cat([first[chance.argsort(descending=True)], order[RANKED:]])
-        for name, found in (("itc", order), ("itm", ranked)):
-            places[name].append(int((found == number).nonzero()[0, 0]))
-        pair = texts.rows(torch.tensor([number, number + PICTURES]))
-        said = matcher.match(looked[[number, number]], pair).argmax(-1)
-        told += [bool(said[0] == 1), bool(said[1] == 0)]
+    found = orders(matcher, torch.cat(seen), texts, RANKED)
+    own = torch.arange(PICTURES)[:, None]
     figures = {
-        f"{name}_first_{most}": float(np.mean([place < most for place in found]))
-        for name, found in places.items()
+        f"{name}_first_{most}": (order[:, :most] == own).any(dim=1)
+        for name, order in (("itc", found.itc), ("itm", found.itm))
         for most in (1, 5, 10)
     }
-    return {name: round(value, 4) for name, value in (figures | {"told_apart": float(np.mean(told))}).items()}
+    figures["told_apart"] = found.told_apart
+    return {name: round(float(right.float().mean()), 4) for name, right in figures.items()}
 
 
 def main() -> None:

@@ -33,11 +33,13 @@ from .descriptions import Described, changed, describe
 from .export import DEMO, write_picture_settings
 from .icons import IconStore
 from .kept_pictures import Part, drawn, parts
-from .matching import Matcher, Pairs, Texts, similarity
+from .matching import Matcher, Pairs, Texts
 from .optimiser import SharedOptimiser
+from .ranking import AT_ONCE, orders
 from .wordpiece import build_wordpiece
 
 RETRIEVAL = DEMO.parent / "demo_retrieval"
+RANKED = 16  # pictures that ITM puts in order
 WIDTH = 128  # of the vectors that are compared
 POSITIONS = 64
 PROBE_SEED, PROBE_PICTURES, PROBE_STRENGTH = 900_003, 256, 0.35
@@ -47,8 +49,8 @@ PROBE_SEED, PROBE_PICTURES, PROBE_STRENGTH = 900_003, 256, 0.35
 class Options:
     name: str = "retrieval"
     encoder: str = str(DEMO)
-    minutes: float = 60.0
-    batch: int = 96
+    minutes: float = 50.0
+    batch: int = 64
     parts: int = 24  # of 1,024 kept pictures each
     seed: int = 11
     peak_rate: float = 1e-3
@@ -160,23 +162,15 @@ def probe(matcher: Matcher, batches: DrawnPairs) -> dict[str, float]:
     """Share of descriptions whose picture comes first, by ITC and after re-ranking the first 16 by ITM, and
     how often ITM tells a true description from one with one detail changed."""
     pairs = batches[0]
-    count = len(pairs.pictures)
-    seen = torch.cat([matcher.look(part) for part in pairs.pictures.split(64)])
-    pictures = torch.cat([matcher.pictures(part) for part in seen.split(64)])
-    texts = matcher.words(pairs.texts.rows(torch.arange(count)))
-    likeness = similarity(pictures, texts).T
-    first, first_matched, told = [], [], []
-    for text in range(count):
-        best = likeness[text].topk(min(16, count)).indices
-        pair = pairs.texts.rows(torch.full((len(best),), text))
-        chance = matcher.match(seen[best], pair).softmax(-1)[:, 1]
-        first.append(bool(pairs.truth[best[0], text] == 1))
-        first_matched.append(bool(pairs.truth[best[chance.argmax()], text] == 1))
-        both = pairs.texts.rows(torch.tensor([text, text + count]))
-        logits = matcher.match(seen[[text, text]], both).argmax(-1)
-        told += [bool(logits[0] == 1), bool(logits[1] == 0)]
-    figures = {"itc_first": first, "itm_first": first_matched, "told_apart": told}
-    return {name: round(float(np.mean(values)), 4) for name, values in figures.items()}
+    seen = torch.cat([matcher.look(part) for part in pairs.pictures.split(AT_ONCE)])
+    found = orders(matcher, seen, pairs.texts, RANKED)
+    texts = torch.arange(len(seen))
+    figures = {
+        "itc_first": pairs.truth[found.itc[:, 0], texts] == 1,
+        "itm_first": pairs.truth[found.itm[:, 0], texts] == 1,
+        "told_apart": found.told_apart,
+    }
+    return {name: round(float(right.float().mean()), 4) for name, right in figures.items()}
 
 
 class Trainer:
