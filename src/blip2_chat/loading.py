@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from .checkpoint.config import ModelConfig
 from .checkpoint.embedded import is_embedded
 from .checkpoint.hub import is_hub_name
 from .checkpoint.inspect import EMBEDDED, AnyCheckpoint, Checkpoint, find, find_adapter, inspect
@@ -212,9 +211,7 @@ def _precision(config: AnyConfig, engine: str, device: str) -> tuple[str, str]:
     if is_small(config):
         return "fp32", "a model this small runs at fp32 anywhere"
     # T5 overflows fp16.
-    half: Precision = (
-        "bf16" if isinstance(config, ModelConfig) and not config.text.is_decoder_only else "fp16"
-    )
+    half: Precision = "bf16" if config.text is not None and not config.text.is_decoder_only else "fp16"
     if device == "mps":
         return half, f"{half} is the usual one on a GPU"
     on_gpu = device.startswith("cuda")

@@ -61,18 +61,71 @@ def _fill(template: str, **values: str) -> str:
     return re.sub(r"\{(question|answer)\}", lambda place: values.get(place[1], place[0]), template)
 
 
+@dataclass(frozen=True)
+class PromptPreset:
+    """How one architecture is asked: in conversations, and as its authors and LAVIS asked it for benchmarks."""
+
+    chat: PromptTemplate
+    # The paper's and LAVIS's templates for questions, with the length penalty of their 5 beams.
+    paper: PromptTemplate
+    paper_penalty: float
+    lavis: PromptTemplate
+    lavis_penalty: float
+    # LAVIS's caption.
+    caption: PromptTemplate
+
+
+def _asked(question: str, caption: str = "", asks_for_caption: bool = False) -> PromptTemplate:
+    """A benchmark's answers are taken as they are."""
+    return PromptTemplate(question=question, caption=caption, asks_for_caption=asks_for_caption, stop=())
+
+
+_ANSWER, _SHORT_ANSWER = "Question: {question} Answer:", "Question: {question} Short answer:"
+_PHOTO = _asked(_ANSWER, "a photo of")
 _INSTRUCTION = PromptTemplate(
     question="{question}",
     caption="Write a short description for the image.",
     asks_for_caption=True,
     stop=(),  # what it was asked to write may have several lines, and questions in it
 )
-TEMPLATES: dict[Family, PromptTemplate] = {
-    "opt": PromptTemplate(question="Question: {question} Answer:"),
-    "t5": PromptTemplate(question="Question: {question} Short answer:"),
-    "instruct-t5": _INSTRUCTION,
-    "instruct-llama": _INSTRUCTION,
+# InstructBLIP's own captioning prompt (Dai et al. 2023, appendix).
+_DESCRIPTION = _asked(_ANSWER, "A short image description:", asks_for_caption=True)
+
+PROMPTS: dict[Family, PromptPreset] = {
+    "opt": PromptPreset(
+        chat=PromptTemplate(question=_ANSWER),
+        paper=_asked(_ANSWER),
+        paper_penalty=-1.0,
+        lavis=_asked(_SHORT_ANSWER),
+        lavis_penalty=0.0,
+        caption=_PHOTO,
+    ),
+    "t5": PromptPreset(
+        chat=PromptTemplate(question=_SHORT_ANSWER),
+        paper=_asked(_SHORT_ANSWER),
+        paper_penalty=-1.0,
+        lavis=_asked(_SHORT_ANSWER),
+        lavis_penalty=-1.0,
+        caption=_PHOTO,
+    ),
+    "instruct-t5": PromptPreset(
+        chat=_INSTRUCTION,
+        paper=_asked(_SHORT_ANSWER),
+        paper_penalty=-1.0,
+        lavis=_asked(_SHORT_ANSWER),
+        lavis_penalty=-1.0,
+        caption=_DESCRIPTION,
+    ),
+    "instruct-llama": PromptPreset(
+        chat=_INSTRUCTION,
+        paper=_asked(_SHORT_ANSWER),
+        paper_penalty=0.0,
+        lavis=_asked(_SHORT_ANSWER),
+        lavis_penalty=0.0,
+        caption=_DESCRIPTION,
+    ),
 }
+TEMPLATES: dict[Family, PromptTemplate] = {family: preset.chat for family, preset in PROMPTS.items()}
 
 
 @dataclass(frozen=True)

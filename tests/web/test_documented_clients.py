@@ -27,7 +27,12 @@ def blocks(language: str) -> list[str]:
 
 
 # What each piece of Python prints, in the document's order.
-PRINTED = ["left='a dog' right='an apple' count=2", "a dog", "a dog"]
+PRINTED = [
+    '{"description": "a dog and an apple on a blue background", "tags": ["dog", "apple"]}',
+    "left='a dog' right='an apple' count=2",
+    "a dog",
+    "a dog",
+]
 
 
 @pytest.fixture(scope="module")

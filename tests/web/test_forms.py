@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from blip2_chat.model import Model
+from blip2_chat.web.answering import value_of
 from blip2_chat.web.errors import ApiError
 from blip2_chat.web.forms.schema import MOST_VALUES, read_form
 from tests.support.web_server import MakeModel, Running, asking, data_url, get, picture, post
@@ -107,6 +108,23 @@ def test_values_are_ranked_by_what_the_model_would_say() -> None:
     assert field.texts == said
 
 
+LISTS = [
+    ({"type": "array", "items": {"type": "string"}}, 3),
+    ({"type": "array", "items": {"$ref": "#/$defs/Word"}, "$defs": {"Word": {"type": "string"}}}, 3),
+    ({"type": "array", "items": {"type": "string", "description": "a word"}, "maxItems": 2}, 2),
+    ({"type": "array", "items": {"type": "string"}, "minItems": 0, "uniqueItems": True}, 3),
+]
+
+
+@pytest.mark.parametrize(("schema", "count"), LISTS)
+def test_a_list_is_of_the_things_that_a_text_names(schema: dict[str, Any], count: int) -> None:
+    (field,) = read_form(schema, "format").fields
+    for text, things in (("a dog on a dog bed next to two red apples and a dog", 3), ("", 0)):
+        value = value_of(field, text)
+        jsonschema.validate(value, schema)
+        assert value == ["dog", "dog bed", "apples"][: min(count, things)]
+
+
 REFUSED: list[Any] = [
     None,
     True,
@@ -114,6 +132,15 @@ REFUSED: list[Any] = [
     [],
     {},
     {"type": "array", "items": {"enum": ["a"]}},
+    {"type": "array"},
+    {"type": "array", "items": False},
+    {"type": "array", "items": [{"type": "string"}]},
+    {"type": "array", "items": {"type": "object", "properties": {}}},
+    {"type": "array", "items": {"type": "string", "pattern": "a"}},
+    {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    {"type": "array", "items": {"type": "string"}, "maxItems": "many"},
+    {"type": "array", "items": {"type": "string"}, "contains": {}},
+    {"type": ["array", "null"], "items": {"type": "string"}},
     {"type": "number"},
     {"type": "integer"},
     {"type": "integer", "minimum": 0},

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import CheckpointError, Parameter
 from ..system.small_files import plain, read_json, shown
-from .config import ModelConfig, OptConfig
+from .config import ModelConfig
 from .safetensors_headers import FLOATS, TensorInfo, is_adapter, is_pickle, read_header
 from .tensor_names import Shape, aliases, expected_tensors, is_unused
 
@@ -270,7 +270,7 @@ def _check_embeddings(
     if len(embeddings) == 1:
         return False
     shared = [name for name in embeddings if name in sums]
-    if not isinstance(config.text, OptConfig):
+    if not config.language.may_untie_head:
         shared += [name for name in embeddings if name in replaced]
     if shared:
         raise CheckpointError(

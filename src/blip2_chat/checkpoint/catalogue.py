@@ -20,6 +20,7 @@ from .config import (
 from .embedded import EMBEDDED, embedded_models
 from .retrieval_config import AnyConfig, RetrievalConfig
 from .tensor_names import count_parameters
+from .text_config import LANGUAGE_MODELS
 
 _Config = TypeVar("_Config", bound=AnyConfig, default=ModelConfig, covariant=True)
 
@@ -97,12 +98,10 @@ _VICUNA_13B = LlamaConfig(
     num_key_value_heads=40,
     eos_token_ids=(1, 2),
 )
-# The token that stands for the picture, by the kind of language model.
-_IMAGE_TOKENS: dict[str, int] = {"opt": 50265, "t5": 32100, "llama": 32001}
 
 
 def _config(text: TextConfig, image_size: int = 224) -> ModelConfig:
-    vision, image_token = VisionConfig(image_size=image_size), _IMAGE_TOKENS[text.kind]
+    vision, image_token = VisionConfig(image_size=image_size), LANGUAGE_MODELS[text.kind].image_token
     return ModelConfig(vision, QFormerConfig(), text, image_token_id=image_token)
 
 

@@ -48,3 +48,11 @@ def require_whole_heads(part: str, hidden_size: int, heads: int) -> None:
     """`ValueError` where a width cannot be shared out to its attention heads."""
     if hidden_size % heads:
         raise ValueError(f"{part} hidden_size {hidden_size} is not a multiple of its heads")
+
+
+def end_tokens(value: object, default: int) -> tuple[int, ...]:
+    """`eos_token_id`: one token, or several that end an answer."""
+    found = value if isinstance(value, list) else [default if value is None else value]
+    if not found or not all(type(token) is int for token in found):
+        raise ValueError(f"eos_token_id is {shown(value)}")
+    return tuple(found)

@@ -29,7 +29,7 @@ from ..system.small_files import (
 )
 from .adapters import Adapter, alone, check_files, has_adapter, not_applied, read_adapter
 from .catalogue import KNOWN, KnownCheckpoint, suggest
-from .config import ModelConfig, T5Config
+from .config import ModelConfig
 from .embedded import EMBEDDED, embedded_folder, is_embedded
 from .hub import Downloaded, download, download_adapter, is_hub_name
 from .retrieval_config import AnyConfig, RetrievalConfig, read_config
@@ -240,9 +240,8 @@ def _inspect(
     tensors = read_tensors(folder)
     if is_adapted and adapter is None:
         warnings.warn(not_applied(folder), stacklevel=2)
-    # Whether a T5 model's head is its embeddings, only the weights tell.
-    is_t5 = isinstance(config, ModelConfig) and isinstance(config.text, T5Config)
-    tied_head = HEAD not in tensors if is_t5 else None
+    language = config.architecture.language
+    tied_head = HEAD not in tensors if language is not None and language.weights_tell_tied_head else None
     _check_tensors(folder, config, tied_head, tensors)
     merged = None
     if adapter is not None and isinstance(config, ModelConfig):
@@ -251,16 +250,6 @@ def _inspect(
         tied_head = False
     parameters = count_parameters(config, tied_head)
     return Checkpoint(folder, config, "official", parameters, tensors, processor, merged)
-
-
-# A checkpoint of each family, whose small files fit others of it.
-_EXAMPLES: dict[str, str] = {
-    "retrieval": "Salesforce/blip2-itm-vit-g",
-    "opt": "Salesforce/blip2-opt-2.7b",
-    "t5": "Salesforce/blip2-flan-t5-xl",
-    "instruct-t5": "Salesforce/instructblip-flan-t5-xl",
-    "instruct-llama": "Salesforce/instructblip-vicuna-7b",
-}
 
 
 def _check_converted(folder: Path) -> None:
@@ -302,15 +291,17 @@ def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -
             raise CheckpointError(
                 f"{path} is larger than any such file of a checkpoint; fetch it again", path=path
             )
-    is_chat = isinstance(config, ModelConfig)
+    has_language_model = config.text is not None
     elsewhere: list[str | Parameter] = [
         ", or take that of another checkpoint with ",
-        Parameter("processor", _EXAMPLES[config.family]),
+        Parameter("processor", config.architecture.example),
     ]
     if processor is not None:
         folder, elsewhere = processor, []
     # Of a BERT tokenizer the vocabulary is enough (`wordpiece.py`).
-    if not (folder / "tokenizer.json").is_file() and (is_chat or not (folder / "vocab.txt").is_file()):
+    if not (folder / "tokenizer.json").is_file() and (
+        has_language_model or not (folder / "vocab.txt").is_file()
+    ):
         if any((folder / name).is_file() for name in ("vocab.json", "spiece.model", "tokenizer.model")):
             code = (
                 "import sys; from transformers import AutoTokenizer as T; "
@@ -322,16 +313,12 @@ def _check_companions(folder: Path, config: AnyConfig, processor: Path | None) -
                 path=folder,
             )
         raise CheckpointError(
-            f"{folder} lacks {'tokenizer.json' if is_chat else 'vocab.txt'}; copy it from where the checkpoint came "
-            "from",
+            f"{folder} lacks {'tokenizer.json' if has_language_model else 'vocab.txt'}; copy it from where the "
+            "checkpoint came from",
             *elsewhere,
             path=folder,
         )
-    if (
-        isinstance(config, ModelConfig)
-        and config.reads_instruction
-        and not (folder / QFORMER_TOKENIZER).is_file()
-    ):
+    if config.reads_instruction and not (folder / QFORMER_TOKENIZER).is_file():
         raise CheckpointError(
             f"{folder} lacks {QFORMER_TOKENIZER}, with which the Q-Former reads instructions; copy it from where the "
             "checkpoint came from",

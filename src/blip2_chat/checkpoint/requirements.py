@@ -12,7 +12,7 @@ from typing import Literal
 from ..errors import NotEnoughMemoryError, Suggestion
 from ..system.memory import available_memory
 from .catalogue import KNOWN, KNOWN_RETRIEVERS, KnownCheckpoint
-from .retrieval_config import AnyConfig, RetrievalConfig
+from .retrieval_config import AnyConfig
 from .tensor_names import HEAD, aliases, count_parameters, distinct_tensors, part_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -105,12 +105,13 @@ def needed(config: AnyConfig, precision: str, engine: str) -> int:
     if precision not in costs.matrix:
         raise ValueError(f"precision {precision!r}: one of {', '.join(costs.matrix)}")
     weights = _weights(config, precision, costs) * (1 + costs.loading)
-    return int(weights + _activations(config) + _cache(config) * costs.cache[precision] + costs.runtime)
+    cache = config.cached_numbers * _TOKENS * costs.cache[precision]
+    return int(weights + _activations(config) + cache + costs.runtime)
 
 
 def _weights(config: AnyConfig, precision: str, costs: Costs) -> float:
     embeddings, *others = aliases(config) or ("",)
-    picture = costs.picture_alone if isinstance(config, RetrievalConfig) else costs.picture
+    picture = costs.picture_alone if config.text is None else costs.picture
     total = 0.0
     for name, shape in distinct_tensors(config).items():
         part = part_of(name)
@@ -149,20 +150,12 @@ def _activations(config: AnyConfig) -> int:
     picture = layer(
         vision.num_positions, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads
     )
-    if isinstance(config, RetrievalConfig):
+    text = config.text
+    if text is None:
         # The Q-Former reads texts with pictures in batches, whose features are held beside.
         return picture + 4 * MATCHED_AT_ONCE * vision.num_positions * vision.hidden_size
-    text = config.text
     prompt = layer(_TOKENS, text.hidden_size, text.feed_forward_numbers, text.num_attention_heads)
     return max(picture, prompt + 4 * text.vocab_size)
-
-
-def _cache(config: AnyConfig) -> int:
-    """Numbers in the KV cache: keys and values per layer and token."""
-    if isinstance(config, RetrievalConfig):
-        return 0
-    # An encoder-decoder model also has those over the encoder's output.
-    return config.text.cached_numbers * _TOKENS * (1 if config.text.is_decoder_only else 2)
 
 
 def is_small(config: AnyConfig) -> bool:
@@ -221,8 +214,8 @@ def suggestion(config: AnyConfig, engine: str, available: int, name: str) -> Sug
     # The largest answers best. Of the same picture size: captioning variants for those who asked for one; and those
     # that follow instructions first for those who asked for one, and last for others.
     alike = [known for known in _official(config) if known.image_size == config.vision.image_size]
-    reads = _reads_instruction(config)
-    alike.sort(key=lambda known: (_reads_instruction(known.config) != reads, -known.parameters))
+    reads = config.reads_instruction
+    alike.sort(key=lambda known: (known.config.reads_instruction != reads, -known.parameters))
     for one in engines:
         for known in alike:
             fitting = _most_precise(known.config, one, available)
@@ -233,11 +226,7 @@ def suggestion(config: AnyConfig, engine: str, available: int, name: str) -> Sug
 
 def _official(config: AnyConfig) -> Sequence[KnownCheckpoint[AnyConfig]]:
     """Those of its kind: that chat, or that match."""
-    return KNOWN_RETRIEVERS if isinstance(config, RetrievalConfig) else KNOWN
-
-
-def _reads_instruction(config: AnyConfig) -> bool:
-    return not isinstance(config, RetrievalConfig) and config.reads_instruction
+    return KNOWN_RETRIEVERS if config.text is None else KNOWN
 
 
 def _most_precise(config: AnyConfig, engine: str, available: int) -> Precision | None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import CheckpointError
 from ..system.small_files import short, shown
-from .config import (
-    ModelConfig,
-    QFormerConfig,
-    VisionConfig,
-    is_retrieval,
-    read_qformer,
-    read_raw,
-    read_vision,
-)
+from .architecture import RETRIEVAL, Architecture, is_retrieval
+from .config import ModelConfig, read_raw
+from .layout import Tensors, linear
+from .qformer_config import QFormerConfig, qformer_tensors, read_qformer
+from .vision_config import VisionConfig, read_vision, vision_tensors
 
 _LARGEST = 1 << 16
 
@@ -30,7 +26,41 @@ class RetrievalConfig:
     num_query_tokens: int = 32
     embedding_size: int = 256
 
-    family: Literal["retrieval"] = "retrieval"
+    family: str = RETRIEVAL.family
+
+    @property
+    def architecture(self) -> Architecture:
+        return RETRIEVAL
+
+    @property
+    def text(self) -> None:
+        """It has no language model."""
+        return None
+
+    @property
+    def reads_instruction(self) -> bool:
+        return False
+
+    @property
+    def cached_numbers(self) -> int:
+        return 0
+
+    @property
+    def layer_counts(self) -> tuple[int, ...]:
+        return self.vision.num_hidden_layers, self.qformer.num_hidden_layers
+
+    def tensors(self) -> Tensors:
+        """Every tensor of the official layout; see `expected_tensors`."""
+        width = self.qformer.hidden_size
+        yield from vision_tensors(self.vision)
+        yield "embeddings.word_embeddings.weight", (self.qformer.vocab_size, width)
+        yield "embeddings.position_embeddings.weight", (self.qformer.max_position_embeddings, width)
+        yield from qformer_tensors(
+            self.qformer, self.num_query_tokens, self.vision.hidden_size, reads_text=True
+        )
+        yield from linear("vision_projection", width, self.embedding_size)
+        yield from linear("text_projection", width, self.embedding_size)
+        yield from linear("itm_head", width, 2)
 
     @property
     def context_length(self) -> int:

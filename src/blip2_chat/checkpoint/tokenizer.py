@@ -15,7 +15,8 @@ from ..system.small_files import (
     read_small,
     short,
 )
-from .config import LlamaConfig, ModelConfig, OptConfig, QFormerConfig, TextConfig
+from .config import ModelConfig, QFormerConfig, TextConfig
+from .text_config import LANGUAGE_MODELS
 
 
 class Tokenizer:
@@ -26,7 +27,7 @@ class Tokenizer:
     ) -> None:
         """`qformer` is the Q-Former's own tokenizer, where it reads the instruction."""
         self._tokenizer = tokenizer
-        self._config = text_config
+        self._language = LANGUAGE_MODELS[text_config.kind]
         self._qformer = qformer
         # A user may type "</s>" or "<image>": that must not become a control token. A byte-level tokenizer then
         # takes it for text; T5's finds it in its vocabulary all the same, so there it is left out.
@@ -35,9 +36,9 @@ class Tokenizer:
         self._controls = {at for at, token in added.items() if token.special and token.content != "<unk>"}
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self._before, self._after = self._around()
+        self._before, self._after = self._language.around(text_config, tokenizer.encode("").ids)
         self._special = {at for at, token in added.items() if token.special}
-        self._bytes = _byte_pieces(tokenizer) if isinstance(text_config, LlamaConfig) else {}
+        self._bytes = _byte_pieces(tokenizer) if self._language.has_byte_pieces else {}
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Tokenizer:
@@ -52,15 +53,6 @@ class Tokenizer:
         """What `encode` may give, control tokens aside."""
         return [at for at in self._tokenizer.get_vocab().values() if at not in self._controls]
 
-    def _around(self) -> tuple[list[int], list[int]]:
-        """What a prompt begins and ends with: OPT reads `</s>` first, T5 reads `</s>` last, LLaMA first what its
-        tokenizer says (Vicuna's `</s>`; the configuration has another)."""
-        if isinstance(self._config, OptConfig):
-            return [self._config.bos_token_id], []
-        if isinstance(self._config, LlamaConfig):
-            return self._tokenizer.encode("").ids or [self._config.eos_token_ids[-1]], []
-        return [], [self._config.eos_token_ids[0]]
-
     def encode(self, text: str) -> list[int]:
         """The prompt's ids for the language model, with its control tokens, also when the text is empty."""
         ids = self._tokenizer.encode(_plain(text), add_special_tokens=False).ids
@@ -68,7 +60,7 @@ class Tokenizer:
 
     def encode_answer(self, answer: str, prompt: str) -> list[int]:
         """The ids of an answer as the model would write it after a prompt, without control tokens."""
-        if isinstance(self._config, OptConfig) and prompt:
+        if self._language.spaces_answers and prompt:
             answer = f" {answer}"  # after a prompt a word begins with a space, which is a part of its token
         ids = self.encode(answer)
         return ids[len(self._before) : len(ids) - len(self._after)]

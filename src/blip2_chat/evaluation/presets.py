@@ -7,14 +7,14 @@ authors' code, LAVIS (lavis/projects/blip2/eval, lavis/models/blip2_models, lavi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ..checkpoint.config import Family
 from ..errors import Blip2ChatError
 from ..generation.settings import Decoding
-from ..prompts import TEMPLATES, PromptTemplate
+from ..prompts import PROMPTS, TEMPLATES, PromptPreset, PromptTemplate
 
 Task = Literal["vqa", "captions"]
 _T = TypeVar("_T")
@@ -56,19 +56,12 @@ def plain_question(question: str) -> str:
     return " ".join(text.split(" ")[:_MOST_WORDS])
 
 
-def _question(text: str) -> PromptTemplate:
-    return PromptTemplate(question=text, stop=())
+def _by_family(value: Callable[[PromptPreset], _T]) -> dict[Family, _T]:
+    return {family: value(preset) for family, preset in PROMPTS.items()}
 
 
-_ANSWER = _question("Question: {question} Answer:")
-_SHORT_ANSWER = _question("Question: {question} Short answer:")
-_PHOTO = replace(_ANSWER, caption="a photo of")
-# InstructBLIP's own captioning prompt (Dai et al. 2023, appendix).
-_DESCRIPTION = replace(_ANSWER, caption="A short image description:", asks_for_caption=True)
-
-
-def _by_family(opt: _T, t5: _T, instruct_t5: _T, instruct_llama: _T) -> dict[Family, _T]:
-    return {"opt": opt, "t5": t5, "instruct-t5": instruct_t5, "instruct-llama": instruct_llama}
+def _no_penalty(preset: PromptPreset) -> float:
+    return 1.0
 
 
 _TEN_TOKENS = Decoding(max_new_tokens=10, min_new_tokens=1, num_beams=5)
@@ -81,18 +74,18 @@ PRESETS = {
             "vqa",
             "the papers': OPT 'Question: … Answer:', others 'Question: … Short answer:', 5 beams, length penalty -1 "
             "(Vicuna 0)",
-            _by_family(_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER),
+            _by_family(lambda preset: preset.paper),
             _TEN_TOKENS,
-            _by_family(-1.0, -1.0, -1.0, 0.0),
+            _by_family(lambda preset: preset.paper_penalty),
             True,
         ),
         Preset(
             "lavis-vqa",
             "vqa",
             "LAVIS's: 'Question: … Short answer:' for all, 5 beams, length penalty 0 (OPT, Vicuna) or -1 (T5)",
-            _by_family(_SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER, _SHORT_ANSWER),
+            _by_family(lambda preset: preset.lavis),
             _TEN_TOKENS,
-            _by_family(0.0, -1.0, -1.0, 0.0),
+            _by_family(lambda preset: preset.lavis_penalty),
             True,
         ),
         Preset(
@@ -100,9 +93,9 @@ PRESETS = {
             "captions",
             "LAVIS's for the -coco checkpoints: 'a photo of' (InstructBLIP 'A short image description:'), 5 beams, "
             "8 to 30 tokens",
-            _by_family(_PHOTO, _PHOTO, _DESCRIPTION, _DESCRIPTION),
+            _by_family(lambda preset: preset.caption),
             Decoding(max_new_tokens=30, min_new_tokens=8, num_beams=5),
-            _by_family(1.0, 1.0, 1.0, 1.0),
+            _by_family(_no_penalty),
             False,
         ),
         Preset(
@@ -111,7 +104,7 @@ PRESETS = {
             "what `ask` and `caption` do: the same prompts, greedy",
             TEMPLATES,
             Decoding(),
-            _by_family(1.0, 1.0, 1.0, 1.0),
+            _by_family(_no_penalty),
             False,
         ),
     )

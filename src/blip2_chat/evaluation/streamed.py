@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..checkpoint.config import T5Config
 from ..checkpoint.inspect import Checkpoint, find, find_adapter, inspect
 from ..checkpoint.requirements import require_fit
 from ..checkpoint.tokenizer import Tokenizer
@@ -230,9 +229,8 @@ class StreamedComparison:
         tokens = self._config.num_query_tokens + 64
         logits = 2 * 4 * text.vocab_size * _LONGEST
         activations = 4 * 12 * tokens * text.hidden_size
-        if isinstance(text, T5Config):
-            # Keys and values of every layer's cross-attention.
-            activations += 4 * 2 * tokens * text.num_heads * text.d_kv * text.num_decoder_layers
+        # Keys and values of every layer's cross-attention, where there is one.
+        activations += 4 * tokens * (self._config.cached_numbers - text.cached_numbers)
         picture = 4 * 6 * vision.hidden_size * ((vision.image_size // vision.patch_size) ** 2 + 1)
         return max(1, _MEMORY // (logits + activations + picture))
 

@@ -22,12 +22,6 @@ from .examples import Example
 from .memory import KEPT
 from .recipe import Recipe
 
-# The layers that get an adapter: all linear ones of the Q-Former and of the language model.
-_LANGUAGE = {
-    "opt": "q_proj|k_proj|v_proj|out_proj|fc1|fc2",
-    "t5": "q|k|v|o|wi|wi_0|wi_1|wo",
-    "llama": "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj",
-}
 _IGNORED = -100
 
 
@@ -53,7 +47,7 @@ class Learner:
         self._remembered = 0
         target = (
             r"qformer\..*\.(query|key|value|dense)|language_projection"
-            rf"|language_model\..*\.({_LANGUAGE[config.text.kind]})"
+            rf"|language_model\..*\.({config.language.adapted})"
         )
         lora = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=target

@@ -18,6 +18,7 @@ from ..generation.rows import Choice, End, Event, Generated, Piece, Task, tokeni
 from ..generation.scoring import shares
 from ..generation.settings import Decoding
 from ..images import PreparedPicture
+from ..metadata.keywords import keywords
 from ..prompts import FittedPrompt
 from . import conversation, schemas
 from .conversation import Conversation
@@ -194,14 +195,22 @@ class Answering:
         values: dict[tuple[str, ...], Any] = {}
         usages: list[schemas.Usage] = []
         tokens: list[int] = []
+        texts: dict[
+            str, str
+        ] = {}  # by their questions: a text and a list of what it names are about the same
+        given = self._wanted.conversation
         for one in form.asked:
-            asked = replace(
-                self._wanted.conversation, question=form.question(one, self._wanted.conversation.question)
-            )
-            value, end, usage = await (
-                self._written(asked) if one.values is None else self._chosen(one, asked)
-            )
-            values[one.path] = value
+            is_caption = given.only_caption and one.values is None
+            question = "" if is_caption else form.question(one, given.question)
+            if one.values is None and question in texts:
+                values[one.path] = value_of(one, texts[question])
+                continue
+            asked = replace(given, question=question)
+            if one.values is None:
+                texts[question], end, usage = await self._written(asked)
+                values[one.path] = value_of(one, texts[question])
+            else:
+                values[one.path], end, usage = await self._chosen(one, asked)
             usages.append(usage)
             tokens += end.token_ids
         copies = self._wanted.copies
@@ -272,3 +281,8 @@ class Answering:
 
     def _know(self, prompt: FittedPrompt) -> None:
         self.told.dropped_turns = max(self.told.dropped_turns, prompt.dropped_turns)
+
+
+def value_of(field: Field, text: str) -> str | list[str]:
+    """A text, or the things that it names."""
+    return list(keywords([text]))[: field.most] if field.is_list else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..errors import GenerationError
@@ -12,6 +13,9 @@ from .errors import ApiError, worded
 from .schemas import ImagePart, Message, TextPart
 from .settings import Settings
 
+# What some tools write before each picture ("Image 1:", "IMG_0815.jpg:"); no part of the question.
+_LABEL = re.compile(r"(?:(?:image|picture|photo|frame) ?\d+|[^\s/]+\.[a-z]\w{2,3}):", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -21,6 +25,7 @@ class Conversation:
     exchanges: tuple[Exchange, ...]
     question: str
     param: str = "messages"  # the field of the request that it was in
+    only_caption: bool = False  # texts are captions, whatever the request says
 
 
 def read(
@@ -28,8 +33,10 @@ def read(
     settings: Settings,
     param: str = "messages",
     part: str = "add an image_url part to a user's message",
+    only_caption: bool = False,
 ) -> Conversation:
-    """`param`: the field of the request that has the messages. `part`: how a picture gets into them.
+    """`param`: the field of the request that has the messages. `part`: how a picture gets into them. `only_caption`:
+    the last picture is to be captioned, whatever is said about it.
 
     Raises a 400 for messages without a picture or a question, or beyond the limits of this server.
 
@@ -57,20 +64,22 @@ def read(
     for message in messages:
         if message.role == "user":
             urls = [part.url for part in _parts(message) if isinstance(part, ImagePart)]
-            if len(urls) > 1:
+            if len(urls) > 1 and not only_caption:
                 raise wrong(
                     "BLIP-2 looks at one picture at a time: send one per message, or many to /v1/caption"
                 )
             if urls:
-                picture, exchanges, asked = urls[0], [], []
-            asked.append(_text(message))
+                picture, exchanges, asked = urls[-1], [], []
+            asked += _texts(message)
         elif message.role == "assistant":
-            question, answer = _joined(asked), _text(message)
+            question, answer = _joined(asked), " ".join(_texts(message))
             if question and answer:
                 exchanges.append(Exchange(question, answer))
             asked = []
     if picture is None:
         raise wrong(f"there is no picture: {part}")
+    if only_caption:
+        return Conversation(picture, (), "", param, True)
     question = _joined(asked)
     if not question and exchanges:
         raise wrong("the last message is empty: ask something about the picture")
@@ -99,9 +108,11 @@ def _parts(message: Message) -> list[TextPart | ImagePart]:
     return message.content or []
 
 
-def _text(message: Message) -> str:
-    return " ".join(part.text for part in _parts(message) if isinstance(part, TextPart))
+def _texts(message: Message) -> list[str]:
+    return [part.text for part in _parts(message) if isinstance(part, TextPart)]
 
 
 def _joined(texts: list[str]) -> str:
+    if len(texts) > 1 and _LABEL.fullmatch(texts[0].strip()):
+        texts = texts[1:]
     return " ".join(" ".join(texts).split())

@@ -8,6 +8,10 @@ from pathlib import Path
 from ..errors import Blip2ChatError
 from ..model import Model
 
+# After an id: the model captions every picture, whatever a request says. For tools whose prompts are long, fixed
+# instructions, which BLIP-2 does not understand; they all let one choose the model.
+CAPTION = ":caption"
+
 
 class SameNameError(Blip2ChatError):
     """Two models of a server would have the same id."""

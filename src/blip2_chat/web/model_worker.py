@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from starlette.requests import Request
 
 from ..checkpoint.catalogue import KNOWN
-from ..checkpoint.config import Family
 from ..checkpoint.inspect import EMBEDDED
 from ..errors import GenerationError, PictureError
 from ..generation.rows import End, Task
@@ -26,14 +25,6 @@ from .settings import Settings
 def client_of(request: Request) -> str:
     """Requests of one address take turns with those of others."""
     return request.client.host if request.client else ""
-
-
-_DESCRIPTIONS: dict[Family, str] = {
-    "opt": "OPT. Captions and short answers.",
-    "t5": "Flan-T5. Follows questions well, and answers briefly.",
-    "instruct-t5": "InstructBLIP with Flan-T5. Follows instructions.",
-    "instruct-llama": "InstructBLIP with Vicuna. Follows instructions, at length.",
-}
 
 
 class Served:
@@ -96,7 +87,7 @@ class Served:
         for known in KNOWN:
             if known.name == self.model.name:
                 return f"{known.description[0].upper()}{known.description[1:]}."
-        return _DESCRIPTIONS[self.model.engine.config.family]
+        return self.model.engine.config.architecture.summary
 
     @property
     def longest_answer(self) -> int:

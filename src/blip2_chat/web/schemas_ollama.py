@@ -26,9 +26,8 @@ class OllamaOptions(_Given):
     stop: Stop | list[Stop] | None = None
     repeat_penalty: float | None = Field(default=None, ge=0.01, le=100)
     num_beams: int = Field(default=1, ge=1, le=64, description="Beam search; an addition of this server.")
-    # They would change the answer, and are refused unless they are neutral.
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    # Another way to draw: refused unless it is off. (Penalties by presence or frequency, which some programs set for
+    # every model, make little difference to a few words, and are ignored.)
     mirostat: int | None = None
 
 

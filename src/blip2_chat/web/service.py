@@ -15,7 +15,7 @@ from . import page_files, schemas
 from .errors import ApiError
 from .finder import Finder
 from .middleware.admission import Places
-from .model_ids import ids_of
+from .model_ids import CAPTION, ids_of
 from .model_worker import Served
 from .pictures.address_policy import picture_limits
 from .pictures.open import Pictures
@@ -74,11 +74,13 @@ class Service:
         return max(served.scheduler.wait for served in self.models)
 
     def served(self, model_id: str | None) -> Served:
-        """The model that a request names, or the first one; a 404 for an unknown model."""
+        """The model that a request names, with or without `CAPTION`, or the first one; a 404 for an unknown
+        model."""
         if model_id is None:
             return self.models[0]
+        name = model_id.removesuffix(CAPTION) if self.only_captions(model_id) else model_id
         for served in self.models:
-            if served.id == model_id:
+            if served.id == name:
                 return served
         here = ", ".join(repr(served.id) for served in self.models)
         raise ApiError(
@@ -86,6 +88,11 @@ class Service:
             f"there is no model {model_id[:100]!r} here; this server has {here}",
             code="model_not_found",
         )
+
+    def only_captions(self, model_id: str | None) -> bool:
+        """Whether this name asks for captions, whatever else the request says."""
+        is_id = any(served.id == model_id for served in self.models)
+        return model_id is not None and model_id.endswith(CAPTION) and not is_id
 
     def about(self, served: Served) -> schemas.ModelEntry:
         """The entry of a model in `/v1/models`."""

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ import numpy as np
 from ...checkpoint.config import ModelConfig
 from ...checkpoint.inspect import AnyCheckpoint
 from ...checkpoint.retrieval_config import AnyConfig, RetrievalConfig
+from ...checkpoint.tensor_names import aliases
 from ...checkpoint.weights import Weights
 from ...errors import CheckpointError
 from ...system.processor import lacks_vnni
 from ...system.progress import Progress, silent
 from ...system.small_files import COMPANIONS, MANIFEST
 from ..engine import Floats
-from .graph import llama, opt, qformer, retrieval, t5, vision
+from .graph import qformer, retrieval, vision
 from .graph.activations import UnknownActivation
 from .graph.builder import Graph, Scheme
 from .graph.tensors import FLOAT, Tensor, stored
@@ -131,23 +133,16 @@ def plan(
         if isinstance(config, RetrievalConfig):
             scheme = how.picture_alone or how.picture
             return Plan(config, retrieval.build(config, scheme), None, dtype)
-        build, embedding = _LANGUAGE_MODELS[config.text.kind]
+        # Its graph file has the name of its kind, as `LanguageModel` says.
+        language = import_module(f"{__package__}.graph.{config.language.kind}")
         graphs = (
             *_picture(config, how.picture),
-            *build(config.text, how.language, how.head, tied_head),
+            *language.build(config.text, how.language, how.head, tied_head),
         )
     except UnknownActivation as error:
         raise CheckpointError(str(error)) from None
-    table = stored(embedding, config.text.vocab_size, config.text.hidden_size)
+    table = stored(aliases(config)[0], config.text.vocab_size, config.text.hidden_size)
     return Plan(config, graphs, table, dtype)
-
-
-# By the kind of language model: what builds its graphs, and the name of its embeddings.
-_LANGUAGE_MODELS: dict[str, tuple[Callable[[Any, Scheme, Scheme, bool], tuple[Graph, ...]], str]] = {
-    "opt": (opt.build, opt.EMBEDDING),
-    "t5": (t5.build, t5.EMBEDDING),
-    "llama": (llama.build, llama.EMBEDDING),
-}
 
 
 def _picture(config: ModelConfig, scheme: Scheme) -> tuple[Graph, ...]:

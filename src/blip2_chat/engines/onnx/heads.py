@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...checkpoint.config import LlamaConfig, OptConfig
+from ...checkpoint.text_config import DecoderOnly
 
 
 def head_size(head_dim: int, multiple: int = 8) -> int:
@@ -10,8 +10,6 @@ def head_size(head_dim: int, multiple: int = 8) -> int:
     return -(-head_dim // multiple) * multiple
 
 
-def cached_heads(text: OptConfig | LlamaConfig) -> tuple[int, int]:
+def cached_heads(text: DecoderOnly) -> tuple[int, int]:
     """(Heads of keys and values per layer, the width of each) in a decoder-only model's KV cache."""
-    if isinstance(text, LlamaConfig):
-        return text.num_key_value_heads, head_size(text.head_dim, 16)
-    return text.num_attention_heads, head_size(text.head_dim)
+    return text.num_key_value_heads, head_size(text.head_dim, 16 if text.has_rotary_positions else 8)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ...checkpoint.config import Family
+from ...checkpoint.architecture import ARCHITECTURES, Architecture
 from ...checkpoint.retrieval_config import AnyConfig
 from ...checkpoint.safetensors_headers import is_safe_name
 from ...errors import CheckpointError
@@ -30,13 +30,6 @@ FORMAT = 2
 EMBEDDINGS_FILE = "embeddings.bin"
 Precision = Literal["fp32", "int8", "int4"]
 PRECISIONS = get_args(Precision)
-_GRAPHS: dict[Family | Literal["retrieval"], set[str]] = {
-    "opt": {"picture", "language"},
-    "t5": {"picture", "prompt", "language"},
-    "instruct-t5": {"picture", "query", "prompt", "language"},
-    "instruct-llama": {"picture", "query", "language"},
-    "retrieval": {"picture", "matching"},
-}
 # numpy's names. Others could be unsafe: with "O", numpy takes the file's bytes for pointers.
 _EMBEDDINGS = ("float32", "float16")
 _OPTIONAL = ("schemes", "fidelity")
@@ -145,14 +138,15 @@ def _read(raw: Any) -> Manifest:
     _require(raw["precision"] in PRECISIONS, "precision is", raw["precision"])
     _require(isinstance(raw.get("schemes"), (dict, type(None))), "schemes is", raw.get("schemes"))
     family = raw["family"]
-    _require(isinstance(family, str) and family in _GRAPHS, "family is", family)
-    dtypes = _EMBEDDINGS if "language" in _GRAPHS[family] else (None,)
+    _require(isinstance(family, str) and family in ARCHITECTURES, "family is", family)
+    architecture = ARCHITECTURES[family]
+    dtypes = _EMBEDDINGS if architecture.language is not None else (None,)
     _require(raw["embeddings_dtype"] in dtypes, "embeddings_dtype is", raw["embeddings_dtype"])
-    _require(raw["graphs"].keys() == _GRAPHS[family], "graphs are", sorted(raw["graphs"]))
+    _require(raw["graphs"].keys() == set(architecture.graphs), "graphs are", sorted(raw["graphs"]))
     for name, tensors in raw["graphs"].items():
         _require(isinstance(tensors, list), f"the tensors of {name} are", tensors)
     graphs = {name: tuple(map(_mapped, tensors)) for name, tensors in raw["graphs"].items()}
-    _check_sizes(raw["sizes"], family)
+    _check_sizes(raw["sizes"], architecture)
     return Manifest(**{**raw, "graphs": graphs, "fidelity": _fidelity(raw.get("fidelity"))})
 
 
@@ -181,13 +175,14 @@ def _mapped(raw: Any) -> MappedTensor:
     return MappedTensor(**{**raw, "shape": tuple(raw["shape"])})
 
 
-def _check_sizes(sizes: dict[str, Any], family: Family | Literal["retrieval"]) -> None:
-    weights = {f"{name}.onnx{end}" for name in _GRAPHS[family] for end in ("", ".data")}
-    if "language" in _GRAPHS[family]:
+def _check_sizes(sizes: dict[str, Any], architecture: Architecture) -> None:
+    weights = {f"{name}.onnx{end}" for name in architecture.graphs for end in ("", ".data")}
+    has_language_model = architecture.language is not None
+    if has_language_model:
         weights.add(EMBEDDINGS_FILE)
-    has_vocabulary = family == "retrieval" and "vocab.txt" in sizes
+    has_vocabulary = not has_language_model and "vocab.txt" in sizes
     tokenizers = {"vocab.txt" if has_vocabulary else "tokenizer.json"}
-    if "query" in _GRAPHS[family]:
+    if architecture.reads_instruction:
         tokenizers.add(OWN_QFORMER_TOKENIZER)
     missing = {*weights, "config.json", *tokenizers} - sizes.keys()
     _require(not missing, "sizes lacks", sorted(missing))

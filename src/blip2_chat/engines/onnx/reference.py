@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...checkpoint.config import LlamaConfig, ModelConfig, OptConfig, T5Config, TextConfig
+from ...checkpoint.config import ModelConfig, TextConfig
+from ...checkpoint.text_config import DecoderOnly, EncoderDecoder
 from ..engine import Floats
 from .graph.builder import Graph
 from .graph.tensors import Array, Tensor, Value
@@ -45,7 +46,7 @@ def answer(
         vectors = _query(named["query"], config, read, vectors, samples, watches.get("query"), progress)
     table = _rows(read(embeddings), text, samples)
     speaking, watch = named["language"], watches.get("language")
-    if isinstance(text, T5Config):
+    if isinstance(text, EncoderDecoder):
         pair = (watches.get("prompt"), watch)
         return vectors, _speak_t5(
             named["prompt"], speaking, text, read, table, vectors, samples, pair, progress
@@ -56,7 +57,7 @@ def answer(
 def _rows(table: Array, text: TextConfig, samples: Sequence[Sample]) -> dict[int, Floats]:
     """The embeddings [D] of the tokens that occur: the whole table is half a gigabyte."""
     used = {token for sample in samples for token in (*sample.prompt, *sample.answer)}
-    if isinstance(text, T5Config):
+    if text.decoder_start_token_id is not None:
         used.add(text.decoder_start_token_id)
     return {token: np.array(table[token], np.float32) for token in used}
 
@@ -123,7 +124,7 @@ def _query(
 
 
 def _speak_decoder(
-    graph: Graph, text: OptConfig | LlamaConfig, read: Read, table: Mapping[int, Floats], vectors: Sequence[Floats],
+    graph: Graph, text: DecoderOnly, read: Read, table: Mapping[int, Floats], vectors: Sequence[Floats],
     samples: Sequence[Sample], watch: Watch | None, progress: Progress,
 ) -> list[Floats]:  # fmt: skip
     """The decoder-only graph -> per sample the logits [1 + answer, V] after the prompt and each answer token."""
@@ -155,7 +156,7 @@ def _speak_decoder(
 
 
 def _speak_t5(
-    encoder: Graph, decoder: Graph, text: T5Config, read: Read, table: Mapping[int, Floats],
+    encoder: Graph, decoder: Graph, text: EncoderDecoder, read: Read, table: Mapping[int, Floats],
     vectors: Sequence[Floats], samples: Sequence[Sample], watches: tuple[Watch | None, Watch | None],
     progress: Progress,
 ) -> list[Floats]:  # fmt: skip

@@ -75,7 +75,7 @@ class TorchEngine:
         devices = {one.device for one in self._model.parameters()}
         if self._home.type != "cuda" or len(devices) > 1:
             raise CheckpointError(f"CUDA graphs need a model on one CUDA GPU; this one is on {self.device}")
-        if self.config.family != "opt" or self.precision in ("int8", "int4"):
+        if not self.config.language.has_step_graphs or self.precision in ("int8", "int4"):
             # bitsandbytes' int8 looks for outliers on the host in every layer, which a graph cannot replay.
             raise CheckpointError("CUDA graphs are for OPT checkpoints at fp16, bf16 and fp32")
         self._graph = self._step_graph()

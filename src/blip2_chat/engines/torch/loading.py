@@ -18,7 +18,6 @@ from transformers import (
     InstructBlipForConditionalGeneration,
 )
 
-from ...checkpoint.config import ModelConfig
 from ...checkpoint.requirements import needed, suggestion
 from ...checkpoint.retrieval_config import AnyConfig
 from ...errors import CheckpointError, MissingExtraError, NotEnoughMemoryError
@@ -58,12 +57,8 @@ class _Retrieval(Blip2ForImageTextRetrieval):  # type: ignore[misc]
     )
 
 
-# transformers' class, by the family; all others are chat models.
-_CLASSES: dict[str, Any] = {
-    "retrieval": _Retrieval,
-    "instruct-t5": _InstructBlip,
-    "instruct-llama": _InstructBlip,
-}
+# By the name of transformers' class.
+_CLASSES: dict[str, Any] = {one.__bases__[0].__name__: one for one in (_Blip2, _InstructBlip, _Retrieval)}
 
 
 def load_weights(
@@ -82,7 +77,7 @@ def load_weights(
         options |= _bitsandbytes(precision, config, device)
     try:
         with _told(on_progress):
-            model = _CLASSES.get(config.family, _Blip2).from_pretrained(folder, **options)
+            model = _CLASSES[config.architecture.transformers_class].from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
         # More than the estimate says, or loaded by force.
         size = needed(config, precision, "torch")
@@ -131,12 +126,14 @@ def _bitsandbytes(precision: str, config: AnyConfig, device: str) -> dict[str, A
 
 def _is_decoder_only(config: AnyConfig) -> bool:
     """Whether there is no encoder of texts, whose activations fp16 would overflow."""
-    return not isinstance(config, ModelConfig) or config.text.is_decoder_only
+    return config.text is None or config.text.is_decoder_only
 
 
 def _fit_for_cpu(model: Any, config: AnyConfig) -> None:
+    language = config.architecture.language
+    unquantised = None if language is None else language.unquantised
     for name, module in model.named_modules():
-        if "t5" in config.family and name.endswith(".wo"):
+        if unquantised is not None and name.endswith(unquantised):
             module.to(torch.bfloat16)  # not quantised, and half of it would otherwise be nothing but memory
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes' packed 4-bit kernel needs whole blocks, and fails on other shapes.

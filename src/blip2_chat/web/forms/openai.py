@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ApiError
-from .schema import SUPPORTED, Form, read_form
+from .schema import CAPTION_FORM, SUPPORTED, Form, read_form
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,14 @@ class Wanted:
     tool: str | None = None
 
 
-def wanted(given: Any, tools: Any, tool_choice: Any, param: str) -> Wanted | None:
+def wanted(
+    given: Any, tools: Any, tool_choice: Any, param: str, only_captions: bool = False
+) -> Wanted | None:
     """The form of a request; None for plain text, and a 400 where no form can be had.
 
     `given` is what `param` holds: `response_format` of chat completions, or `text.format` of responses, which has the
-    schema one level higher; likewise for tools.
+    schema one level higher; likewise for tools. `only_captions`: whatever is asked, so that JSON without a schema has
+    a known form.
     """
     called = _tool(tools, tool_choice)
     if called is not None:
@@ -33,6 +36,8 @@ def wanted(given: Any, tools: Any, tool_choice: Any, param: str) -> Wanted | Non
     kind = given.get("type")
     if kind == "text":
         return None
+    if kind == "json_object" and only_captions:
+        return Wanted(CAPTION_FORM)
     if kind != "json_schema":
         raise ApiError(
             400,

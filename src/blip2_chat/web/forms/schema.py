@@ -1,7 +1,7 @@
 """A JSON schema -> the fields whose values the model chooses.
 
 Nothing is generated in the hope that it will be valid: each field has finitely many values, which the model ranks, or
-takes any text. All else is refused.
+takes any text, or is a list of the things that a text names. All else is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _DEEPEST = 16
 _MOST_NODES = 2000
 
 SUPPORTED = (
-    "supported are enum, const, boolean, integers with minimum and maximum, plain strings, anyOf of such choices, "
-    "and objects of these"
+    "supported are enum, const, boolean, integers with minimum and maximum, plain strings, lists of plain strings, "
+    "anyOf of such choices, and objects of these"
 )
 # They say nothing about which values are valid.
 _ANNOTATIONS = {
@@ -64,17 +64,23 @@ _KINDS: dict[str, tuple[type, ...]] = {
 class Field:
     """One value of the answer: at `path` in the JSON, and what its schema says of it.
 
-    values: what it may be; None for any text. A single value needs no model.
+    values: what it may be; None for any text. A single value needs no model. most: for a list of texts, how many it
+    may have.
     """
 
     path: tuple[str, ...]
     values: tuple[Any, ...] | None
     description: str = ""
+    most: int | None = None
 
     @property
     def name(self) -> str:
         """As words: "is_animal" -> "is animal"."""
         return " ".join(self.path[-1].replace("_", " ").split()) if self.path else ""
+
+    @property
+    def is_list(self) -> bool:
+        return self.most is not None
 
     @property
     def is_fixed(self) -> bool:
@@ -128,6 +134,10 @@ class Form:
         return root[""]
 
 
+# What a request for JSON without a schema gets where the model only captions.
+CAPTION_FORM = Form(((), Field(("description",), None), Field(("tags",), None, most=MOST_VALUES)))
+
+
 def read_form(schema: Any, param: str) -> Form:
     """A form from a JSON schema in the request's field `param`; 400 where it is not one of choices."""
     reader = _Reader(schema, param)
@@ -174,6 +184,8 @@ class _Reader:
         if schema.get("type") == "string" and not {*schema} & {"enum", "const", "anyOf", "oneOf"}:
             self._require_known(schema, {"type"}, path)
             return Field(path, None, description)
+        if schema.get("type") == "array":
+            return Field(path, None, description, self._most_items(schema, path))
         values: list[Any] = []
         for value in self._values(schema, path):
             if not any(_same(value, other) for other in values):
@@ -183,6 +195,18 @@ class _Reader:
         if not values:
             raise self.refused("no value is allowed", path)
         return Field(path, tuple(values), description)
+
+    def _most_items(self, schema: dict[str, Any], path: tuple[str, ...]) -> int:
+        """How many items a list may have. It may turn out to have none."""
+        self._require_known(schema, {"type", "items", "minItems", "maxItems", "uniqueItems"}, path)
+        items = self._resolved(schema.get("items"), path)
+        if items.get("type") != "string":
+            raise self.refused("the items of a list must be plain strings", path)
+        self._require_known(items, {"type"}, path)
+        most = schema.get("maxItems", MOST_VALUES)
+        if schema.get("minItems", 0) != 0 or not _is_number(most) or most < 0:
+            raise self.refused("a list may have no items, so minItems must be 0, and maxItems a number", path)
+        return int(most)
 
     def _values(self, schema: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Any]:
         """Every value that a schema without properties allows."""

@@ -78,7 +78,8 @@ class _Completion:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._served = service.served(body.model)
-        self._form = _form(body)
+        only_captions = service.only_captions(body.model)
+        self._form = _form(body, only_captions)
         answers = body.n or 1
         decoding = self._served.decoding(body, body.max_completion_tokens or body.max_tokens, answers)
         if self._form is not None:  # it is ranked, so there is one
@@ -87,7 +88,7 @@ class _Completion:
         self._copies = answers if decoding.num_answers == 1 else 1
         self._indices = range(answers)
         wanted = Wanted(
-            conversation.read(body.messages, service.settings),
+            conversation.read(body.messages, service.settings, only_caption=only_captions),
             decoding,
             self._form.form if self._form is not None else None,
             (body.top_logprobs or 0) if body.logprobs else None,
@@ -229,7 +230,7 @@ class _Completion:
         )
 
 
-def _form(body: schemas.ChatRequest) -> forms.Wanted | None:
+def _form(body: schemas.ChatRequest, only_captions: bool) -> forms.Wanted | None:
     """The form of the answer; 400 for what is asked for and cannot be had."""
     extra = body.model_extra or {}
     for name, nothing in _REFUSED.items():
@@ -243,7 +244,7 @@ def _form(body: schemas.ChatRequest) -> forms.Wanted | None:
         raise ApiError(400, "beam search has no top_logprobs", param="top_logprobs")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
-    form = forms.wanted(body.response_format, body.tools, body.tool_choice, "response_format")
+    form = forms.wanted(body.response_format, body.tools, body.tool_choice, "response_format", only_captions)
     if isinstance(body.explain, str) and body.stream:
         raise ApiError(400, "an answer that is given is not streamed: leave stream out", param="explain")
     if form is not None and body.explain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
@@ -20,7 +21,7 @@ from .. import schemas_ollama as wire
 from ..answering import Answering, Wanted
 from ..disconnect import too_late
 from ..errors import ApiError, internal_error
-from ..forms.schema import SUPPORTED, Form, read_form
+from ..forms.schema import CAPTION_FORM, SUPPORTED, Form, read_form
 from ..model_worker import Served
 from ..service import Service
 from .bodies import body_of, json_body
@@ -128,11 +129,13 @@ class _Answered:
         self._answer: Answering | None = None
         if not messages:  # how Ollama's clients load a model
             return
-        form = _form(body.format)
+        only_captions = service.only_captions(_id(body.model))
+        form = _form(body.format, only_captions)
         asked = conversation.read(
             [_message(one) for one in messages],
             service.settings,
             part="put it, as base64, into the images of a user's message",
+            only_caption=only_captions,
         )
         decoding = self._served.decoding(_writing(body.options or wire.OllamaOptions()), _most(body.options))
         deadline = anyio.current_time() + service.settings.time_limit
@@ -202,16 +205,22 @@ class _Answered:
 
 def _served(service: Service, name: str | None) -> Served:
     """A model by its id, which may have Ollama's `:latest`."""
-    return service.served(name.removesuffix(_LATEST) if name else None)
+    return service.served(_id(name))
+
+
+def _id(name: str | None) -> str | None:
+    return name.removesuffix(_LATEST) if name else None
 
 
 def _name(served: Served) -> str:
     return served.id if ":" in served.id else f"{served.id}{_LATEST}"
 
 
-def _form(given: str | dict[str, Any] | None) -> Form | None:
+def _form(given: str | dict[str, Any] | None, only_captions: bool) -> Form | None:
     if given in (None, ""):
         return None
+    if given == "json" and only_captions:
+        return CAPTION_FORM
     if isinstance(given, str):
         raise ApiError(
             400,
@@ -226,18 +235,20 @@ def _message(given: wire.OllamaMessage) -> schemas.Message:
         schemas.ImagePart(type="image_url", image_url=one if one[:5].lower() == "data:" else f"{_DATA}{one}")
         for one in given.images or ()
     ]
-    if given.content:
-        parts.append(schemas.TextPart(type="text", text=given.content))
+    content = _MARK.sub(" ", given.content or "") if given.images else given.content
+    if content:
+        parts.append(schemas.TextPart(type="text", text=content))
     return schemas.Message(role=given.role, content=parts)
 
 
 _DATA = "data:image/png;base64,"
+# Where in a text Ollama would put a picture.
+_MARK = re.compile(r"\[img(?:-\d+)?\]")
 
 
 def _writing(options: wire.OllamaOptions) -> schemas.Writing:
-    for name in ("presence_penalty", "frequency_penalty", "mirostat"):
-        if getattr(options, name):
-            raise ApiError(400, f"{name} is not supported by this server", param=name)
+    if options.mirostat:
+        raise ApiError(400, "mirostat is not supported by this server", param="mirostat")
     return schemas.Writing(
         temperature=options.temperature,
         # 0 is how Ollama turns these off.

@@ -74,12 +74,17 @@ class _Answered:
         self._id = f"resp_{uuid.uuid4().hex}"
         self._served = service.served(body.model)
         given = (body.text or {}).get("format")
-        self._form = forms.wanted(given, body.tools, body.tool_choice, "text.format")
+        only_captions = service.only_captions(body.model)
+        self._form = forms.wanted(given, body.tools, body.tool_choice, "text.format", only_captions)
         self._item_id = f"{'fc' if self._tool else 'msg'}_{uuid.uuid4().hex}"
         self._call_id = f"call_{uuid.uuid4().hex[:24]}"
         self._decoding = self._served.decoding(body, body.max_output_tokens or body.max_tokens)
         asked = conversation.read(
-            _messages(body), service.settings, "input", "add an input_image part to a user's message"
+            _messages(body),
+            service.settings,
+            "input",
+            "add an input_image part to a user's message",
+            only_captions,
         )
         form = self._form.form if self._form is not None else None
         self._answer = Answering(

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ....checkpoint.config import ModelConfig, T5Config
+from ....checkpoint.config import ModelConfig
+from ....checkpoint.text_config import EncoderDecoder
 from ....errors import GenerationError
 from ...engine import Floats, State, common_prefix
 from ..heads import cached_heads, head_size
@@ -143,10 +144,10 @@ class CrossCache:
 
 
 class DecoderModel:
-    """A decoder-only model, OPT or LLaMA: query vectors and prompt go through one graph."""
+    """A decoder-only model: query vectors and prompt go through one graph."""
 
     def __init__(self, config: ModelConfig, runner: Runner, table: Array) -> None:
-        assert not isinstance(config.text, T5Config)
+        assert not isinstance(config.text, EncoderDecoder)
         self.config, self.text = config, config.text
         self._runner = runner
         self._table = table
@@ -241,7 +242,7 @@ class T5Model:
     """The encoder-decoder model: the prompt is read once, the decoder adds token by token."""
 
     def __init__(self, config: ModelConfig, encoder: Runner, decoder: Runner, table: Array) -> None:
-        assert isinstance(config.text, T5Config)
+        assert isinstance(config.text, EncoderDecoder)
         self.config, self.text = config, config.text
         self._encoder, self._decoder = encoder, decoder
         self._table = table

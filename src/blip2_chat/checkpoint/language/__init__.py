@@ -1,0 +1,1 @@
+"""Language models, one file each: sizes, how `config.json` gives them, tensors, and what sets the kind apart."""
