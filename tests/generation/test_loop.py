@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.extras import require
-from tests.support.families import each_family
+from tests.support.variants import each_family
 
 require("test-torch")
 

@@ -21,7 +21,7 @@ from blip2_chat.engines.onnx.convert import convert, plan
 from blip2_chat.engines.onnx.reference import Sample, answer
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint
-from tests.support.families import each_family
+from tests.support.variants import each_family
 
 # Wide enough for channels to have company in a block.
 WIDE: dict[str, dict[str, Any]] = {
