@@ -17,7 +17,6 @@ from typing import Any
 from .documents import ROOT
 
 _MARK = "FIGURES "
-_PATIENCE = 5  # seconds from SIGTERM to SIGKILL
 
 
 class Deadline:
@@ -31,17 +30,20 @@ class Deadline:
         return max(0.0, self._end - time.monotonic() - reserve)
 
 
-def figures_of(module: str, *arguments: object, seconds: float) -> dict[str, Any]:
+def figures_of(
+    module: str, *arguments: object, seconds: float, root: Path = ROOT, patience: float = 5
+) -> dict[str, Any]:
     """The figures that `python -m benchmarks.MODULE ARGUMENTS` reported with `tell`, within `seconds`.
 
     A process that fails (a signal included) or takes longer keeps what it had reported until then, and gets a
-    figure more: "failed", the reason in a few words. Its stderr goes through.
+    figure more: "failed", the reason in a few words. Its stderr goes through. It runs in `root`, and is killed
+    `patience` seconds after it was asked to end.
     """
     if seconds <= 0:
         return {"failed": "not measured: no time left"}
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     with tempfile.TemporaryFile() as out:
-        failed = run_bounded(command, seconds, out.fileno())
+        failed = run_bounded(command, seconds, out.fileno(), root, patience)
         out.seek(0)
         lines = out.read().decode("utf-8", "replace").splitlines()
     figures: dict[str, Any] = {}
@@ -55,8 +57,14 @@ def figures_of(module: str, *arguments: object, seconds: float) -> dict[str, Any
     return {**figures, "failed": failed} if failed else figures
 
 
-def run_bounded(command: list[str], seconds: float, stdout: int | None = None) -> str:
-    """Runs `command` from the project's folder; returns why it failed, or "". Its children end with it, and it ends
+def run_bounded(
+    command: list[str],
+    seconds: float,
+    stdout: int | None = None,
+    root: Path = ROOT,
+    patience: float = 5,
+) -> str:
+    """Runs `command` in `root`; returns why it failed, or "". Its children end with it, and it ends
     with this process (unless that is killed with SIGKILL)."""
     process: subprocess.Popen[bytes] | None = None
     stopped = False
@@ -70,7 +78,7 @@ def run_bounded(command: list[str], seconds: float, stdout: int | None = None) -
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     try:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, start_new_session=True)
+        process = subprocess.Popen(command, cwd=root, stdout=stdout, start_new_session=True)
         if stopped:
             sys.exit(128 + signal.SIGTERM)
         code = process.wait(seconds)
@@ -78,19 +86,19 @@ def run_bounded(command: list[str], seconds: float, stdout: int | None = None) -
         return f"longer than {seconds:.0f} s"
     finally:
         if process is not None:
-            _end(process)
+            _end(process, patience)
     if code < 0:
         return f"ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -9 else ''}"
     return f"failed with code {code}" if code else ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
     """Ends a process and all that it started (on Windows, itself). One that runs processes in sessions of their own
-    gets the time to end those."""
+    gets `patience` seconds to end those."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
+            process.wait(patience)
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

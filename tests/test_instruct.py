@@ -168,6 +168,7 @@ def test_a_converted_folder_has_both_tokenizers(folder: Path, model: Model, tmp_
         blip2_chat.load(out, threads=1)
 
 
+@pytest.mark.slow
 def test_the_pages_commands_run(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """docs/instruct.md, with small random checkpoints under the official names."""
     pictures(1)[0].save(tmp_path / "photo.jpg")

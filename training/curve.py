@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # the backend has to be chosen first
-
 
 def draw_curve(log: Path, target: Path) -> None:
     """Losses above, accuracies of the probes below, over the minutes of training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt  # the backend has to be chosen first
+
     records = [json.loads(line) for line in log.read_text().splitlines()]
     figure, (losses, shares) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
     for key, label in (

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Unpack
 
-from .attribution import Attribution
+from .attribution import Attribution, WordAttribution
 from .checkpoint.tokenizer import Tokenizer
 from .conversation_file import SavedConversation, SavedPicture, Turn
 from .display import chat_html
@@ -46,8 +46,24 @@ class ChatModel(Protocol):
     ) -> Writing: ...
 
     def attribute(
-        self, picture: Picture, prompt: str, answer: str, *, on_progress: Progress | None = None
+        self,
+        picture: Picture,
+        prompt: str,
+        answer: str,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
     ) -> Floats: ...
+
+    def attribute_words(
+        self,
+        picture: Picture,
+        prompt: str,
+        answer: str,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> tuple[Floats, list[WordAttribution]]: ...
 
     def choice_budget(self, choices: Sequence[Choice]) -> int: ...
 
@@ -152,12 +168,21 @@ class Chat:
         """The answered questions so far: the context of the next one. Captions are no part of it."""
         return [Exchange(turn.question, turn.text) for turn in self.turns if turn.question and turn.text]
 
-    def show(self, turn: int = -1, *, on_progress: Progress | None = None) -> Attribution:
+    def show(
+        self,
+        turn: int = -1,
+        *,
+        words: bool = False,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> Attribution:
         """What an answer depends on in the picture; `turn` is its place among `turns`, by default the last.
 
-        At the end of a notebook's cell it is the picture with these regions in colour; `heat` has the numbers. The
-        turns before are context, as they were for the answer. Raises `ConversationError` when there is no such turn,
-        and `GenerationError` when its answer is empty. See `Model.attribution` for what is computed.
+        At the end of a notebook's cell it is the picture with these regions in colour; `heat` has the numbers. With
+        `words`, each word stands under it, coloured by how much it depends on the picture, with a small picture of
+        what it depends on. The turns before are context, as they were for the answer. Raises `ConversationError` when
+        there is no such turn, and `GenerationError` when its answer is empty. See `Model.attribution` for what is
+        computed, and for `method`.
         """
         try:
             shown = self.turns[turn]
@@ -171,8 +196,13 @@ class Chat:
                 Exchange(one.question, one.text) for one in self.turns[:place] if one.question and one.text
             ]
             prompt = self.template.render(before[shown.dropped_turns :], shown.question)
-        heat = self.model.attribute(self.picture, prompt, shown.text, on_progress=on_progress)
-        return Attribution(self.picture.image, heat, shown.question, shown.text)
+        how: Any = {"method": method, "on_progress": on_progress}
+        found: Sequence[WordAttribution] = ()
+        if words:
+            heat, found = self.model.attribute_words(self.picture, prompt, shown.text, **how)
+        else:
+            heat = self.model.attribute(self.picture, prompt, shown.text, **how)
+        return Attribution(self.picture.image, heat, shown.question, shown.text, tuple(found))
 
     def undo(self) -> Turn:
         """Takes back the last turn and returns it; `ConversationError` when there is none."""

@@ -80,14 +80,32 @@ def chat_html(
     )
 
 
-def attribution_html(image: Image.Image, question: str | None, answer: str) -> str:
-    """A picture with what its answer depends on, and question and answer under it."""
+def attribution_html(
+    image: Image.Image,
+    question: str | None,
+    answer: str,
+    words: Sequence[tuple[str, float, Image.Image]] = (),
+) -> str:
+    """A picture with what its answer depends on, and question and answer under it.
+
+    words: of each word its strength, 0 to 1, which colours it, and its own small picture.
+    """
     asked = "" if question is None else f'<span style="opacity:.75">{escape(question)}</span><br>'
     alt = f"What the answer depends on: {answer}"
+    each = "".join(
+        '<figure style="margin:0;text-align:center">'
+        f'<figcaption><strong style="background:rgba(230,60,20,{0.6 * strength:.2f});padding:0 .25em;'
+        f'border-radius:3px">{escape(word)}</strong></figcaption>'
+        f'<img src="{picture_url(small)}" alt="{escape(f"What {word} depends on")}" style="border-radius:4px">'
+        "</figure>"
+        for word, strength, small in words
+    )
     return (
         '<figure class="blip2-where" style="margin:0;max-width:100%">'
         f'<img src="{picture_url(image)}" alt="{escape(alt)}" style="max-width:100%;border-radius:4px">'
-        f"<figcaption>{asked}<strong>{_text(answer)}</strong></figcaption></figure>"
+        f"<figcaption>{asked}<strong>{_text(answer)}</strong></figcaption>"
+        + (f'<div style="display:flex;flex-wrap:wrap;gap:.6em;margin-top:.6em">{each}</div>' if each else "")
+        + "</figure>"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from .attribution import METHODS, occlusion, stretched
+from .attribution import Found, WordAttribution, attribute, stretched, words_of
 from .chat import Chat, checked_question
 from .checkpoint.tokenizer import Tokenizer
 from .conversation_file import SavedConversation
@@ -192,22 +192,36 @@ class Model:
         """Which parts of the picture an answer depends on -> float32 [H, W] of the upright picture, 0 to 1.
 
         `question` None means the caption. `answer` is by default the one that the model gives; any other text
-        can be asked about, such as one the model should have given. By occlusion, the only method: what the
-        answer's log-probability loses when a region is covered, coarse to fine; 1 is the largest loss, and all
-        is 0 when no region matters. At most 64 pictures are encoded, in batches; `on_progress` is called with
-        their number.
+        can be asked about, such as one the model should have given. 1 is where it depends most; all is 0 when no
+        place matters. `method`:
+
+        - "occlusion": what the answer's log-probability loses when a region is covered, coarse to fine. At most 64
+          pictures are encoded, in batches; `on_progress` is called with their number.
+        - "gradient": integrated gradients on the picture encoder's patches. One picture is encoded, and 16 times the
+          answer is read and differentiated. Torch engine only.
+        - "attention": the language model's attention to the query vectors, times theirs to the patches. The
+          cheapest, and the least certain. Torch engine only.
 
         Raises `PictureError` and `GenerationError`.
         """
-        chat = self.chat(picture)
-        prompt = (
-            self.template.caption
-            if question is None
-            else self.template.render([], checked_question(question))
-        )
-        if answer is None:
-            answer = (chat.caption() if question is None else chat.ask(question)).text
-        return self.attribute(chat.picture, prompt, answer, method=method, on_progress=on_progress)
+        opened, prompt, answer = self._asked(picture, question, answer)
+        return self.attribute(opened, prompt, answer, method=method, on_progress=on_progress)
+
+    def word_attributions(
+        self,
+        picture: PictureSource,
+        question: str | None,
+        answer: str | None = None,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> list[WordAttribution]:
+        """`attribution` of each word of the answer: a map, and how much the word depends on the picture at all.
+
+        All come from the same work as the map of the answer, whose log-probability is the sum of the words'.
+        """
+        opened, prompt, answer = self._asked(picture, question, answer)
+        return self.attribute_words(opened, prompt, answer, method=method, on_progress=on_progress)[1]
 
     def attribute(
         self,
@@ -219,18 +233,71 @@ class Model:
         on_progress: Progress | None = None,
     ) -> Floats:
         """`attribution` for what is opened and rendered already."""
-        if method not in METHODS:
-            raise GenerationError(f"method {method!r} is none of {', '.join(METHODS)}")
+        (whole,) = self._attributed(
+            picture, prompt, self._choice(prompt, answer), (slice(None),), method, on_progress
+        )
+        return stretched(whole.heat, *picture.image.size)
+
+    def attribute_words(
+        self,
+        picture: Picture,
+        prompt: str,
+        answer: str,
+        *,
+        method: str = "occlusion",
+        on_progress: Progress | None = None,
+    ) -> tuple[Floats, list[WordAttribution]]:
+        """`attribute`, and the same of each word."""
+        choice = self._choice(prompt, answer)
+        words = words_of(self.tokenizer, choice.token_ids[:-1])
+        parts = [slice(None), *(place for _, place in words)]
+        whole, *found = self._attributed(picture, prompt, choice, parts, method, on_progress)
+        most = max(one.weight for one in found) or 1
+        size = picture.image.size
+        return stretched(whole.heat, *size), [
+            WordAttribution(word, stretched(one.heat, *size), one.weight / most)
+            for (word, _), one in zip(words, found, strict=True)
+        ]
+
+    def _asked(
+        self, picture: PictureSource, question: str | None, answer: str | None
+    ) -> tuple[Picture, str, str]:
+        """The picture, the whole prompt, and the answer, which is the model's own where none is given."""
+        chat = self.chat(picture)
+        asked = None if question is None else checked_question(question)
+        prompt = self.template.caption if asked is None else self.template.render([], asked)
+        if answer is None:
+            answer = (chat.caption() if asked is None else chat.ask(asked)).text
+        return chat.picture, prompt, answer
+
+    def _choice(self, prompt: str, answer: str) -> Choice:
+        """A given answer; `PromptTooLongError` where it does not fit after the prompt."""
         (choice,) = tokenise_choices(checked_choices([answer]), prompt, self.tokenizer, self.engine.config)
         ids = self.tokenizer.encode(prompt)
         room = self.choice_budget([choice])
         if len(ids) > room:
             raise PromptTooLongError("the prompt", len(ids), room)
-        pixels = to_pixels(picture, self.preprocess)
-        heat = occlusion(
-            self.engine, self.tokenizer, pixels, prompt, choice, on_progress=on_progress or silent
+        return choice
+
+    def _attributed(
+        self,
+        picture: Picture,
+        prompt: str,
+        answer: Choice,
+        parts: Sequence[slice],
+        method: str,
+        on_progress: Progress | None,
+    ) -> list[Found]:
+        return attribute(
+            self.engine,
+            self.tokenizer,
+            to_pixels(picture, self.preprocess),
+            prompt,
+            answer,
+            parts,
+            method=method,
+            on_progress=on_progress or silent,
         )
-        return stretched(heat, *picture.image.size)
 
     def write(
         self,

@@ -10,14 +10,20 @@ require("test-web")
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.mcpserver import MCPServer
 
+from blip2_chat.agents.finding import add_match, add_search
+from blip2_chat.agents.loading import Loading
+from blip2_chat.agents.pictures import Pictures
+from blip2_chat.agents.tools import make_server
 from blip2_chat.search.index import Index
 from tests.agents.test_tools import called, refused, with_client
 from tests.support.searched import index_of_pictures
@@ -90,6 +96,21 @@ def test_search_and_match_over_an_index(photos: Photos) -> None:
     with_client(work, server("--root", str(photos.folder), "--index", photos.address))
 
 
+def over(photos: Photos, roots: Sequence[Path], *, search: bool) -> Any:
+    """A server in this process, which the SDK's client reaches without a process of its own."""
+
+    def no_model(progress: Any) -> NoReturn:
+        raise AssertionError("nothing here asks for the chat model")
+
+    allowed = Pictures(roots)
+    made = make_server(Loading(no_model), allowed)
+    index = Loading(lambda progress: photos.index)
+    add_match(made, index, allowed)
+    if search:
+        add_search(made, index, allowed)
+    return made
+
+
 def test_what_is_indexed_outside_of_the_roots_is_named_and_not_opened(photos: Photos) -> None:
     async def work(client: Client) -> None:
         found = await called(client, "search", text="a dog", top=1)
@@ -99,25 +120,25 @@ def test_what_is_indexed_outside_of_the_roots_is_named_and_not_opened(photos: Ph
             client, "match", picture=one["picture"], texts=["a dog"]
         )
 
-    with_client(work, server("--index", photos.address))
+    with_client(work, over(photos, [], search=True))
 
 
 def test_match_without_an_index(photos: Photos) -> None:
     async def work(client: Client) -> None:
-        assert {tool.name for tool in (await client.list_tools()).tools} == {
-            "caption",
-            "ask",
-            "choose",
-            "match",
-        }
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert tools == {"caption", "ask", "choose", "match"}
         told = await called(client, "match", picture="p03.png", texts=["a dog"])
         assert told["ranked"][0]["text"] == "a dog"
 
-    with_client(work, server("--root", str(photos.folder), "--match-model", photos.model))
+    with_client(work, over(photos, [photos.folder], search=False))
 
 
 def test_an_index_that_is_not_there_is_an_error_of_the_tool(tmp_path: Path) -> None:
-    async def work(client: Client) -> None:
-        assert str(tmp_path) in await refused(client, "search", text="a dog")
+    gone = str(tmp_path / "none.index")
 
-    with_client(work, server("--index", str(tmp_path / "none.index")))
+    async def work(client: Client) -> None:
+        assert gone in await refused(client, "search", text="a dog")
+
+    made = MCPServer("one tool")
+    add_search(made, Loading(lambda progress: Index.open(gone)), Pictures([]))
+    with_client(work, made)

@@ -290,8 +290,10 @@ class TestCommand:
         (site / "site").mkdir()
         shutil.copy(site / "farm.png", site / "site")
         page = page_of(site / "site", "<img src=farm.png>")
+        read_me = page_of(site / "site", "![](farm.png)", "README.md")
         monkeypatch.chdir(site)
         for line in block.splitlines():
             code, _, err = blip2_chat(*line.split()[1:])
             assert code == 0, err
         assert lacking(page.read_text()).pictures == ()
+        assert not read_me.read_text().startswith("![]")

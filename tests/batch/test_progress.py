@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.batch import make_pictures
 from tests.support.forking import blip2_chat
+from tests.support.variants import first_of
 from tests.support.waiting import wait_until
 
 
@@ -53,7 +54,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[[int], Terminal]]:
         one.close()
 
 
-@pytest.mark.parametrize("width", [80, 40])
+@pytest.mark.parametrize("width", first_of(40, 80))
 def test_a_terminal_shows_one_bar_with_the_latest_picture_below_it(
     terminal: Callable[[int], Terminal], tiny: Path, tmp_path: Path, width: int
 ) -> None:

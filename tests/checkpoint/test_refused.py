@@ -37,6 +37,7 @@ def test_missing_tokenizer(opt: Path) -> None:
     assert "lacks tokenizer.json" in refusal(opt)
 
 
+@pytest.mark.slow
 @needs("test-torch")
 def test_slow_tokenizer_files_and_the_command_for_them(opt: Path) -> None:
     """The command is read from the message and run; the text's tokens stay what they were."""
@@ -61,6 +62,7 @@ def run_python(command: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @needs("test-torch")
 def test_only_pickles_and_the_command_for_them(opt: Path) -> None:
     """The command is read from the message and run; transformers loads the same numbers from both."""

@@ -120,6 +120,7 @@ def test_models_lists_retrieval_models() -> None:
     assert "matches pictures with texts" in itm["description"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["bash", "python"])
 def test_what_the_documentation_says(folder: Path, tmp_path: Path, language: str) -> None:
     """docs/retrieval.md, as it stands, with the official name leading to a small random checkpoint."""

@@ -89,12 +89,10 @@ def test_precisions_and_block_sizes_live_side_by_side(source: Path) -> None:
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_progress_is_in_bytes_and_reaches_its_end(
-    source: Path, monkeypatch: pytest.MonkeyPatch, calibrated: bool
-) -> None:
-    monkeypatch.setattr(conversion, "DEFAULT", Calibration(is_on=calibrated))
+def test_progress_is_in_bytes_and_reaches_its_end(source: Path, cache: Path, calibrated: bool) -> None:
     told: list[tuple[str, int, int]] = []
-    folder = keep(source, on_progress=lambda *news: told.append(news))
+    calibration = Calibration(is_on=calibrated)
+    folder = keep(source, calibration=calibration, on_progress=lambda *news: told.append(news))
     names = (f"calibrating {source}", f"converting {source} to int8")
     counted = [news for news in told if news[0] in names]
     done = [news[1] for news in counted]
@@ -169,12 +167,11 @@ def test_weights_that_change_while_they_are_converted(source: Path, cache: Path)
 
 
 def test_disk_space_is_checked_first(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "_SMALL", 0)
     made = count_conversions(monkeypatch)
     usage = shutil.disk_usage(source)._replace(free=5_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(CheckpointError, match=r"needs 32 MB .* and 5 MB are free;.*BLIP2_CHAT_CACHE"):
-        keep(source)
+        keep(source, small=0)
     assert made == [] and remains(cache / "converted") == []
 
 
@@ -200,12 +197,11 @@ def pretend_room(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def test_a_disk_that_becomes_full(source: Path, tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "_SMALL", 0)
     monkeypatch.setenv("BLIP2_CHAT_CACHE", str(tiny_disk))
     pretend_room(monkeypatch, source)
     reached = []
     with pytest.raises(CheckpointError, match=r"became full while converting .*BLIP2_CHAT_CACHE") as error:
-        keep(source, "fp32", on_progress=lambda what, done, total: reached.append(done))
+        keep(source, "fp32", small=0, on_progress=lambda what, done, total: reached.append(done))
     assert reached, "it was full before anything was written"
     assert "\n" not in str(error.value)
     assert remains(tiny_disk / "converted") == []
@@ -222,24 +218,22 @@ def test_a_disk_that_becomes_full(source: Path, tiny_disk: Path, monkeypatch: py
 def test_every_form_of_a_full_disk_is_one_line(
     failure: OSError, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "_SMALL", 0)
 
     def fail(folder: Path) -> None:
         raise failure
 
     monkeypatch.setattr(conversion, "_flush", fail)
     with pytest.raises(CheckpointError, match="became full while"):
-        keep(source)
+        keep(source, small=0)
 
 
 def test_a_large_model_needs_a_writable_cache(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "_SMALL", 0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BLIP2_CHAT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(CheckpointError, match=r"cache cannot be written to \(.+\); set BLIP2_CHAT_CACHE"):
-        keep(source)
+        keep(source, small=0)
 
 
 def test_a_small_model_does_without_a_cache(source: Path, tmp_path: Path) -> None:

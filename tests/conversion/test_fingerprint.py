@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from blip2_chat.checkpoint.inspect import inspect
-from blip2_chat.conversion import fingerprint as provenance
 from blip2_chat.conversion.convert import converted
+from blip2_chat.conversion.fingerprint import fingerprint
 from blip2_chat.engines.onnx.manifest import Manifest
 from blip2_chat.errors import CheckpointError
 from tests.support.conversions import keep, remains, spoil
@@ -29,16 +30,16 @@ def test_other_weights_in_the_same_folder_are_converted_anew(source: Path) -> No
 
 
 @pytest.mark.parametrize("small", [64_000_000, 0], ids=["small", "large"])
-def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "_SMALL", small)
+def test_fingerprint(small: int, source: Path, tmp_path: Path) -> None:
     files = inspect(source).weight_files
-    first = provenance.fingerprint(source, files)
+    of = partial(fingerprint, hashed_up_to=small)
+    first = of(source, files)
 
     copy = shutil.copytree(source, tmp_path / "moved")
     (copy / "notes.json").write_text("{}")
-    assert provenance.fingerprint(copy, files) == first, "a copy, with a stranger beside it"
+    assert of(copy, files) == first, "a copy, with a stranger beside it"
     os.utime(copy / "model.safetensors", ns=(1, 1))
-    assert (provenance.fingerprint(copy, files) == first) is bool(small), "another time"
+    assert (of(copy, files) == first) is bool(small), "another time"
 
     seen = {first}
     for change in (
@@ -49,7 +50,7 @@ def test_fingerprint(small: int, source: Path, tmp_path: Path, monkeypatch: pyte
         lambda: (source / "processor_config.json").unlink(),
     ):
         change()
-        seen.add(provenance.fingerprint(source, files))
+        seen.add(of(source, files))
     assert len(seen) == 6
 
 
@@ -76,13 +77,12 @@ def snapshot(source: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_hub_files_are_known_by_the_hubs_hash(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "_SMALL", 0)
+def test_hub_files_are_known_by_the_hubs_hash(snapshot: Path, cache: Path) -> None:
     checkpoint = inspect(snapshot)
     weights = snapshot / "model.safetensors"
-    before = provenance.fingerprint(snapshot, checkpoint.weight_files)
+    before = fingerprint(snapshot, checkpoint.weight_files, hashed_up_to=0)
     os.utime(weights, ns=(1, 1))
-    assert provenance.fingerprint(snapshot, checkpoint.weight_files) == before
+    assert fingerprint(snapshot, checkpoint.weight_files, hashed_up_to=0) == before
     folder = converted(checkpoint, "int8", name="org/name@main").folder
     assert folder.name.startswith("org--name-int8-")
     source = Manifest.from_folder(folder).source

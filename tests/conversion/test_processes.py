@@ -41,8 +41,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough that its conversion takes most of a second."""
     return make_checkpoint(
         tmp_path_factory.mktemp("source") / "model",
-        vision={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6},
-        text={"hidden_size": 320, "word_embed_proj_dim": 320, "ffn_dim": 1280, "num_hidden_layers": 6},
+        vision={"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3},
+        text={"hidden_size": 160, "word_embed_proj_dim": 160, "ffn_dim": 640, "num_hidden_layers": 3},
     )
 
 

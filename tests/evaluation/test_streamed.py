@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
 
 @pytest.mark.parametrize("family", ["opt", pytest.param("t5", marks=pytest.mark.slow)])
 def test_answers_are_those_that_fp32_writes(
-    family: str, checkpoint: Callable[..., Path], questions: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, checkpoint: Callable[..., Path], questions: Path
 ) -> None:
     """A random int4 model's drafts are wrong again and again; groups are small."""
-    monkeypatch.setattr(streamed, "_MOST_READINGS", 40)
-    monkeypatch.setattr(streamed, "_MEMORY", 1)
     folder = checkpoint(family, 8)
-    comparison = StreamedComparison(str(folder), Questions.open(str(questions)), ["int4"])
+    comparison = StreamedComparison(
+        str(folder), Questions.open(str(questions)), ["int4"], most_readings=40, memory=1
+    )
     outcome = comparison.run()
     assert outcome.readings > 6
     model = blip2_chat.load(folder, engine="torch", precision="fp32", template=None)
@@ -75,11 +76,10 @@ def test_answers_are_those_that_fp32_writes(
 
 
 def test_a_bound_of_readings_leaves_verified_beginnings(
-    checkpoint: Callable[..., Path], questions: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Callable[..., Path], questions: Path
 ) -> None:
-    monkeypatch.setattr(streamed, "_MOST_READINGS", 2)
     folder = checkpoint("opt", 8)
-    outcome = StreamedComparison(str(folder), Questions.open(str(questions)), ["int4"]).run()
+    outcome = StreamedComparison(str(folder), Questions.open(str(questions)), ["int4"], most_readings=2).run()
     assert outcome.readings == 2
     model = blip2_chat.load(folder, engine="torch", precision="fp32")
     captions = [row for row in outcome.rows if row.item.question is None]
@@ -124,7 +124,7 @@ def test_the_command(checkpoint: Callable[..., Path], questions: Path, tmp_path:
 def test_interrupted_it_tells_what_there_is(
     checkpoint: Callable[..., Path], questions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "_MEMORY", 1)
+    monkeypatch.setattr(streamed, "StreamedComparison", partial(StreamedComparison, memory=1))
     compared = StreamedComparison._compare
 
     def once(self: StreamedComparison, *arguments: Any) -> None:

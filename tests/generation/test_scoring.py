@@ -13,7 +13,8 @@ from transformers import Blip2ForConditionalGeneration
 
 import blip2_chat
 from blip2_chat.errors import GenerationError, PromptTooLongError
-from blip2_chat.generation import scoring
+from blip2_chat.generation.rows import tokenise_choices
+from blip2_chat.generation.scoring import score_choices
 from blip2_chat.images import to_pixels
 from blip2_chat.model import Model
 
@@ -59,11 +60,14 @@ def test_scores_are_those_of_transformers(both: tuple[Model, Path], prompt: str)
     assert len({round(one, 3) for one in expected}) == len(ANSWERS)
 
 
-def test_many_answers_are_scored_in_groups(both: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_answers_are_scored_in_groups(both: tuple[Model, Path]) -> None:
     model, _ = both
-    at_once = model.score(picture(), "a photo of", ANSWERS)
-    monkeypatch.setattr(scoring, "_ROWS", 2)
-    assert model.score(picture(), "a photo of", ANSWERS) == pytest.approx(at_once, abs=1e-4)
+    vectors = model.query_vectors(model.open(picture()))
+    prompt = "a photo of"
+    choices = tokenise_choices(ANSWERS, prompt, model.tokenizer, model.engine.config)
+    tokens = model.tokenizer.encode(prompt)
+    scores, _ = score_choices(model.engine, model.tokenizer, vectors, tokens, choices, at_once=2)
+    assert scores == pytest.approx(model.score(picture(), "a photo of", ANSWERS), abs=1e-4)
 
 
 def test_choices_come_best_first_with_probabilities_that_sum_to_one(both: tuple[Model, Path]) -> None:

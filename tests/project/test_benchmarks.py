@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import child, full_size, run_throughput, serve_load
+from benchmarks import full_size, run_throughput, serve_load
 from benchmarks.child import Deadline, Kept, figures_of
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     folder = tmp_path / "benchmarks"
     folder.mkdir()
     (folder / "__init__.py").write_text(f"__path__ = [{str(ROOT / 'benchmarks')!r}, {str(folder)!r}]")
-    monkeypatch.setattr(child, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
 
     def make(name: str, program: str) -> str:
@@ -75,12 +74,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ids=["segmentation fault", "killed", "failed", "aborted", "too long", "too long and stubborn"],
 )
 def test_a_measurement_that_fails_keeps_what_it_had(
-    module: Any, program: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    module: Any, tmp_path: Path, program: str, reason: str
 ) -> None:
-    monkeypatch.setattr(child, "_PATIENCE", 0.5)
-    figures = figures_of(module("bad", program), seconds=3)
+    bounds: dict[str, Any] = {"seconds": 3, "root": tmp_path, "patience": 0.5}
+    figures = figures_of(module("bad", program), **bounds)
     assert figures.pop("failed") and figures == {"load": 1.5}
-    figures = figures_of("bad", seconds=3)
+    figures = figures_of("bad", **bounds)
     assert re.fullmatch(reason, figures["failed"])
 
 
@@ -94,7 +93,7 @@ started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"
 open({str(note)!r}, "w").write(str(started.pid))
 time.sleep(120)
 """
-    assert "longer than" in figures_of(module("parent", program), seconds=4)["failed"]
+    assert "longer than" in figures_of(module("parent", program), seconds=4, root=tmp_path)["failed"]
     pid = int(note.read_text())
     ends = time.monotonic() + 20
     while alive(pid) and time.monotonic() < ends:

@@ -59,11 +59,15 @@ OURS = {".cache/blip2-chat"}
     "way_in",
     [
         pytest.param(python("import blip2_chat, onnxruntime"), id="import"),
-        pytest.param(python("import blip2_chat; blip2_chat.load().close()"), id="load"),
         pytest.param(
-            python("import blip2_chat.batch.ray_run, blip2_chat.engines.onnx.run.runtime"), id="ray"
+            python("import blip2_chat; blip2_chat.load().close()"), id="load", marks=pytest.mark.slow
         ),
-        pytest.param(python("import benchmarks.quantisation_error"), id="benchmark"),
+        pytest.param(
+            python("import blip2_chat.batch.ray_run, blip2_chat.engines.onnx.run.runtime"),
+            id="ray",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(python("import benchmarks.quantisation_error"), id="benchmark", marks=pytest.mark.slow),
         pytest.param(
             python(
                 "import blip2_chat, subprocess, sys; "
@@ -71,8 +75,8 @@ OURS = {".cache/blip2-chat"}
             ),
             id="child",
         ),
-        pytest.param(command("doctor"), id="doctor"),
-        pytest.param(command("models"), id="models"),
+        pytest.param(command("doctor"), id="doctor", marks=pytest.mark.slow),
+        pytest.param(command("models"), id="models", marks=pytest.mark.slow),
         pytest.param(command("convert", "demo", "converted", "--precision", "int4"), id="convert"),
     ],
 )

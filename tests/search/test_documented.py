@@ -80,7 +80,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         )
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/search.md"])
+# Of README.md, tests/project/test_readme.py runs every command.
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["docs/search.md"])
 def test_every_command_runs_as_it_stands(shell: Shell, document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     commands = ABOUT_INDEXES.findall(text)
@@ -91,6 +93,7 @@ def test_every_command_runs_as_it_stands(shell: Shell, document: str) -> None:
             assert out.count(".png") >= 3
 
 
+@pytest.mark.slow
 def test_the_piece_of_python_runs_as_it_stands(shell: Shell) -> None:
     text = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -101,6 +104,7 @@ def test_the_piece_of_python_runs_as_it_stands(shell: Shell) -> None:
 
 
 @needs_embedded
+@pytest.mark.slow
 def test_the_samples_are_found_by_their_captions(shell: Shell) -> None:
     some = sample_pictures()[:3]
     shell.run("blip2-chat index samples --out captions.index")

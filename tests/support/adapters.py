@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Blip2ForConditionalGeneration
 
 LINEARS = ["q_proj", "fc1", "query", "language_projection"]
@@ -25,6 +24,8 @@ def make_adapter(folder: Path, out: Path, *, seed: int = 0, **settings: Any) -> 
         warnings.simplefilter(
             "ignore"
         )  # peft tells what it sets right, such as fan_in_fan_out of linear layers
+        from peft import LoraConfig, get_peft_model
+
         model = get_peft_model(base_model(folder), LoraConfig(**settings))
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in sorted(model.named_parameters()):
@@ -39,4 +40,6 @@ def merged(folder: Path, adapter: Path) -> Any:
     """transformers' model with the adapter merged into it by peft."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from peft import PeftModel
+
         return PeftModel.from_pretrained(base_model(folder), adapter).merge_and_unload().eval()

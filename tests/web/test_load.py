@@ -102,7 +102,7 @@ async def _everybody(url: str, model: str, seconds: float, at_least: int = 1) ->
 
 def test_every_answer_belongs_to_its_own_picture_and_question(make_model: MakeModel) -> None:
     with running(make_model()) as server:
-        answered, wrong, distinct = asyncio.run(_everybody(server.url, server.model, 12))
+        answered, wrong, distinct = asyncio.run(_everybody(server.url, server.model, 6))
         assert server.scheduler.busy_rows == server.scheduler.waiting == 0
         # A stream's place is free a moment after its last byte.
         assert wait_until(lambda: server.service.places.requests == server.service.places.held_bytes == 0)

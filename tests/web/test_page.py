@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from blip2_chat.conversation_file import SavedConversation
 from blip2_chat.model import Model
+from tests.support.variants import first_of
 from tests.support.waiting import wait_until
 from tests.support.web_browser import Visit, answers, ask, idle, kept, said
 from tests.support.web_server import MakeModel, Running, gated, picture, running
@@ -272,7 +273,7 @@ def test_advice_about_a_dark_picture(visit: Visit, tmp_path: Path) -> None:
     expect(visit.page.locator("#advice li").first).to_contain_text("dark")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", first_of("light", "dark"))
 def test_the_page_on_a_phone(browser: Browser, server: Running, scheme: Any) -> None:
     viewport: Any = {"width": 360, "height": 740}
     visit = Visit(browser, server.url, viewport=viewport, color_scheme=scheme, is_mobile=True, has_touch=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.support.variants import first_of
 from tests.support.waiting import wait_until
 from tests.support.web_browser import Visit, answers, ask, idle, kept, said, stored
 from tests.support.web_server import MakeModel, Running, gated, picture, running
@@ -93,7 +94,7 @@ def test_a_duplicated_tab_goes_on_with_a_copy_of_its_own(page: Page) -> None:
     assert said(other, 0)
 
 
-@pytest.mark.parametrize("limits", [{"max_messages": 4}, {"max_text": 260}])
+@pytest.mark.parametrize("limits", first_of({"max_messages": 4}, {"max_text": 260}))
 def test_a_long_conversation_goes_on(browser: Browser, make_model: MakeModel, limits: dict[str, int]) -> None:
     with running(make_model(), **limits) as server:
         visit = Visit(browser, server.url)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.support.variants import first_of
 from tests.support.web_browser import Visit, answers, ask, idle, kept, said
 from tests.support.web_server import Running, tokens_written
 
@@ -161,7 +162,7 @@ def test_another_answer_from_another_model_is_its_likeliest(visit: Visit) -> Non
     ]
 
 
-@pytest.mark.parametrize("saved", ['{"name": "gone", "precision": "int8"}', "not json", "null"])
+@pytest.mark.parametrize("saved", first_of('{"name": "gone", "precision": "int8"}', "not json", "null"))
 def test_an_unknown_remembered_model_falls_back_to_the_first(visit: Visit, saved: str) -> None:
     page = visit.page
     page.evaluate("(saved) => localStorage.setItem('blip2-chat model', saved)", saved)

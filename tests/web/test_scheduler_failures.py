@@ -7,6 +7,8 @@ from tests.support.extras import require
 require("test-web")
 
 import asyncio
+import contextlib
+import math
 import threading
 from dataclasses import replace
 from typing import Any
@@ -17,7 +19,6 @@ import pytest
 from blip2_chat.generation import loop as loop_module
 from blip2_chat.generation.rows import Event, Task
 from blip2_chat.model import Model
-from blip2_chat.web import scheduler as scheduler_module
 from blip2_chat.web.scheduler import Scheduler
 from tests.support.scheduling import alone, assert_same, ends, events_of, held_until, seen, task
 from tests.support.waiting import wait_until
@@ -72,16 +73,13 @@ def test_an_answer_that_fails_spoils_no_other(model: Model, place: int) -> None:
 
 
 @pytest.mark.parametrize("blamed", [None, 1])
-def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
-    model: Model, scheduler: Scheduler, blamed: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_that_cannot_be_read_together_are_read_one_by_one(model: Model, blamed: int | None) -> None:
     """Too many for the memory at once, or one that cannot be read at all."""
     tasks = [task(model, f"what is {name}?") for name in ("this", "that", "here")]
     expected = [alone(model, i, one) for i, one in enumerate(tasks)]
     model.states.clear()
     prefill, all_here, together = model.engine.prefill, threading.Event(), 0
     held_until(all_here, model)
-    monkeypatch.setattr(scheduler_module, "_PATIENCE", float("inf"))
 
     def failing(vectors: Any, prompts: Any, state: Any = None) -> Any:
         nonlocal together
@@ -93,9 +91,10 @@ def test_prompts_that_cannot_be_read_together_are_read_one_by_one(
     model.engine.prefill = failing  # type: ignore[method-assign]
 
     async def ask() -> list[Any]:
-        tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(tasks)]
-        all_here.set()
-        return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
+        with contextlib.closing(Scheduler(model, slots=4, patience=math.inf)) as scheduler:
+            tickets = [scheduler.submit(seen(model, i), one) for i, one in enumerate(tasks)]
+            all_here.set()
+            return await asyncio.gather(*[events_of(ticket) for ticket in tickets], return_exceptions=True)
 
     for place, events in enumerate(asyncio.run(ask())):
         if place == blamed:

@@ -27,15 +27,16 @@ _OF_ONE_PIXEL = re.compile(r"\s*[01](?:px)?\s*")
 
 @dataclass(frozen=True)
 class Lacking:
-    """A picture without a text. line: in the page, from 1. at: where the name of its tag ends, in characters.
-    sources: its addresses, the most likely first. language: that of its place in the page, "" if unknown;
-    has_language: whether its own tag says so."""
+    """A picture without a text. line: in the page, from 1. at: where the name of its tag ends, in characters, or, for
+    one of Markdown (is_markdown), where its text belongs. sources: its addresses, the most likely first. language:
+    that of its place in the page, "" if unknown; has_language: whether its own tag says so."""
 
     line: int
     at: int
     sources: tuple[str, ...]
     language: str
     has_language: bool = False
+    is_markdown: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Alternative texts for a page: found, proposed, and written."""
+"""Alternative texts for a page of HTML or Markdown: found, proposed, and written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ..images.naming import one_line
 from ..system.whole_files import replacing
 from .addresses import Addresses
 from .finder import Lacking, lacking
-from .page import ENDINGS, Insertion, Page
+from .markdown import ENDINGS as MARKDOWN
+from .markdown import lacking_in_markdown
+from .page import ENDINGS, Insertion, MarkdownText, Page
 from .wording import alt_text
 
 # The language in which the models write.
@@ -83,8 +85,9 @@ class Proposals:
 
 def propose(path: Path, addresses: Addresses, describe: Describe) -> Proposals:
     """Raises `PageError` for a page that cannot be read; a picture that cannot be opened has an error."""
-    page = Page.read(path)
-    found = lacking(page.text)
+    is_html = path.suffix.lower() not in MARKDOWN
+    page = Page.read(path, is_html)
+    found = lacking(page.text) if is_html else lacking_in_markdown(page.text)
     return Proposals(
         path, page, tuple(_proposal(one, path, found.base, addresses, describe) for one in found.pictures)
     )
@@ -97,7 +100,7 @@ def pages(source: Path) -> Iterator[Path]:
         for folder, folders, names in os.walk(source):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                if name.lower().endswith((*ENDINGS, *MARKDOWN)) and not name.startswith("."):
                     yield Path(folder, name)
     elif source.suffix.lower() == ".txt":
         for line in Page.read(source).text.splitlines():
@@ -128,7 +131,9 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _insertion(one: Proposal) -> Insertion:
+def _insertion(one: Proposal) -> Insertion | MarkdownText:
+    if one.lacking.is_markdown:
+        return MarkdownText(one.lacking.at, one.alt or "")
     attributes: Iterable[tuple[str, str]] = [("alt", one.alt or "")]
     if one.language and not one.lacking.has_language:
         attributes = [*attributes, ("lang", one.language)]

@@ -42,7 +42,8 @@ def alt(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="PAGE", help="An HTML page, a folder of pages, or a list of pages (.txt), one per line."
+            metavar="PAGE",
+            help="A page of HTML or Markdown, a folder of pages, or a list of pages (.txt), one per line.",
         ),
     ],
     *,
@@ -66,11 +67,11 @@ def alt(
     ] = False,
     model: ModelOptions,
 ) -> None:
-    """Propose alternative texts for the pictures of HTML pages.
+    """Propose alternative texts for the pictures of HTML and Markdown pages.
 
-    Those that have none get one. Prints a diff, and changes nothing without --write. Pictures with an empty alt are
-    decorative and stay so. Exit status: 0 success, 3 some pictures or pages could not be read, 1 nothing could be
-    done.
+    Those that have none get one. Prints a diff, and changes nothing without --write. In HTML, pictures with an empty
+    alt are decorative and stay so. Exit status: 0 success, 3 some pictures or pages could not be read, 1 nothing
+    could be done.
     """
     from ..alt_text.addresses import Addresses
     from ..alt_text.proposals import pages, propose

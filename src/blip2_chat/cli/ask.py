@@ -10,7 +10,7 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, speak, speak_others, tell_advice, tell_dropped, write
 from .display.terminal import complain, say, say_json, waiting
 from .options import CHOICES_HELP, Json, ModelOptions, WritingOptions, choices_of
-from .where import Where
+from .where import Method, Where
 from .where import check as check_where
 from .where import save as save_where
 from .wording import option, worded
@@ -29,6 +29,7 @@ def ask(
     *,
     choices: Annotated[str | None, typer.Option(metavar="A,B,...", help=CHOICES_HELP)] = None,
     where: Where = None,
+    where_method: Method = None,
     model: ModelOptions,
     writing: WritingOptions,
     as_json: Json = False,
@@ -38,7 +39,7 @@ def ask(
     Several questions form one conversation. Each answer is printed on a line of its own. If a question cannot be
     answered, an error is printed, the others are still asked, and the exit status is 1.
     """
-    check_where(where)
+    check_where(where, where_method)
     settings = writing.settings()
     answers = choices_of(choices)
     if answers and settings:
@@ -66,7 +67,7 @@ def ask(
             if as_json:
                 say_json({"picture": picture, "question": question, "error": worded(error)})
     if where is not None:
-        save_where(chat, where)
+        save_where(chat, where, where_method)
     if failed:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from ..errors import Blip2ChatError, PictureError
 from .display.output import entry, open_source, shown_name, speak, speak_others, tell_advice, write
 from .display.terminal import complain, say, say_json
 from .options import Json, ModelOptions, Start, WritingOptions
-from .where import Where
+from .where import Method, Where
 from .where import check as check_where
 from .where import save as save_where
 from .wording import worded
@@ -27,6 +27,7 @@ def caption(
     writing: WritingOptions,
     start: Start = None,
     where: Where = None,
+    where_method: Method = None,
     as_json: Json = False,
 ) -> None:
     """Describe pictures.
@@ -34,7 +35,7 @@ def caption(
     Each caption is printed on a line of its own, after the picture's name if there are several pictures. A picture
     that cannot be read is skipped with an error, and the exit status is 1.
     """
-    check_where(where)
+    check_where(where, where_method)
     if where is not None and len(pictures) > 1:
         raise typer.BadParameter("--where is for one picture")
     settings = writing.settings()
@@ -62,7 +63,7 @@ def caption(
             prefix = f"{shown_name(source)}: " if len(pictures) > 1 else ""
             _describe(chat, source, prefix, start, as_json)
             if where is not None:
-                save_where(chat, where)
+                save_where(chat, where, where_method)
         except Blip2ChatError as error:
             skip(source, error)
     if failed:

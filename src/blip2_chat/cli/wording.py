@@ -11,6 +11,7 @@ OPTION_NAMES = {
     "num_beams": "beams",
     "num_answers": "answers",
     "no_repeat_ngram_size": "no-repeat-ngram",
+    "method": "where-method",
 }
 # `PictureLimits.pixels_option`: in the library the limit counts pixels.
 PIXELS_OPTION = "--max-megapixels {megapixels}"

@@ -47,8 +47,6 @@ from .fidelity import fidelity_samples, measured
 from .fingerprint import Hashing
 from .job import Job, identity
 
-# Models that are converted for one run only, into a temporary folder, when the cache cannot take them.
-_SMALL = 256_000_000
 # Beside the weights: graphs, tokenizer, and what the file system itself needs.
 _DISK_MARGIN = 32_000_000
 
@@ -62,15 +60,18 @@ def converted(
     *,
     name: str,
     block_size: int | None = None,
+    calibration: Calibration = DEFAULT,
+    small: int = 256_000_000,
     on_progress: Progress | None = None,
 ) -> Verified:
     """The folder of the checkpoint's conversion in the user's cache; converts when it is not there yet.
 
-    While another process converts the same, waits for its result. `name` is how the user calls the model. A
-    small model is converted into a temporary folder, and a warning says so, when the cache cannot be written to.
+    While another process converts the same, waits for its result. `name` is how the user calls the model. A model of
+    at most `small` bytes is converted into a temporary folder, for this run only, and a warning says so, when the
+    cache cannot be written to.
     Raises `CheckpointError`.
     """
-    job = Job.of(checkpoint, precision, name, block_size, DEFAULT)
+    job = Job.of(checkpoint, precision, name, block_size, calibration)
     target = conversions_folder() / job.key
     if found := whole(target):
         return found
@@ -93,7 +94,7 @@ def converted(
             _make(job, target, job.source(is_private=True), WAY_OUT, tell)
             return verify(target)
     except CannotWriteError as error:
-        if size > _SMALL:
+        if size > small:
             raise
         return _converted_for_this_run(job, error, tell)
 

@@ -14,9 +14,6 @@ from ..checkpoint.adapters import FILES, Adapter
 from ..errors import CheckpointError
 from ..system.small_files import QFORMER_TOKENIZER, SETTINGS
 
-# Weights up to this many bytes in all are hashed at every load (0.1 s); so a package upgraded with another
-# embedded model of the same shape, and so the same size, is never taken for the old one.
-_SMALL = 64_000_000
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 _CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,12 +25,15 @@ def fingerprint(
     weight_files: Sequence[str],
     processor: Path | None = None,
     adapter: Adapter | None = None,
+    hashed_up_to: int = 64_000_000,
 ) -> str:
     """64 hex digits that change when the checkpoint in `folder` does, in milliseconds for any size.
 
     The small files count by content. Weights count by the hash that the hub's cache names them by, or, when
     small, by their content; larger ones by size, modification time and a few kilobytes spread over the file
     (times alone are equal in unpacked archives that normalise them).
+    Weights of `hashed_up_to` bytes in all are small: they are hashed at every load (0.1 s), so that a package
+    upgraded with another embedded model of the same shape, and so the same size, is never taken for the old one.
     `processor` is where the small files other than the configurations are, if not in `folder`. The files of `adapter`
     count by content.
     Moving or renaming the folder changes nothing. `CheckpointError` when a file cannot be read.
@@ -45,7 +45,7 @@ def fingerprint(
             path = (folder if is_models or processor is None else processor) / name
             if path.is_file():
                 digest.update(json.dumps([name, sha256(path)]).encode())
-        is_small = sum((folder / name).stat().st_size for name in weight_files) <= _SMALL
+        is_small = sum((folder / name).stat().st_size for name in weight_files) <= hashed_up_to
         for name in weight_files:
             path = folder / name
             identity = hub_hash(path) or (sha256(path) if is_small else _outline(path))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,34 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the model's memory."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that is given, after a prompt: token ids, without an end token. `parts` are slices of the answer."""
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    parts: Sequence[slice]
+    instruction: Sequence[int] = ()
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """What an engine has that can also be looked into: from where in the picture [1,3,H,W] an answer came.
+
+    Patches are the picture encoder's, row by row. Whoever calls computes nothing else meanwhile.
+    """
+
+    def attention(self, pixels: Floats, given: Given) -> Floats:
+        """The language model's attention from each part of the answer to the query vectors (mean over layers, heads
+        and tokens; of an encoder-decoder model the cross-attention), times the Q-Former's attention from there to
+        the patches (last layer that looks at the picture, mean over heads) -> [parts, patches]."""
+
+    def gradient(self, pixels: Floats, given: Given) -> Iterator[tuple[int, int, Floats]]:
+        """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of each part's log-probability, on the
+        picture encoder's features, from all zeros -> (points done, points in all, [parts, patches] in nats) as
+        they come; the last is the result."""
 
 
 def require_instructions(instructions: Sequence[Sequence[int]], pictures: int) -> None:

@@ -57,7 +57,7 @@ def vqa_plain(text: str) -> str:
     """An answer as VQA accuracy compares it: small numbers as digits, no articles, contractions with their
     apostrophe. Punctuation becomes a space where it joins words (t-shirt), and nothing next to a space or anywhere in
     an answer with a number such as 10,000."""
-    text = _one_line(text)
+    text = _on_one_line(text)
     in_number = re.search(r"\d,\d", text) is not None
     joining = {mark: not (in_number or f"{mark} " in text or f" {mark}" in text) for mark in _MARKS}
     text = "".join(" " * joining[letter] if letter in joining else letter for letter in text)
@@ -67,7 +67,7 @@ def vqa_plain(text: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def _one_line(text: str) -> str:
+def _on_one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
@@ -78,14 +78,14 @@ def vqa_accuracy(answer: str, people: Sequence[str]) -> float:
     ten people per question. Of three, nobody is left out, or no answer could score 1; with fewer, the answer is right
     if any of them said it.
     """
-    people = [_one_line(one) for one in people]
+    people = [_on_one_line(one) for one in people]
     if len(people) < 4:
         said = [vqa_plain(one) == vqa_plain(answer) for one in people]
         return sum(said) / 3 if len(said) == 3 else float(any(said))
     if len(set(people)) > 1:
         said = [vqa_plain(one) == vqa_plain(answer) for one in people]
     else:
-        said = [one == _one_line(answer) for one in people]
+        said = [one == _on_one_line(answer) for one in people]
     return sum(min((sum(said) - one) / 3, 1.0) for one in said) / len(said)
 
 

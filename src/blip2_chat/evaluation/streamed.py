@@ -43,13 +43,10 @@ from .compare import Item, Questions
 from .held_out import picture_in
 
 PRECISIONS = ("int8", "int4")
-# Tokens of an answer that are compared; readings of the weights per group after which what is verified is taken.
+# Tokens of an answer that are compared.
 _LONGEST = 30
 # Of a prompt and its answer, for estimates.
 _USUAL_TOKENS = 24
-_MOST_READINGS = 8
-# What the samples of one group may hold at once beside the weights, in bytes.
-_MEMORY = 1_000_000_000
 
 
 @dataclass
@@ -81,14 +78,19 @@ class StreamedComparison:
         *,
         adapter: str | None = None,
         force: bool = False,
+        most_readings: int = 8,
+        memory: int = 1_000_000_000,
         on_progress: Progress | None = None,
     ) -> None:
         """Opens the checkpoint and converts it where that was not done before. The first of the precisions writes the
-        drafts. Raises `NotEnoughMemoryError` when it does not fit (not with `force`), and `CheckpointError`, also for
-        a folder that is converted already: it has no float32 weights."""
+        drafts. After `most_readings` of the weights for a group, what is verified of its answers is taken.
+        `memory`: the bytes that the samples of one group may hold at once, beside the weights.
+        Raises `NotEnoughMemoryError` when it does not fit (not with `force`), and `CheckpointError`, also for a
+        folder that is converted already: it has no float32 weights."""
         self.outcome = StreamedOutcome()
         self._tell = on_progress or silent
         self._questions = questions
+        self._most_readings, self._memory = most_readings, memory
         self._checkpoint = _official(name, adapter, self._tell)
         if not force:
             require_fit(self._checkpoint.config, precisions[0], "onnx", name=name)
@@ -155,7 +157,7 @@ class StreamedComparison:
         ]
         exact: dict[int, tuple[Floats, Floats]] = {}
         waiting = list(range(len(samples)))
-        for reading in range(1, _MOST_READINGS + 1):
+        for reading in range(1, self._most_readings + 1):
             what = f"fp32, reading {reading}{of}"
             outputs = reference_outputs(
                 self._checkpoint,
@@ -167,7 +169,7 @@ class StreamedComparison:
             for place, at in enumerate(waiting):
                 sample, logits = samples[at], outputs.logits[place]
                 kept, is_whole = _verified(sample.answer, logits.argmax(axis=-1).tolist(), eos, longest[at])
-                if is_whole or reading == _MOST_READINGS:
+                if is_whole or reading == self._most_readings:
                     samples[at] = replace(sample, answer=kept[:-1] if not is_whole else kept)
                     exact[at] = (outputs.vectors[place], logits[: len(samples[at].answer) + 1])
                     continue
@@ -224,7 +226,7 @@ class StreamedComparison:
         return clean(self._tokenizer.decode(sample.answer), TEMPLATES[self._config.family].stop)
 
     def _group_size(self) -> int:
-        """Items whose logits and activations stay within `_MEMORY`."""
+        """Items whose logits and activations stay within the memory allowed."""
         text, vision = self._config.text, self._config.vision
         tokens = self._config.num_query_tokens + 64
         logits = 2 * 4 * text.vocab_size * _LONGEST
@@ -232,7 +234,7 @@ class StreamedComparison:
         # Keys and values of every layer's cross-attention, where there is one.
         activations += 4 * tokens * (self._config.cached_numbers - text.cached_numbers)
         picture = 4 * 6 * vision.hidden_size * ((vision.image_size // vision.patch_size) ** 2 + 1)
-        return max(1, _MEMORY // (logits + activations + picture))
+        return max(1, self._memory // (logits + activations + picture))
 
 
 def _opened(path: str) -> Picture:

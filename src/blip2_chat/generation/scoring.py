@@ -13,9 +13,6 @@ from .loop import Batch, Member
 from .rows import Choice, End, Task
 from .settings import Decoding
 
-# Rows at once: each takes a KV cache.
-_ROWS = 32
-
 
 def score_choices(
     engine: Engine,
@@ -24,10 +21,12 @@ def score_choices(
     prompt: list[int],
     choices: Sequence[Choice],
     state: State | None = None,
+    at_once: int = 32,
 ) -> tuple[list[float], State | None]:
     """The natural-log probability of each choice after a prompt, and a state to go on from.
 
-    `query_vectors` [1,Q,D]; `state`, of one row, is used up. The prompt is read once, however many choices there are.
+    `query_vectors` [1,Q,D]; `state`, of one row, is used up. The prompt is read once, however many choices there are;
+    `at_once` of them are read side by side, and each takes a KV cache meanwhile.
     """
     left = state
 
@@ -36,8 +35,8 @@ def score_choices(
         left = after
 
     scores: list[float] = []
-    for start in range(0, len(choices), _ROWS):
-        task = Task(prompt, Decoding(), choices=tuple(choices[start : start + _ROWS]))
+    for start in range(0, len(choices), at_once):
+        task = Task(prompt, Decoding(), choices=tuple(choices[start : start + at_once]))
         batch = Batch(engine, tokenizer, keep)
         before, left = left, None
         (member,) = batch.join(query_vectors, [task], before)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from ..errors import PictureError
 from ..sizes import mebibytes
 
-# The number of passes allowed for a JPEG of the largest size; a smaller one may have more.
+# Passes allowed over a JPEG of `max_pixels`, or of `_FEW_PIXELS` where the limit is lower; a smaller JPEG may have
+# more.
 _PASSES = 16
-_SMALL = 4_000_000
+_FEW_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class PictureLimits:
 
     def require_work(self, scans: int, pixels: int, name: str) -> None:
         """Raise `PictureError` if a JPEG makes too many passes, or decodes too many `pixels` in all of them."""
-        if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _SMALL):
+        if scans > self.max_scans or pixels > _PASSES * max(self.max_pixels, _FEW_PIXELS):
             raise PictureError(
                 f"{name} is a progressive JPEG of {scans:,} scans, which would take too long to decode; "
                 "save it again in another program and use that",

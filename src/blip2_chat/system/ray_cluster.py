@@ -47,7 +47,7 @@ def connect(ray: Any, address: str) -> None:
             return
         except Exception as error:  # Ray raises a bare Exception if a slow machine does not start it in time
             if attempt == attempts:
-                raise ClusterError(f"Ray at {address!r} cannot be reached ({_one_line(error)})") from error
+                raise ClusterError(f"Ray at {address!r} cannot be reached ({_first_line(error)})") from error
             ray.shutdown()
 
 
@@ -67,7 +67,7 @@ def _require_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or _one_line(error)
+        reason = getattr(error, "strerror", None) or _first_line(error)
         raise ClusterError(
             f"Ray at {address!r} cannot be reached ({reason}); check the address, and `ray status` there"
         ) from error
@@ -87,6 +87,6 @@ def loading_of_one(loading: dict[str, Any], cpus: float) -> dict[str, Any]:
     return {**loading, "threads": loading.get("threads") or max(1, int(cpus))}
 
 
-def _one_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return "".join(c if c.isprintable() else "?" for c in line[:200])

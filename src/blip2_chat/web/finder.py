@@ -17,8 +17,8 @@ from .pictures.workers import Workers
 
 # Seconds for reading candidates again together with the text: the rest stays in the order of the embeddings.
 _RERANKING = 8.0
-# Pictures up to this size are sent without loss.
-_SMALL = 512
+# Pictures up to this size, in pixels of the longer side, are sent without loss.
+_LOSSLESS = 512
 
 
 class _GoneError(Exception):
@@ -95,7 +95,7 @@ def _encoded(picture: Picture, shape: tuple[int, int], longest: int) -> tuple[by
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
-    if max(shape) <= min(_SMALL, longest):
+    if max(shape) <= min(_LOSSLESS, longest):
         image.save(file, "PNG", compress_level=3)
         return file.getvalue(), "image/png"
     image.save(file, "JPEG", quality=88)

@@ -26,9 +26,6 @@ from ..model import Model
 
 log = logging.getLogger(__name__)
 
-# Seconds that writing rows wait, at most, for new pictures and prompts to be read; one is always read.
-_PATIENCE = 0.1
-
 
 class Stopped(Exception):
     """The scheduler takes no more work."""
@@ -81,8 +78,11 @@ class _Work:
 class Scheduler:
     """`submit` from the event loop; everything else happens in the thread."""
 
-    def __init__(self, model: Model, slots: int) -> None:
+    def __init__(self, model: Model, slots: int, patience: float = 0.1) -> None:
+        """`patience`: seconds that answers which are being written wait, at most, for new pictures and prompts to be
+        read; one is always read."""
         self.slots = slots
+        self._patience = patience
         self._model = model
         self._changed = threading.Condition()
         # Per client, first come first served; clients take turns.
@@ -205,7 +205,7 @@ class Scheduler:
         free = self.slots - self.busy_rows
         joining: list[tuple[Ticket, Floats]] = []
         started = time.monotonic()
-        while free > 0 and (not joining or time.monotonic() - started < _PATIENCE):
+        while free > 0 and (not joining or time.monotonic() - started < self._patience):
             ticket = self._next(free)
             if ticket is None:
                 break

@@ -17,6 +17,7 @@ class Settings:
     max_tokens: of one answer; larger requests are reduced to this.
     max_text: characters of all messages of a request.
     pixels_option: see `PictureLimits`: how the operator of the server can change `max_pixels`.
+    read_off_seconds: how long a refused body is still read, because clients read an answer only after sending.
     time_limit: seconds from the arrival of a request to the end of its answer.
     allowed_hosts: accepted `Host` headers, lower case, without port; empty: any.
     allowed_origins: sites whose pages may use the API, lower case: "https://app.example"; "*" is every site.
@@ -38,4 +39,5 @@ class Settings:
     max_messages: int = 256
     max_text: int = 32_768
     time_limit: float = 120.0
+    read_off_seconds: float = 5.0
     log_text: bool = False

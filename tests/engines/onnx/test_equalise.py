@@ -11,7 +11,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.outliers import Kind, plant
-from blip2_chat.checkpoint.config import FAMILIES
 from blip2_chat.checkpoint.inspect import Checkpoint, inspect
 from blip2_chat.checkpoint.weights import Weights
 from blip2_chat.cli import app
@@ -22,6 +21,7 @@ from blip2_chat.engines.onnx.convert import convert, plan
 from blip2_chat.engines.onnx.reference import Sample, answer
 from blip2_chat.errors import CheckpointError
 from tests.support.checkpoints import make_checkpoint
+from tests.support.variants import each_family
 
 # Wide enough for channels to have company in a block.
 WIDE: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ ANSWER = [5, 9, 7, 11]
 INSTRUCTION = (2, 9, 8, 7, 3)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=each_family())
 def official(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     family = str(request.param)
     vision, text = {"hidden_size": 192, "intermediate_size": 384}, WIDE[family.removeprefix("instruct-")]

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
@@ -77,9 +76,12 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "kind"), [("int8", bnb.nn.Linear8bitLt), ("int4", bnb.nn.Linear4bit)], ids=["int8", "int4"]
+    ("precision", "of"), [("int8", "Linear8bitLt"), ("int4", "Linear4bit")], ids=["int8", "int4"]
 )
-def test_only_the_intended_layers_are_quantised(folder: Path, precision: str, kind: type[nn.Linear]) -> None:
+def test_only_the_intended_layers_are_quantised(folder: Path, precision: str, of: str) -> None:
+    import bitsandbytes
+
+    kind = getattr(bitsandbytes.nn, of)
     model = TorchEngine.load(folder, precision, "cpu")._model
     layers = linear_layers(model)
     for name, layer in layers.items():
@@ -159,6 +161,8 @@ def test_bitsandbytes_says_nothing_per_product(folder: Path, caplog: pytest.LogC
 
 
 def test_weight_bytes_are_those_of_the_tensors(checkpoint: Callable[..., Path]) -> None:
+    import bitsandbytes
+
     folder = checkpoint("opt", 6, **WIDE["opt"])
     held = {
         precision: TorchEngine.load(folder, precision, "cpu").weight_bytes
@@ -166,7 +170,9 @@ def test_weight_bytes_are_those_of_the_tensors(checkpoint: Callable[..., Path]) 
     }
     assert held["fp32"] > held["int8"] > held["int4"]
     model = TorchEngine.load(folder, "int8", "cpu")._model
-    quantised = [one for one in linear_layers(model).values() if isinstance(one, bnb.nn.Linear8bitLt)]
+    quantised = [
+        one for one in linear_layers(model).values() if isinstance(one, bitsandbytes.nn.Linear8bitLt)
+    ]
     # 1 byte instead of 4, and one 4-byte scale per row.
     saved = sum(3 * one.weight.numel() - 4 * one.out_features for one in quantised)
     assert held["fp32"] - held["int8"] == saved

@@ -6,7 +6,7 @@ loads the weights at a precision, and `graphs.py` replays steps as CUDA graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...checkpoint.config import ModelConfig
 from ...errors import CheckpointError, MissingExtraError
-from ..engine import Floats, State, common_prefix, require_instructions
+from ..engine import Floats, Given, State, common_prefix, require_instructions
 
 try:
     import torch
@@ -23,6 +23,7 @@ try:
     from transformers.modeling_outputs import BaseModelOutput
 
     from .graphs import StepGraph
+    from .inside import Inside
     from .loading import accelerator, load_weights, weight_bytes
     from .state import TorchState, cache_name, left_padded
 except ImportError as error:  # one line for the user, whichever of the two is absent
@@ -39,7 +40,7 @@ class TorchEngine:
         self.config = config
         self.precision = precision
         self.device = device
-        self._model = model.eval()
+        self._model = model.eval().requires_grad_(False)
         self._language_model = model.language_model
         self._cache_name = cache_name(model.language_model)
         self._home = _where(self._language_model.get_input_embeddings())
@@ -102,23 +103,14 @@ class TorchEngine:
         if not self.config.reads_instruction:
             return pictures
         require_instructions(instructions, len(pictures))
-        model, longest = self._model, max(map(len, instructions))
         features = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._home)
-        ids = torch.zeros((len(pictures), longest), dtype=torch.long, device=self._home)
-        mask = torch.zeros_like(ids)
-        for i, instruction in enumerate(instructions):
-            ids[i, : len(instruction)] = torch.as_tensor(instruction)
-            mask[i, : len(instruction)] = 1
-        queries = model.query_tokens.expand(len(pictures), -1, -1)
-        seen = torch.ones(queries.shape[:2], dtype=torch.long, device=self._home)
-        hidden = model.qformer(
-            input_ids=ids,
-            attention_mask=torch.cat([seen, mask], dim=1),
-            query_embeds=queries,
-            encoder_hidden_states=features.to(queries.dtype),
-        ).last_hidden_state[:, : queries.shape[1]]
-        # The Q-Former is kept in fp32.
-        return _numpy(model.language_projection(hidden.to(model.language_projection.weight.dtype)))
+        return _numpy(self._qformer(features, instructions)[1])
+
+    def attention(self, pixels: Floats, given: Given) -> Floats:
+        return self._inside.attention(pixels, given)
+
+    def gradient(self, pixels: Floats, given: Given) -> Iterator[tuple[int, int, Floats]]:
+        return self._inside.gradient(pixels, given)
 
     @torch.inference_mode()
     def prefill(
@@ -152,6 +144,31 @@ class TorchEngine:
     def close(self) -> None:
         self._graph = None
         del self._model, self._language_model
+
+    @property
+    def _inside(self) -> Inside:
+        return Inside(self._model, self.config, self._home, self._qformer)
+
+    def _qformer(
+        self, features: Tensor, instructions: Sequence[Sequence[int]], **options: Any
+    ) -> tuple[Any, Tensor]:
+        """The Q-Former's output over features [B,T,W], and the query vectors [B,Q,D]. It is kept in fp32."""
+        model = self._model
+        queries = model.query_tokens.expand(len(features), -1, -1)
+        if self.config.reads_instruction:
+            longest = max(map(len, instructions))
+            ids = torch.zeros((len(features), longest), dtype=torch.long, device=self._home)
+            mask = torch.zeros_like(ids)
+            for i, instruction in enumerate(instructions):
+                ids[i, : len(instruction)] = torch.as_tensor(instruction)
+                mask[i, : len(instruction)] = 1
+            seen = torch.ones(queries.shape[:2], dtype=torch.long, device=self._home)
+            options |= {"input_ids": ids, "attention_mask": torch.cat([seen, mask], dim=1)}
+        output = model.qformer(
+            query_embeds=queries, encoder_hidden_states=features.to(queries.dtype), **options
+        )
+        hidden = output.last_hidden_state[:, : queries.shape[1]]
+        return output, model.language_projection(hidden.to(model.language_projection.weight.dtype))
 
     def _plain_step(self, state: TorchState, token_ids: Sequence[int]) -> Tensor:
         return self._feed(

@@ -19,7 +19,6 @@ from ..settings import MIB, Settings
 
 # Up to this size, a refused body is read and discarded, because clients read a response only after sending.
 _READ_OFF = 64 * MIB
-_READ_OFF_SECONDS = 5.0
 
 
 class Places:
@@ -51,7 +50,7 @@ class Intake:
             await self._app(scope, receive, send)
             return
         if self._places.full:
-            await _refuse(self._busy(), scope, receive, send)
+            await _refuse(self._busy(), scope, receive, send, self._settings.read_off_seconds)
             return
         self._places.requests += 1
         held = _Held(self._places)
@@ -63,7 +62,8 @@ class Intake:
                 with anyio.fail_after(self._settings.time_limit / 2):
                     body = await self._read(receive, held)
             except ApiError as error:
-                await _refuse(error, scope, receive, send, held.more)
+                seconds = self._settings.read_off_seconds
+                await _refuse(error, scope, receive, send, seconds, held.more)
                 return
             except TimeoutError:
                 late = ApiError(408, "the request did not arrive in time", code="timeout")
@@ -136,10 +136,12 @@ class _Replay:
         return await self._receive()
 
 
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
-    """`more`: whether more of its body will follow."""
+async def _refuse(
+    error: ApiError, scope: Scope, receive: Receive, send: Send, seconds: float, more: bool = True
+) -> None:
+    """`more`: whether more of its body will follow, which is read for `seconds` at most."""
     count = 0
-    with anyio.move_on_after(_READ_OFF_SECONDS):
+    with anyio.move_on_after(seconds):
         while more and count < _READ_OFF:
             message = await receive()
             count += len(message.get("body", b""))

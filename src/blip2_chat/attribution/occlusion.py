@@ -1,4 +1,4 @@
-"""Which parts of a picture an answer depends on, by occlusion.
+"""What an answer's log-probability loses when a region of the picture is covered.
 
 A region of the picture is covered, and the answer is scored again: what its log-probability loses by that is the
 region's share (Zeiler and Fergus 2014, arXiv 1311.2901, section 4.2). It asks the whole model, so it is faithful by
@@ -8,21 +8,18 @@ are then divided. `benchmarks/pointing.py` measures it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from .checkpoint.tokenizer import Tokenizer
-from .display import attribution_html
-from .engines.engine import Engine, Floats
-from .generation.loop import generate
-from .generation.rows import Choice, Task
-from .generation.settings import Decoding
-from .system.progress import Progress, silent
+from ..checkpoint.tokenizer import Tokenizer
+from ..engines.engine import Engine, Floats
+from ..generation.loop import generate
+from ..generation.rows import Choice, Task
+from ..generation.settings import Decoding
+from .found import Found, Steps
 
-METHODS = ("occlusion",)
 ENCODINGS = 64
 """Pictures that the model encodes for one map, the uncovered one included."""
 
@@ -34,8 +31,6 @@ _REACH = 1.6
 _SPREAD = 0.4
 # Pictures encoded at once: activations of a large model take memory.
 _BATCH = 8
-# Pixels of the longer side, in a notebook.
-_SHOWN = 384
 
 
 @dataclass(frozen=True)
@@ -73,35 +68,14 @@ class _Region:
 _Level = tuple[Sequence[_Region], Floats]
 
 
-def occlusion(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    pixels: Floats,
-    prompt: str,
-    answer: Choice,
-    *,
-    on_progress: Progress = silent,
-) -> Floats:
-    """How much each place of a picture [1, 3, S, S] supports `answer` after `prompt` -> float32 [S, S],
-    0 to 1: 1 where covering it costs the answer most, 0 everywhere when nothing does.
+def occluding(
+    engine: Engine, tokenizer: Tokenizer, pixels: Floats, prompt: str, answer: Choice, parts: Sequence[slice]
+) -> Steps:
+    """How much each place of a picture [1, 3, S, S] supports each part of `answer` after `prompt`.
 
-    At most `ENCODINGS` pictures are encoded, in batches; `on_progress` is called after each.
+    A part's weight is the most that its log-probability loses by one region, in nats. At most `ENCODINGS` pictures
+    are encoded, in batches, for all parts together: the regions that matter most to the whole answer are divided.
     """
-    work = looking(engine, tokenizer, pixels, prompt, answer)
-    while True:
-        try:
-            done, total = next(work)
-        except StopIteration as end:
-            heat: Floats = end.value
-            return heat
-        on_progress("looking", done, total)
-
-
-def looking(
-    engine: Engine, tokenizer: Tokenizer, pixels: Floats, prompt: str, answer: Choice
-) -> Generator[tuple[int, int], None, Floats]:
-    """`occlusion` in steps, between which other work may be done: yields (pictures encoded, in all) after each
-    batch, and returns the map."""
     side = pixels.shape[-1]
     ground = _ground(pixels[0])
     task = Task(tokenizer.encode(prompt), Decoding(), choices=(answer,))
@@ -110,7 +84,7 @@ def looking(
     places = [(number + 0.5) * step for number in range(_GRID)]
     coarse = [_Region(x, y, _REACH * step) for y in places for x in places]
     total = 1 + len(coarse) + 4 * _DIVIDED
-    scores: list[float] = []
+    scores: list[list[float]] = []  # of each picture and token
 
     def score(regions: Sequence[_Region | None]) -> Iterator[tuple[int, int]]:
         for start in range(0, len(regions), _BATCH):
@@ -122,16 +96,28 @@ def looking(
             vectors = engine.query(pictures, [instruction] * len(group))
             written = generate(engine, tokenizer, vectors, [task] * len(group))
             # Without the end token, which says where the answer ends and nothing about the picture.
-            scores.extend(sum(one.logprobs[:-1]) for (one,) in written)
+            scores.extend(one.logprobs[:-1] for (one,) in written)
             yield len(scores), total
 
     yield from score([None, *coarse])
-    drops = scores[0] - np.array(scores[1:], np.float32)
-    hottest = np.argsort(-drops, kind="stable")[:_DIVIDED]
+    losses = _losses(scores)
+    hottest = np.argsort(-losses.sum(axis=1), kind="stable")[:_DIVIDED]
     fine = [quarter for place in hottest for quarter in coarse[place].quarters()]
     yield from score(fine)
-    fine_drops = scores[0] - np.array(scores[1 + len(coarse) :], np.float32)
-    return _heat(side, (coarse, drops), (fine, fine_drops))
+    losses = _losses(scores)
+    found = []
+    for part in parts:
+        drops = losses[:, part].sum(axis=1)
+        heat = _heat(side, (coarse, drops[: len(coarse)]), (fine, drops[len(coarse) :]))
+        found.append(Found(heat, max(0.0, float(drops.max()))))
+    return found
+
+
+def _losses(scores: Sequence[Sequence[float]]) -> Floats:
+    """Log-probabilities of the tokens [pictures, T], the uncovered picture first -> what each region costs."""
+    table = np.asarray(scores, np.float32)
+    losses: Floats = table[0] - table[1:]
+    return losses
 
 
 def _heat(side: int, coarse: _Level, fine: _Level) -> Floats:
@@ -163,57 +149,3 @@ def _ground(picture: Floats) -> Floats:
     """What regions are covered with: the picture's mean colour [3, 1, 1]."""
     mean: Floats = picture.mean(axis=(1, 2), keepdims=True)
     return mean
-
-
-@dataclass(frozen=True, eq=False)
-class Attribution:
-    """What an answer depends on: `heat`, float32 [H, W] from 0 to 1, over the upright picture. `question` is None for
-    a caption."""
-
-    picture: Image.Image
-    heat: Floats
-    question: str | None
-    answer: str
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture with `heat` over it."""
-        return overlay(self.picture, self.heat)
-
-    def _repr_html_(self) -> str:
-        return attribution_html(overlay(self.picture, self.heat, _SHOWN), self.question, self.answer)
-
-
-def stretched(heat: Floats, width: int, height: int) -> Floats:
-    """A map [S, S] over the whole of a picture -> [height, width]."""
-    image = Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(image, np.float32), 0, 1)
-
-
-def coloured(heat: Floats, width: int, height: int, most: int = 512) -> Image.Image:
-    """A map [S, S] as an RGBA picture to lie over one of that size, at most `most` pixels on its longer side: red,
-    and as opaque as the place is hot."""
-    scale = min(1.0, most / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    alpha = (255 * stretched(heat, *size)).round().astype(np.uint8)
-    image = Image.new("RGBA", size, (230, 60, 20, 0))
-    image.putalpha(Image.fromarray(alpha))
-    return image
-
-
-def overlay(picture: Image.Image, heat: Floats, most: int | None = None) -> Image.Image:
-    """The picture with what the answer depends on in colour, and the rest in grey; `most` pixels on its longer side.
-
-    Colour is light where the map is 0, and red where it is 1; the picture shows through everywhere.
-    """
-    picture = picture.convert("RGB")
-    if most is not None:
-        picture = picture.copy()
-        picture.thumbnail((most, most), Image.Resampling.LANCZOS)
-    strength = stretched(heat, *picture.size)[..., None]
-    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32) * 0.7 + 40
-    # From yellow to red with the heat, as thick as it is hot.
-    colour = np.concatenate([np.full_like(strength, 255), 200 * (1 - strength), 40 * (1 - strength)], axis=2)
-    thickness = 0.65 * strength
-    mixed = np.asarray(picture, np.float32) * strength + grey * (1 - strength)
-    return Image.fromarray((mixed * (1 - thickness) + colour * thickness).round().astype(np.uint8))

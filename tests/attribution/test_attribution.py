@@ -63,7 +63,11 @@ def test_of_a_turn_with_those_before_it_as_context(model: Model) -> None:
     prompt = model.template.render(chat.exchanges[:1], "and what is right of it?")
     assert np.array_equal(shown.heat, model.attribute(chat.picture, prompt, chat.turns[-1].text))
     assert shown.image.size == chat.picture.image.size
-    assert "and what is right of it?" in shown._repr_html_()
+    assert "and what is right of it?" in shown._repr_html_() and not shown.words
+    by_word = chat.show(words=True)
+    assert np.array_equal(by_word.heat, shown.heat)
+    assert [one.word for one in by_word.words] == chat.turns[-1].text.split()
+    assert by_word._repr_html_().count("<img") == 1 + len(by_word.words)
     assert chat.show(0).question is None
     with pytest.raises(ConversationError, match="there is no turn 7; there are 3"):
         chat.show(7)
@@ -72,7 +76,14 @@ def test_of_a_turn_with_those_before_it_as_context(model: Model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("what is it?", "a dog", "gradients"), "method 'gradients' is none of occlusion"),
+        (
+            ("what is it?", "a dog", "gradients"),
+            "method 'gradients' is none of occlusion, gradient, attention",
+        ),
+        (
+            ("what is it?", "a dog", "gradient"),
+            "the onnx engine cannot: use method='occlusion', or load the model",
+        ),
         (("  ", None, "occlusion"), "the question is empty"),
         (("what is it?", " ", "occlusion"), "an empty one"),
     ],
@@ -81,6 +92,15 @@ def test_what_cannot_be_attributed(model: Model, arguments: tuple[str, str | Non
     question, answer, method = arguments
     with pytest.raises(GenerationError, match=match):
         model.attribution(PICTURE, question, answer, method=method)
+
+
+def test_each_word_depends_on_its_own_thing(model: Model) -> None:
+    words = model.word_attributions(PICTURE, None, "a dog left of an apple")
+    by_word = {one.word: one for one in words}
+    assert list(by_word) == ["a", "dog", "left", "of", "an", "apple"]
+    assert hottest(by_word["dog"].heat)[0] < 0.5 < hottest(by_word["apple"].heat)[0]
+    assert max(one.strength for one in words) == 1
+    assert by_word["of"].strength < 0.3 < min(by_word["dog"].strength, by_word["apple"].strength)
 
 
 def test_a_picture_that_is_not_square_keeps_its_frame() -> None:
@@ -109,6 +129,17 @@ def test_commands(tmp_path: Path) -> None:
     caption = tmp_path / "caption.jpg"
     code, told, _ = run("caption", str(PICTURE), "--where", str(caption), "--json")
     assert code == 0 and json.loads(told)["caption"] and caption.is_file()
+    page = tmp_path / "where.html"
+    code, answer, _ = run("ask", str(PICTURE), "what is on the left?", "--where", str(page))
+    assert code == 0 and page.read_text("utf-8").count("<img") == 1 + len(answer.split())
     assert run("ask", str(PICTURE), "what?", "--where", "map.txt")[0] == 2
+    code, _, told = run("ask", str(PICTURE), "what?", "--where", str(out), "--where-method", "guess")
+    assert code == 2 and "none of occlusion, gradient, attention" in told
+    code, _, told = run("ask", str(PICTURE), "what?", "--where-method", "gradient")
+    assert code == 2 and "--where FILE" in told
+    code, _, told = run(
+        "ask", str(PICTURE), "what?", "--engine", "onnx", "--where", str(out), "--where-method", "gradient"
+    )
+    assert code == 1 and "use --where-method occlusion, or load the model with --engine torch" in told
     assert run("ask", str(PICTURE), "what?", "--where", str(tmp_path / "no" / "a.png"))[0] == 2
     assert run("caption", str(PICTURE), str(PICTURE), "--where", str(out))[0] == 2
