@@ -44,7 +44,7 @@ def most_alike(
 
 
 def _max_sim(queries: Floats, others: Floats) -> Floats:
-    """Embeddings [Q, E] of a picture and [C, Q, E] of others -> [C]: the sum over the first of the best similarity."""
+    """Embeddings [Q, E] of a picture, [C, Q, E] of others -> [C]: the sum over the first of the best similarity."""
     each, size = queries.shape
     products = queries.astype(np.float32) @ others.reshape(-1, size).astype(np.float32).T
     best: Floats = products.reshape(each, -1, each).max(axis=2).sum(axis=0)
