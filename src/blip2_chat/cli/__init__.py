@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -87,8 +88,16 @@ for command in (
     add(app, command)
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """The entry point `blip2-chat`."""
+    if os.getpid() == 1:
+        # The first process of a container gets no signal that it has no handler for; a model that is loaded for
+        # minutes would have to be killed.
+        signal.signal(signal.SIGTERM, _end)
     for name in ("stdin", "stdout", "stderr"):
         # It is None if the caller closed it (`2>&-`).
         if getattr(sys, name) is None:
