@@ -15,8 +15,8 @@ _NAME = "blip2-chat"
 
 
 def install_command(extra: str) -> str:
-    """The `pip install`, or uv's or pipx's command in its place, that adds an extra: to the clone, wheel or repository
-    that this copy came from (PEP 610), or from the package index if it came from there."""
+    """The `pip install`, or the command of uv or pipx, that adds an extra: to the clone, wheel or repository that
+    this copy came from (PEP 610), or from the package index if it came from there."""
     try:
         distribution = metadata.distribution(_NAME)
     except metadata.PackageNotFoundError:
