@@ -38,8 +38,8 @@ app = typer.Typer(
     name="blip2-chat",
     help="Describe pictures and answer questions about them with BLIP-2.",
     epilog="Without --model, commands use the small embedded model, which knows drawn scenes but not "
-    "photographs; for photographs: --model Salesforce/blip2-opt-2.7b. match, index and search need a retrieval "
-    "model: --model Salesforce/blip2-itm-vit-g",
+    "photographs; for photographs: --model Salesforce/blip2-opt-2.7b, and for match, index and search, which have a "
+    "small model of their own: --model Salesforce/blip2-itm-vit-g",
     no_args_is_help=True,
     # Users see one line (typer_groups.py); developers can ask for the plain traceback.
     pretty_exceptions_enable=False,
