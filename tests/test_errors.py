@@ -27,7 +27,7 @@ from blip2_chat.errors import (
     RunError,
     Suggestion,
 )
-from blip2_chat.web.errors import worded as worded_for_requests
+from tests.support.extras import imported
 
 PACKAGE = Path(blip2_chat.__file__).parent
 # The server is started by the command, and these texts are for whoever started it or asks them: the documentation of
@@ -133,6 +133,7 @@ def test_each_front_end_has_its_own_words_for_a_parameter() -> None:
     ],
 )
 def test_a_wrong_setting_in_the_words_of_each_front_end(setting: str, option: str, field: str) -> None:
+    worded_for_requests = imported("blip2_chat.web.errors", "test-web").worded
     error = GenerationError(setting=setting, value=0, rule="give more than {max_new_tokens}")
     assert str(error) == f"{setting} is 0; give more than max_new_tokens"
     assert worded(error) == f"{option} is 0; give more than --max-new-tokens"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ _NAME = "blip2-chat"
 
 
 def install_command(extra: str) -> str:
-    """The `pip install` that adds an extra: to the clone, wheel or repository that this copy came from (PEP 610), or
-    from the package index if it came from there."""
+    """The `pip install`, or the command of uv or pipx, that adds an extra: to the clone, wheel or repository that
+    this copy came from (PEP 610), or from the package index if it came from there."""
     try:
         distribution = metadata.distribution(_NAME)
     except metadata.PackageNotFoundError:
@@ -29,7 +30,7 @@ def install_command(extra: str) -> str:
 
 def _from_origin(origin: dict[str, Any], extra: str) -> str:
     if not origin:
-        return f"pip install '{_NAME}[{extra}]'"
+        return _with_installer(f"'{_NAME}[{extra}]'")
     url: str = origin["url"]
     if vcs := origin.get("vcs_info"):
         return _quoted(f"{_NAME}[{extra}] @ {vcs['vcs']}+{url}@{vcs['commit_id']}")
@@ -45,14 +46,29 @@ def _from_folder(folder: Path, extra: str, is_editable: bool) -> str:
     if not (folder / "pyproject.toml").is_file():
         return _in_a_clone(extra)
     if folder == Path.cwd():
-        return f"pip install {'-e ' * is_editable}'.[{extra}]'"
+        return _with_installer(f"{'-e ' * is_editable}'.[{extra}]'")
     return _quoted(f"{folder}[{extra}]", "-e " * is_editable)
 
 
 def _quoted(requirement: str, option: str = "") -> str:
-    return f"pip install {option}{shlex.quote(requirement)}"
+    return _with_installer(f"{option}{shlex.quote(requirement)}")
+
+
+def _with_installer(requirement: str) -> str:
+    """With the program that made this environment: pip would install into another one."""
+    prefix = Path(sys.prefix)
+    if (prefix / "uv-receipt.toml").is_file():
+        return f"uv tool install {requirement}"
+    if prefix.parent.name.startswith(("archive-v", "environments-v")):  # uv's cache
+        return f"uvx --from {requirement} {_NAME}"
+    if (prefix / "pipx_metadata.json").is_file():
+        if prefix.parent.name == "venvs":
+            return f"pipx install --force {requirement}"
+        return f"pipx run --spec {requirement} {_NAME}"
+    return f"pip install {requirement}"
 
 
 def _in_a_clone(extra: str) -> str:
     """Where it came from is gone."""
-    return f"pip install '.[{extra}]' in the folder of a clone of blip2-chat"
+    command = _with_installer(f"'.[{extra}]'")
+    return f"{command} in the folder of a clone of blip2-chat"

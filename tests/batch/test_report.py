@@ -30,6 +30,8 @@ from tests.support.forking import blip2_chat
 
 NASTY = '</script><script>document.title="owned"</script><!-- & <b>'
 
+REASON, THUMBNAIL = 9, 10  # their places in a row of the page
+
 
 def rows(pictures: list[Path], **more: Any) -> list[Result]:
     return [
@@ -75,11 +77,11 @@ def test_holds_every_row_and_a_thumbnail_per_different_picture(tmp_path: Path) -
     assert data["title"] == NASTY and data["questions"] == ["what, <now>?"]
     assert [row[0] for row in data["rows"]] == [one.path for one in made]
     assert data["rows"][3][1:3] == [[NASTY], [NASTY]] and data["rows"][5][4] == made[5].error
-    thumbs = [row[-1] for row in data["rows"]]
+    thumbs = [row[THUMBNAIL] for row in data["rows"]]
     assert thumbs[3] == thumbs[1] and thumbs[5] is thumbs[6] is None
     assert len(data["thumbs"]) == 4 == len({thumb for thumb in thumbs if thumb is not None})
     for row, path in zip(data["rows"][:3], [one.path for one in made], strict=False):
-        small = Image.open(io.BytesIO(base64.b64decode(data["thumbs"][row[-1]])))
+        small = Image.open(io.BytesIO(base64.b64decode(data["thumbs"][row[THUMBNAIL]])))
         assert small.format == "WEBP" and small.size == (24, 20)
         with Image.open(path) as original:
             assert _mean(small) == pytest.approx(_mean(original), abs=40)
@@ -99,13 +101,11 @@ def test_finds_pictures_in_shards_and_beside_results_that_moved(tmp_path: Path) 
     write(str(tmp_path / "old" / "c.jsonl"), made, Shape(1, [], {}))
     shutil.move(tmp_path / "old", tmp_path / "new")
     report(str(tmp_path / "new" / "c.jsonl"), tmp_path / "c.html")
-    assert sorted(row[-1] for row in data_of(tmp_path / "c.html")["rows"]) == [0, 1, 2]
+    assert sorted(row[THUMBNAIL] for row in data_of(tmp_path / "c.html")["rows"]) == [0, 1, 2]
 
 
 def test_finds_pictures_in_zips_and_in_lists_of_a_table(tmp_path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
+    pyarrow, parquet = imported("pyarrow", "run"), imported("pyarrow.parquet", "run")
     one, other = make_pictures(tmp_path / "photos", 2)
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.write(one, "0.png")
@@ -118,7 +118,7 @@ def test_finds_pictures_in_zips_and_in_lists_of_a_table(tmp_path: Path) -> None:
     ]
     write(str(tmp_path / "out.jsonl"), results, Shape(1, (), {}))
     report(str(tmp_path / "out.jsonl"), tmp_path / "out.html")
-    assert sorted(row[-1] for row in data_of(tmp_path / "out.html")["rows"]) == [0, 1]
+    assert sorted(row[THUMBNAIL] for row in data_of(tmp_path / "out.html")["rows"]) == [0, 1]
 
 
 def test_large_photographs_become_small_upright_thumbnails(tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ def shown(page: Path) -> list[str | None]:
     data = data_of(page)
     found: list[str | None] = []
     for row in data["rows"]:
-        if row[-1] is None:
-            found.append(row[-2])
+        if row[THUMBNAIL] is None:
+            found.append(row[REASON])
             continue
-        red, _, blue = _mean(Image.open(io.BytesIO(base64.b64decode(data["thumbs"][row[-1]]))))
+        red, _, blue = _mean(Image.open(io.BytesIO(base64.b64decode(data["thumbs"][row[THUMBNAIL]]))))
         found.append("red" if red > blue else "blue")
     return found
 

@@ -99,3 +99,40 @@ def test_cards_show_the_answers(browser: Any, tmp_path: Path, width: int) -> Non
     assert short.evaluate("it => it.scrollWidth <= it.clientWidth && it.scrollHeight <= it.clientHeight")
     assert "picture not found" in page.locator(".card").nth(1).inner_text()
     page.close()
+
+
+def test_a_picture_leads_to_those_that_are_like_it(browser: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    pictures = make_pictures(tmp_path / "photos", 4)
+    digests = [digest(path) for path in pictures]
+    made = [
+        Result(str(path), (word,), {}, -1, digest=digest(path))
+        for path, word in zip(pictures, ("xylophone", "yacht", f"zebra {NASTY}", "walrus"), strict=True)
+    ]
+    write(str(tmp_path / "c.jsonl"), made, Shape(1, [], {}))
+    near = {digests[0]: [digests[2], digests[1]], digests[2]: [digests[0]]}
+    report(str(tmp_path / "c.jsonl"), tmp_path / "c.html", title="Alike", alike=lambda asked: near)
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto((tmp_path / "c.html").as_uri())
+    page.fill("#search", "xylophone")
+    expect(page.locator(".card")).to_have_count(1)
+    page.locator(".card").click()
+    shown = page.locator("dialog .near button")
+    expect(shown).to_have_count(2)
+    assert shown.first.locator("img").evaluate("it => it.decode().then(() => it.naturalWidth > 0)")
+    shown.first.click()
+    expect(page.locator("dialog p.big")).to_contain_text("zebra </script>")
+    assert page.title() == "Alike", "a caption is text"
+    # It is none of those that the search found, and leads back.
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("dialog p.big")).to_contain_text("zebra")
+    shown.first.click()
+    expect(page.locator("dialog p.big")).to_contain_text("xylophone")
+    page.keyboard.press("Escape")
+    page.fill("#search", "walrus")
+    expect(page.locator(".card .caption")).to_contain_text("walrus")
+    page.locator(".card").click()
+    expect(page.locator("dialog p.big")).to_contain_text("walrus")
+    assert shown.count() == 0 and "More like this" not in page.locator("dialog").inner_text()
+    page.close()

@@ -53,13 +53,9 @@ def test_shipped_pictures_other_pictures_and_none(
     assert len({language(folder) for folder in made.values()}) == 3
 
 
-def test_what_was_made_without_is_made_again(
-    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_made_without_is_made_again(checkpoint: Callable[..., Path]) -> None:
     source = inspect(checkpoint())
-    with monkeypatch.context() as earlier:
-        earlier.setattr("blip2_chat.conversion.convert.DEFAULT", Calibration(is_on=False))
-        before = converted(source, "int4", name="it").folder
+    before = converted(source, "int4", name="it", calibration=Calibration(is_on=False)).folder
     after = converted(source, "int4", name="it").folder
     assert language(before) != language(after)
     assert Manifest.from_folder(after).source["calibration"] == Calibration().identity

@@ -18,6 +18,7 @@ from blip2_chat.cli import app
 from blip2_chat.evaluation import streamed
 from blip2_chat.evaluation.compare import Questions
 from blip2_chat.evaluation.streamed import StreamedComparison, _verified
+from tests.support.extras import needs
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,7 @@ def compare(folder: Path, questions: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, command)
 
 
+@needs("test-torch")
 @pytest.mark.parametrize("family", ["opt", pytest.param("t5", marks=pytest.mark.slow)])
 def test_answers_are_those_that_fp32_writes(
     family: str, checkpoint: Callable[..., Path], questions: Path
@@ -75,6 +77,7 @@ def test_answers_are_those_that_fp32_writes(
     assert 0 < outcome.fidelity["int4"].agreement < 1
 
 
+@needs("test-torch")
 def test_a_bound_of_readings_leaves_verified_beginnings(
     checkpoint: Callable[..., Path], questions: Path
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.extras import require
+
+require("test-torch")
+
 from collections.abc import Callable
 from pathlib import Path
 

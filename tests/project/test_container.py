@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import httpx
 import pytest
 import yaml
 
+from blip2_chat.web.settings import Settings
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,36 @@ def test_the_command_and_its_health_check_work(tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def _own_processes(*command: str) -> list[str]:
+    """The command as the first process, as in a container."""
+    return ["unshare", "--pid", "--fork", "--kill-child", *command]
+
+
+def test_it_can_be_stopped_while_a_model_is_loaded() -> None:
+    """The kernel keeps signals without a handler from the first process of a container."""
+    if not shutil.which("unshare") or subprocess.run(_own_processes("true"), capture_output=True).returncode:
+        pytest.skip("this user may not give a process numbers of its own")
+    code = (
+        "import os, time; from blip2_chat import cli; "
+        "cli.app = lambda **_: (print(os.getpid(), flush=True), time.sleep(600)); cli.main()"
+    )
+    with subprocess.Popen(
+        _own_processes(sys.executable, "-c", code), stdout=subprocess.PIPE, text=True
+    ) as outer:
+        try:
+            assert outer.stdout is not None and outer.stdout.readline() == "1\n"
+            (inner,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+            os.kill(int(inner), signal.SIGTERM)
+            assert outer.wait(60) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()
+
+
+def test_requests_have_time_to_finish_when_it_is_stopped() -> None:
+    (seconds,) = re.findall(r"^(\d+)s$", SERVICE["stop_grace_period"])
+    assert int(seconds) > Settings().time_limit + 5, "what the server allows them"
 
 
 def _docker() -> bool:

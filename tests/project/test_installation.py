@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,3 +83,51 @@ def test_documents_name_no_package_that_is_not_published() -> None:
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     for page in pages:
         assert not re.search(r"pip install ['\"]?blip2-chat", page.read_text(encoding="utf-8")), page.name
+
+
+# Where each keeps the environments that it makes, and a file that it leaves in them.
+TOOLS = {
+    "uv tool install": ("uv/tools/blip2-chat", "uv-receipt.toml"),
+    "uvx --from": ("uv/archive-v0/x1", "pyvenv.cfg"),
+    "pipx install --force": ("pipx/venvs/blip2-chat", "pipx_metadata.json"),
+    "pipx run --spec": ("cache/pipx/1f", "pipx_metadata.json"),
+    "pip install": ("my/venv", "pyvenv.cfg"),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_names_the_program_that_made_the_environment(
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = TOOLS[tool]
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / file).touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / folder))
+    runs_it = " blip2-chat" if tool in ("uvx --from", "pipx run --spec") else ""
+    assert command(monkeypatch, None) == f"{tool} 'blip2-chat[web]'{runs_it}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("tool", ["uvx --from", "pipx run --spec"])
+def test_runs_from_the_wheel_without_being_installed(tool: str, tmp_path: Path) -> None:
+    """And what is said about an extra can be run as it stands."""
+    if shutil.which(tool.split()[0]) is None:
+        pytest.skip(f"there is no {tool.split()[0]} here: pip install uv pipx")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
+    subprocess.run([*pip, "-w", str(tmp_path), str(REPOSITORY)], check=True, timeout=280)
+    (wheel,) = tmp_path.glob("*.whl")
+
+    def run(command: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        )
+
+    plain = [*shlex.split(tool), str(wheel), "blip2-chat"]
+    sample = str(REPOSITORY / "samples" / "dog-and-apple.png")
+    assert run(plain, "ask", sample, "what is on the left?").stdout == "a dog\n"
+    refused = run(plain, "mcp").stderr
+    named = re.search(r"needs the \[mcp\] extra: (.*)", refused)
+    assert named is not None, refused
+    assert named[1].startswith(tool)
+    assert "--root" in run(shlex.split(named[1]), "mcp", "--help").stdout

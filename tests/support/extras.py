@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 # What an extra of pyproject.toml brings: one of its packages missing is the extra missing.
-_PACKAGES = {
+PACKAGES = {
     "test-torch": ("torch", "transformers", "accelerate", "bitsandbytes", "peft", "scipy"),
     "test-web": (
         "fastapi",
@@ -43,7 +43,7 @@ _PACKAGES = {
 
 def missing(extra: str) -> str | None:
     """Why tests that need `extra` cannot run; None when they can."""
-    absent = [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    absent = [name for name in PACKAGES[extra] if find_spec(name) is None]
     return f"needs the extra [{extra}]: no {', '.join(absent)} here" if absent else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -37,8 +38,8 @@ app = typer.Typer(
     name="blip2-chat",
     help="Describe pictures and answer questions about them with BLIP-2.",
     epilog="Without --model, commands use the small embedded model, which knows drawn scenes but not "
-    "photographs; for photographs: --model Salesforce/blip2-opt-2.7b. match, index and search need a retrieval "
-    "model: --model Salesforce/blip2-itm-vit-g",
+    "photographs; for photographs: --model Salesforce/blip2-opt-2.7b, and for match, index and search, which have a "
+    "small model of their own: --model Salesforce/blip2-itm-vit-g",
     no_args_is_help=True,
     # Users see one line (typer_groups.py); developers can ask for the plain traceback.
     pretty_exceptions_enable=False,
@@ -87,8 +88,16 @@ for command in (
     add(app, command)
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """The entry point `blip2-chat`."""
+    if os.getpid() == 1:
+        # The first process of a container gets no signal that it has no handler for; a model that is loaded for
+        # minutes would have to be killed.
+        signal.signal(signal.SIGTERM, _end)
     for name in ("stdin", "stdout", "stderr"):
         # It is None if the caller closed it (`2>&-`).
         if getattr(sys, name) is None:

@@ -67,7 +67,7 @@ def alt(
     ] = False,
     model: ModelOptions,
 ) -> None:
-    """Propose alternative texts for the pictures of HTML and Markdown pages.
+    """Propose alt texts for the pictures of web and Markdown pages.
 
     Those that have none get one. Prints a diff, and changes nothing without --write. In HTML, pictures with an empty
     alt are decorative and stay so. Exit status: 0 success, 3 some pictures or pages could not be read, 1 nothing

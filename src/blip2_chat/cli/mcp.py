@@ -50,7 +50,7 @@ def mcp(
         int, typer.Option(metavar="N", min=1, max=65535, help="Port for --http; the path is /mcp.")
     ] = 8001,
 ) -> None:
-    """Offer tools to agents: caption, ask, choose, match, search (MCP).
+    """Offer tools to agents (MCP): caption, ask, match, search.
 
     They speak the Model Context Protocol. Hosts such as Claude Desktop, Claude Code and VS Code start this command
     and talk to it through stdin and stdout.

@@ -23,6 +23,7 @@ from ..batch.storage import is_remote
 from ..engines.engine import Floats
 from ..errors import MissingExtraError
 from ..images.naming import one_line
+from .multivectors import column_of, vectors_of
 
 _PICTURES = "pictures"
 _ABOUT = "about"
@@ -197,6 +198,18 @@ class Store:
             for batch in query:
                 yield from map(_entry, batch.to_pylist())
 
+    def embeddings(self) -> Iterator[tuple[list[str], Floats]]:
+        """The digests of the pictures that can be found, and their embeddings, float16 [B, Q, E]; a few in memory at
+        a time."""
+        maker = self.about().maker
+        with _told(self.address):
+            query = self._table.search().where("error IS NULL").select(["digest", "vectors"])
+            for batch in query.to_batches(batch_size=_ROWS_PER_READ):
+                yield (
+                    batch.column("digest").to_pylist(),
+                    vectors_of(batch.column("vectors"), maker.queries, maker.size),
+                )
+
     def put(self, entries: Sequence[Entry], *, replacing: bool) -> None:
         """Adds pictures in one step, in the place of those with the same keys if there may be any (`replacing`)."""
         rows = self._rows(entries)
@@ -297,7 +310,7 @@ class Store:
             None if one.features is None else one.features.astype(np.float16).tobytes() for one in entries
         ]
         arrays = {name: pa.array(column, schema.field(name).type) for name, column in columns.items()}
-        arrays["vectors"] = _multivectors([one.vectors for one in entries], schema.field("vectors").type)
+        arrays["vectors"] = column_of([one.vectors for one in entries], schema.field("vectors").type)
         return pa.table(arrays).select(schema.names)
 
 
@@ -377,18 +390,6 @@ def _entry(row: dict[str, Any], maker: Maker | None = None) -> Entry:
         else np.frombuffer(features, np.float16).reshape(maker.features).astype(np.float32),
         reading=row.get("reading"),
     )
-
-
-def _multivectors(given: Sequence[Floats | None], kind: Any) -> Any:
-    """Embeddings [Q, E] of each picture, or None -> a column of lists of vectors."""
-    import pyarrow as pa
-
-    size = kind.value_type.list_size
-    rows = np.concatenate([np.empty((0, size), np.float16), *(one for one in given if one is not None)])
-    ends = np.cumsum([0, *(0 if one is None else len(one) for one in given)], dtype=np.int32)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float16).reshape(-1)), size)
-    missing = pa.array([one is None for one in given], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(ends), vectors, mask=missing).cast(kind)
 
 
 def _quoted(text: str) -> str:

@@ -18,6 +18,7 @@ from blip2_chat.engines.onnx.manifest import MANIFEST, Fidelity, Manifest
 from blip2_chat.engines.onnx.reference import Sample
 from blip2_chat.engines.onnx.run.session import load_onnx_engine
 from blip2_chat.errors import CheckpointError
+from tests.support.extras import needs
 
 
 @pytest.fixture(scope="module", params=["opt", "t5"])
@@ -43,6 +44,7 @@ def whole(engine: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     return vectors, np.stack(rows)
 
 
+@needs("test-torch")
 def test_the_reference_is_transformers_float32(folder: Path) -> None:
     engine = blip2_chat.load(folder, engine="torch", precision="fp32").engine
     samples = samples_of()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,9 @@ from .writers import read
 _SIDES = ((400, 360), (2_000, 240), (6_000, 176))
 _SMALLEST = 144
 
+Alike = Callable[[Collection[str]], Mapping[str, Sequence[str]]]
+"""The digests of pictures -> by digest, those of the pictures among them that are most like it, best first."""
+
 
 def report(
     results: str,
@@ -35,13 +38,15 @@ def report(
     title: str | None = None,
     pictures: Sequence[str] = (),
     columns: Columns = Columns(),  # noqa: B008 - frozen
+    alike: Alike | None = None,
     on_progress: Progress | None = None,
 ) -> int:
     """Reads the output of a run, makes thumbnails, and writes the page -> the number of pictures on it.
 
     Pictures are looked up at the paths in the results, relative to the results file, and in `pictures`
     (sources; by default, like `columns`, those that the run recorded). A picture is shown only if it has the
-    digest of the row; otherwise the card says that it was not found. Raises `RunError`.
+    digest of the row; otherwise the card says that it was not found. `alike` says which pictures are most like
+    each: then each shows them. Raises `RunError`.
     """
     if not is_remote(results) and os.path.abspath(results) == os.path.abspath(out):
         raise RunError(
@@ -59,17 +64,33 @@ def report(
             on_progress("making thumbnails", done, total)
 
     made = thumbnails(rows, _places(results, pictures, columns), side, progress)
+    near = _near(rows, alike)
     numbers = {digest: number for number, digest in enumerate(made.found)}
     models = dict.fromkeys(f"{row.model} {row.precision}".strip() for row in rows)
     page: dict[str, Any] = {
         "title": title or os.path.basename(results),
         "model": ", ".join(one for one in models if one),
         "questions": questions,
-        "rows": [_row(row, questions, made, numbers) for row in rows],
+        "rows": [[*_row(row, questions, made, numbers), near.get(_identity(row), [])] for row in rows],
         "thumbs": [base64.b64encode(thumbnail).decode("ascii") for thumbnail in made.found.values()],
     }
     _write(Path(out), page)
     return len(rows)
+
+
+def _identity(row: Result) -> str:
+    """The digest of a picture that could be read."""
+    return row.digest if row.error is None and row.digest else ""
+
+
+def _near(rows: Sequence[Result], alike: Alike | None) -> dict[str, list[int]]:
+    """By digest, the rows of the pictures that are most like it: of each the first row."""
+    first: dict[str, int] = {}
+    for at, row in enumerate(rows):
+        if _identity(row):
+            first.setdefault(_identity(row), at)
+    found = {} if alike is None else alike(list(first))
+    return {digest: [first[other] for other in others] for digest, others in found.items()}
 
 
 def _places(results: str, pictures: Sequence[str], columns: Columns) -> Places:
