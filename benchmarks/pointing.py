@@ -9,7 +9,8 @@ result is written as it comes, and the same command goes on after a kill.
 Pointing game (Zhang et al. 2016, arXiv 1608.00507): the share of maps whose hottest point is in the thing's square,
 without their tolerance of 15 pixels. "chance" is the mean share of the picture that the squares take. Deletion
 (Petsiuk et al. 2018, arXiv 1806.07421): the probability of the answer, relative to that for the whole picture, while
-the hottest tenths are covered with the mean colour; lower is better. Beside the methods stand two that look at
+the hottest tenths are covered with the mean colour; lower is better. Of the questions it is the median, because the
+ratio knows no bound where the model finds the right answer unlikely. Beside the methods stand two that look at
 nothing: "centre" says the middle of the picture, and "random" smooth noise.
 
 Occlusion is measured with the engine that `load` chooses, the methods of the torch engine with that one (left out
@@ -175,7 +176,7 @@ def measure(
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, a line for each method."""
     lines = [
-        "| method | questions | pointing game | deletion, mean | at 10 % | at 20 % | at 30 % | seconds a map |",
+        "| method | questions | pointing game | deletion | at 10 % | at 20 % | at 30 % | seconds a map |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for method in EVERY:
@@ -183,10 +184,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if not mine:
             continue
         hits = sum(row["hit"] for row in mine)
-        curve = np.mean([row["deletion"] for row in mine], axis=0)
+        curves = np.array([row["deletion"] for row in mine])
+        curve, over_all = np.median(curves, axis=0), np.median(curves.mean(axis=1))
         seconds = "" if method in BLIND else f"{np.median([row['seconds'] for row in mine]):.2f}"
         lines.append(
-            f"| {method} | {len(mine)} | {hits} ({hits / len(mine):.1%}) | {curve.mean():.3f} "
+            f"| {method} | {len(mine)} | {hits} ({hits / len(mine):.1%}) | {over_all:.3f} "
             f"| {curve[0]:.2f} | {curve[1]:.2f} | {curve[2]:.2f} | {seconds} |"
         )
     chance = np.mean([row["square"] for row in rows])

@@ -85,12 +85,18 @@ def test_for_a_person_it_is_a_table_with_what_they_disagree_on(
     ("content", "said"),
     [
         ("", "has no questions"),
-        ("{}", "needs a picture and an answer"),
-        ("[1]", "needs a picture"),
-        ("nonsense", "needs"),
-        ('{"picture": "a.png", "question": "?", "answers": [{"answer": "yes"}]}', "no answer for a.png"),
-        ("picture,question,answer\na.png,what?,a dog, a cat\n", "line 2 has more cells than the first"),
-        ("picture,question,answer\n,what?,a dog\n", "a line without a picture"),
+        ("{}", "line 1: has no picture"),
+        ("[1]", "line 1: is not a row"),
+        ("nonsense", "line 1: is not a row"),
+        (
+            '{"picture": "a.png", "question": "?", "answers": [{"answer": "yes"}]}',
+            "line 1: has an answer that",
+        ),
+        ("picture,question,answer\na.png,what?,a dog, a cat\n", "line 2: has more cells than the first"),
+        (
+            "picture,question,answer\n,what?,a dog\nabsent.png,what?,a dog\n",
+            "line 2: has no picture; line 3: names",
+        ),
         ("picture,question,answer\nabsent.png,what?,a dog\n", "absent.png, which is not a file"),
         ("picture,answer\na.png," + "x" * 140_000, "field larger than field limit"),
     ],
@@ -124,6 +130,7 @@ def test_wrong_arguments_are_one_line(tmp_path: Path, questions: Path) -> None:
     ("name", "content"),
     [
         ("own.csv", "picture,question,answer\na.png,what?,a dog\nb.png,,two cats\n"),
+        ("own.tsv", "picture\tquestion\tanswer\na.png\twhat?\ta dog\nb.png\t\ttwo cats\n"),
         ("OWN.CSV", "picture;question;answer\na.png; what?;a dog\nb.png;;two cats\n"),
     ],
 )

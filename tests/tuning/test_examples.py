@@ -64,6 +64,22 @@ def test_tables_and_captions(tmp_path: Path, separator: str, suffix: str) -> Non
     ]
 
 
+def test_of_several_answers_the_most_frequent_is_taught(tmp_path: Path) -> None:
+    name = picture(tmp_path / "0.png")
+    row = {"picture": name, "question": "what?", "answers": ["a cat", "a dog", "a dog"]}
+    (tmp_path / "my.jsonl").write_text(json.dumps(row), "utf-8")
+    assert [one.answer for one in read_examples(tmp_path / "my.jsonl")] == ["a dog"]
+
+
+def test_bad_files_of_a_folder_are_told_together(tmp_path: Path) -> None:
+    picture(tmp_path / "0.png")
+    (tmp_path / "0.txt").write_text(" ")
+    (tmp_path / "1.png").write_text("no picture")
+    (tmp_path / "1.txt").write_text("a dog")
+    with pytest.raises(Blip2ChatError, match=r"0\.png: has no answer; 1\.png: "):
+        read_examples(tmp_path)
+
+
 def test_a_folder_as_trainers_have_it(tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / f"{number}.png")

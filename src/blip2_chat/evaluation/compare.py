@@ -7,8 +7,6 @@ loading, answers one after the other, the largest resident set.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import multiprocessing
 import time
 import zipfile
@@ -19,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import Blip2ChatError
+from ..examples import read_rows
 from ..generation.settings import Decoding
 from ..prompts import Exchange, fit
 from ..system.memory import peak_memory
 from ..system.progress import Progress, silent
-from ..system.text_files import delimiter
-from .held_out import SETS, HeldOut, json_lines, picture_in
+from .held_out import SETS, HeldOut, picture_in
 from .scoring import cider, plain, vqa_accuracy
 
 if TYPE_CHECKING:
@@ -53,8 +51,7 @@ class Questions:
     def open(cls, name_or_path: str, limit: int | None = None) -> Questions:
         """ "seen", "unseen", a held-out zip, or a file of the user's own (`is_own`).
 
-        That is JSON lines or CSV with `picture` (relative to the file), `question` (absent or empty: a caption)
-        and `answer` (in JSON also a list of what several people said). `Blip2ChatError` when it is not.
+        See `examples.read_rows` for the latter. `Blip2ChatError` when it is none of these.
         """
         if not is_own(name_or_path):
             held_out = HeldOut.open(name_or_path)
@@ -64,52 +61,14 @@ class Questions:
                 raise Blip2ChatError(f"{name_or_path} has no questions")
             return cls(name_or_path, (*asked, *captions), held_out.path)
         path = Path(name_or_path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            items = tuple(_own_item(row, path.parent) for row in _own_rows(text, path.suffix))[:limit]
-        except OSError as error:
-            raise Blip2ChatError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-            raise Blip2ChatError(
-                f"{path} is not a file of questions ({error!r}): every line needs a picture and an answer"
-            ) from None
-        if not items:
-            raise Blip2ChatError(f"{path} has no questions")
-        # Now, and not for each contestant after all that it answered before.
-        absent = next((item.picture for item in items if not Path(item.picture).is_file()), None)
-        if absent is not None:
-            raise Blip2ChatError(f"{path} names {absent}, which is not a file")
+        # The pictures are looked for now, and not for each contestant after all that it answered before.
+        items = tuple(Item(row.picture, row.question, row.answers) for row in read_rows(path))[:limit]
         return cls(path.name, items)
 
 
 def is_own(name_or_path: str) -> bool:
     """Whether this names a user's own JSON lines or CSV rather than a held-out set."""
     return name_or_path not in SETS and not name_or_path.lower().endswith(".zip")
-
-
-def _own_rows(text: str, suffix: str) -> Iterator[dict[str, Any]]:
-    if suffix.lower() != ".csv":
-        yield from json_lines(text)
-        return
-    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter(text.partition("\n")[0]))
-    for row in rows:
-        if None in row:
-            raise ValueError(
-                f"line {rows.line_num} has more cells than the first; quote what has commas in it"
-            )
-        yield row
-
-
-def _own_item(row: dict[str, Any], folder: Path) -> Item:
-    picture = row.get("picture")
-    if not picture:
-        raise ValueError("a line without a picture")
-    said: Any = next((row[name] for name in ("answer", "answers") if row.get(name) not in (None, "", [])), [])
-    people = said if isinstance(said, list) else [said]
-    if not people or not all(isinstance(one, str | int | float) for one in people):
-        raise ValueError(f"no answer for {picture}; give a text or a list of texts")
-    question = " ".join((row.get("question") or "").split())
-    return Item(str(folder / picture), question or None, tuple(map(str, people)))
 
 
 @dataclass(frozen=True)

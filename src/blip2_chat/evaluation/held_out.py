@@ -226,14 +226,10 @@ def plural(name: str) -> str:
     return name + ("es" if re.search(r"(?:s|x|z|ch|sh)$", name) else "s")
 
 
-def json_lines(text: str) -> Iterator[Any]:
-    """The values of a text in JSONL."""
-    # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
-    return (json.loads(line) for line in text.split("\n") if line.strip())
-
-
 def _lines(archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
-    return json_lines(archive.read(name).decode("utf-8"))
+    # Not `splitlines`: inside of its strings JSON may hold other line ends than the one after it.
+    text = archive.read(name).decode("utf-8")
+    return (json.loads(line) for line in text.split("\n") if line.strip())
 
 
 def _question(line: dict[str, Any]) -> Question:

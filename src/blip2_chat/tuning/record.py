@@ -16,6 +16,8 @@ from .plot import loss_plot
 from .recipe import Epoch, Recipe, best
 
 HISTORY, PLOT, CARD = "training.json", "loss.svg", "README.md"
+STATE = "training.safetensors"
+"""What a killed run goes on from; it is gone when the training is over."""
 
 
 class Record:

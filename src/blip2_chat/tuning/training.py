@@ -29,8 +29,8 @@ from ..system.whole_files import replacing
 from .examples import Example, Split
 from .learner import Learner
 from .recipe import Epoch, Recipe, Score, best
+from .record import STATE
 
-STATE = "training.safetensors"
 # Seconds of work that a kill may cost.
 _SAVED_EVERY = 60.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from ..system.progress import Progress, silent
 from .examples import Example, Split, check_lengths, read_examples, split
 from .memory import training_memory
 from .recipe import Epoch, Recipe, best
-from .record import HISTORY, Record
+from .record import HISTORY, STATE, Record
 
 _PACKAGES = ("torch", "transformers", "peft")
 
@@ -88,6 +89,7 @@ def tune(
     tokenizer = Tokenizer.from_folder(folder, checkpoint.config)
     record = Record(out, str(model), recipe, _digest(checkpoint, lesson, recipe))
     if (epochs := record.finished()) is not None:
+        _remove_state(out)  # a kill may have come between the two
         return epochs
     _make(out)
     pictures = len({example.picture for example in lesson.everything})
@@ -96,7 +98,7 @@ def tune(
     from ..engines.torch.folder import standard_folder
     from ..engines.torch.loading import load_weights
     from .learner import Learner
-    from .training import STATE, Training
+    from .training import Training
 
     with standard_folder(checkpoint) as standard:
         weights = load_weights(standard, checkpoint.config, precision, device, on_progress)
@@ -107,7 +109,7 @@ def tune(
     training = Training(learner, recipe, out, record.digest)
     training.run(lesson.new, lesson.old, on_epoch, on_progress)
     record.write(training.epochs, [len(part) for part in lesson.parts])
-    (out / STATE).unlink()
+    _remove_state(out)
     return training.epochs
 
 
@@ -148,12 +150,17 @@ def _digest(checkpoint: Checkpoint, lesson: Lesson, recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps([weights, rows, asdict(recipe)]).encode()).hexdigest()
 
 
-def _make(out: Path) -> None:
-    from .training import STATE
+def _remove_state(out: Path) -> None:
+    with contextlib.suppress(OSError):  # it is read no more
+        (out / STATE).unlink()
 
+
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not (out / STATE).is_file():
+        # What a run that was killed at its first save left behind is a draft.
+        others = [one for one in out.iterdir() if not (one.name.startswith(".") and one.suffix == ".part")]
+        if others and not (out / STATE).is_file():
             raise Blip2ChatError(f"{out} holds something else already; name a new folder")
     except OSError as error:
         raise Blip2ChatError(f"{out} cannot be written to: {error.strerror or error}") from None
