@@ -189,3 +189,9 @@ def test_a_large_index_has_an_approximate_search_of_measured_recall(
     (new,) = make_pictures(photos, 1, seed=77, first=70)
     assert indexed(retriever, IndexOptions(out)).approximate == found
     assert index.search(like=str(new), top=1)[0].path == str(new)
+
+
+def test_more_results_than_there_are_is_all_of_them(index: Index, paths: list[str]) -> None:
+    for options in ({"top": 10**30, "rerank": 0}, {"top": 10**30, "rerank": 10**30}):
+        assert sorted(hit.path for hit in index.search(TEXT, **options)) == paths
+    assert len(index.search(like=paths[0], top=10**30)) == len(paths)

@@ -257,7 +257,8 @@ class Store:
                 query = query.bypass_vector_index()
             else:
                 query = query.nprobes(approximate.probes).refine_factor(_REFINED)
-            rows = query.limit(limit).to_list()
+            # LanceDB takes no number that is larger than 32 bits.
+            rows = query.limit(min(limit, max(1, self._table.count_rows()))).to_list()
         # LanceDB's distance is the sum of 1 - similarity.
         return [(_entry(row), len(vectors) - float(row["_distance"])) for row in rows]
 
