@@ -51,7 +51,7 @@ RIGHT = Scene(left="a dog", right="an apple", count=2, note="a dog")
 
 
 class Essay(BaseModel):
-    chapters: list[str]
+    chapters: list[Answer]
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,21 @@ def test_openai_tools(client: openai.OpenAI) -> None:
     assert call.function.parsed_arguments == Answer(thing=Thing.dog)
 
 
+class Tags(BaseModel):
+    tags: list[str]
+
+
+def test_openai_list(client: openai.OpenAI) -> None:
+    """The things that the answer names."""
+    made = client.chat.completions.parse(model="demo", messages=MESSAGES, response_format=Tags)
+    assert made.choices[0].message.parsed == Tags(tags=["dog"])
+
+
 def test_another_form_is_one_clear_line(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"chapters: the type is .*array.*; supported are enum"):
+    with pytest.raises(
+        openai.BadRequestError,
+        match="chapters: the items of a list must be plain strings; supported are enum",
+    ):
         client.chat.completions.parse(model="demo", messages=MESSAGES, response_format=Essay)
 
 
