@@ -31,12 +31,14 @@ from tests.support.extras import imported
 
 PACKAGE = Path(blip2_chat.__file__).parent
 # The server is started by the command, and these texts are for whoever started it or asks them: the documentation of
-# the API, a refusal of a name of the server, and the card of an adapter with commands for its reader.
+# the API, a refusal of a name of the server, and the card of an adapter with commands for its reader. The options of
+# `installation.py` are those of uvx and pipx.
 SPEAK_OF_THE_COMMAND = {
     "web/schemas.py",
     "web/schemas_responses.py",
     "web/middleware/auth.py",
     "agents/pictures.py",
+    "installation.py",
     "tuning/record.py",
 }
 
