@@ -90,6 +90,7 @@ def test_the_draft_of_a_first_save_is_no_obstacle(checkpoint: Make, data: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments(checkpoint: Make, data: Path, tmp_path: Path) -> None:
     folder = checkpoint("opt", 11)
 
